@@ -1,0 +1,142 @@
+//! Bodies of a node agent's own API (`/v1/…`): node-local, one token, spoken by the gateway.
+//!
+//! ```text
+//! GET    /v1/status                              AgentStatus
+//! GET    /v1/events                              server-sent: event `status`, data AgentStatus, on every change and each 2 s
+//! GET    /v1/instances/{id}                      InstanceStatus
+//! POST   /v1/instances/{id}/whep?tier=thumb|full SDP offer in, 201 + SDP answer + Location: /v1/instances/{id}/whep/{session}
+//! DELETE /v1/instances/{id}/whep/{session}       204
+//! GET    /v1/instances/{id}/screenshot.png       image/png
+//! POST   /v1/instances/{id}/power                PowerRequest, 202
+//! GET    /healthz /readyz /metrics               without a token
+//! ```
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::lan::{PortCounters, Reachability};
+
+/// All that one agent knows now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct AgentStatus {
+    pub node: String,
+    pub pid: u32,
+    pub version: String,
+    /// Seconds since the epoch at which this was put together, by the node's clock.
+    pub at: f64,
+    pub instances: Vec<InstanceStatus>,
+    pub lans: Vec<LanOnNode>,
+    /// Peers and guests that this node asked over the segment, and what came back.
+    pub reachability: Vec<Reachability>,
+    /// Why the fabric is not as it should be, one line each; empty when it is.
+    pub fabric_problems: Vec<String>,
+    /// The snapshot file could not be used; the last good one is in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_problem: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LanOnNode {
+    pub name: String,
+    pub vni: u32,
+    /// As read back from the kernel, never from configuration; absent when it could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    pub seats: u8,
+}
+
+/// The words of `state`, in one place for every reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    Starting,
+    Live,
+    Recovering,
+    Failed,
+    Stopped,
+}
+
+impl From<model::InstanceState> for State {
+    fn from(state: model::InstanceState) -> Self {
+        match state {
+            model::InstanceState::Starting => Self::Starting,
+            model::InstanceState::Live => Self::Live,
+            model::InstanceState::Recovering => Self::Recovering,
+            model::InstanceState::Failed => Self::Failed,
+            model::InstanceState::Stopped => Self::Stopped,
+        }
+    }
+}
+
+/// One instance as its agent sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct InstanceStatus {
+    pub id: String,
+    pub lan: String,
+    /// Index in the LAN, from 0.
+    pub seat: u8,
+    pub node: String,
+    pub mac: String,
+    /// The address that this seat is given by DHCP.
+    pub ip: Ipv4Addr,
+    pub host_name: String,
+    pub state: State,
+    /// Seconds since the epoch when `state` began.
+    pub since: f64,
+    /// One sentence on the state, with the remedy where somebody must act.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// The guest's tap has carrier: QEMU holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<bool>,
+    /// The guest has acknowledged its address (DHCP ACK sent, or ARP seen from it).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_in_use: Option<Ipv4Addr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counters: Option<PortCounters>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<Picture>,
+    /// `kvm` or `tcg`, as QEMU says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accelerator: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qemu_pid: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner_pid: Option<u32>,
+    /// Session that has the controls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<String>,
+    pub viewers: Viewers,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Picture {
+    pub width: u32,
+    pub height: u32,
+    /// Times that the guest changed its picture since the display was connected.
+    pub changes: u64,
+    /// Seconds since the last change. A still picture is healthy.
+    pub still_for: f64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Viewers {
+    pub thumb: u32,
+    pub full: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PowerAction {
+    /// ACPI power button.
+    Shutdown,
+    /// Reset line: the guest loses what it did not save.
+    Reset,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PowerRequest {
+    pub action: PowerAction,
+}

@@ -1,0 +1,14 @@
+//! HTTP/JSON bodies shared by agent, gateway, browser and command line.
+//!
+//! **Invariants.** Serialisation is known here and nowhere below. Bodies are plain; a value that was not measured is
+//! absent (`None` is left out), never a placeholder. `OpenAPI` and the browser's types are generated from these.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+mod error;
+pub mod gateway;
+pub mod lan;
+pub mod snapshot;
+pub mod status;
+
+pub use error::{ErrorBody, ErrorDetail};

@@ -1,0 +1,146 @@
+//! The snapshot file: the directory of a cluster without Kubernetes. Written by `loco up`, followed by agents and gateway.
+//!
+//! ```
+//! let text = r#"{"version":1,
+//!   "lans":[{"name":"party","vni":4200,"mode":"vxlan","subnet":"10.98.0.0/24","seats":9}],
+//!   "nodes":[{"name":"node-a","underlay_ip":"10.99.0.11","agent_url":"http://10.99.0.11:14780"}],
+//!   "instances":[{"id":"instance-0","lan":"party","seat":0,"node":"node-a"}]}"#;
+//! assert_eq!(api::snapshot::parse(text).unwrap().instances().count(), 1);
+//! ```
+use std::net::Ipv4Addr;
+
+use model::{InvalidSnapshot, Lan, Node, PlacedInstance, Seat, Snapshot, Vni};
+use serde::{Deserialize, Serialize};
+
+/// Raw form. A misspelt key is an error, not a silent default.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SnapshotFile {
+    /// Must be 1.
+    pub version: u32,
+    pub lans: Vec<RawLan>,
+    pub nodes: Vec<RawNode>,
+    pub instances: Vec<RawInstance>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawLan {
+    pub name: String,
+    pub vni: u32,
+    pub mode: String,
+    pub subnet: String,
+    pub seats: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawNode {
+    pub name: String,
+    pub underlay_ip: Ipv4Addr,
+    pub agent_url: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawInstance {
+    pub id: String,
+    pub lan: String,
+    pub seat: u8,
+    pub node: String,
+}
+
+/// Why a snapshot file cannot be used. Names the key and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("the snapshot is not valid JSON of the expected shape: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("`version` is {0}; this program reads version 1")]
+    Version(u32),
+    #[error("`{key}` is not usable: {source}")]
+    Value {
+        key: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("the snapshot contradicts itself: {0}")]
+    Invalid(#[from] InvalidSnapshot),
+}
+
+/// Parses and checks the text of a snapshot file.
+pub fn parse(text: &str) -> Result<Snapshot, SnapshotError> {
+    serde_json::from_str::<SnapshotFile>(text)?.try_into()
+}
+
+fn value<T, E>(key: impl FnOnce() -> String, result: Result<T, E>) -> Result<T, SnapshotError>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    result.map_err(|source| SnapshotError::Value { key: key(), source: Box::new(source) })
+}
+
+impl TryFrom<SnapshotFile> for Snapshot {
+    type Error = SnapshotError;
+
+    fn try_from(file: SnapshotFile) -> Result<Self, SnapshotError> {
+        if file.version != 1 {
+            return Err(SnapshotError::Version(file.version));
+        }
+        let mut lans = Vec::with_capacity(file.lans.len());
+        for (i, raw) in file.lans.into_iter().enumerate() {
+            let key = |field: &'static str| move || format!("lans[{i}].{field}");
+            let name = value(key("name"), raw.name.parse())?;
+            let vni = value(key("vni"), Vni::new(raw.vni).map_err(VniError))?;
+            let mode = value(key("mode"), raw.mode.parse::<model::NetworkMode>())?;
+            let subnet = value(key("subnet"), raw.subnet.parse::<model::Subnet>())?;
+            lans.push(value(key("seats"), Lan::new(name, vni, mode, subnet, raw.seats))?);
+        }
+        let mut nodes = Vec::with_capacity(file.nodes.len());
+        for (i, raw) in file.nodes.into_iter().enumerate() {
+            let name = value(|| format!("nodes[{i}].name"), raw.name.parse())?;
+            nodes.push(Node { name, underlay_ip: raw.underlay_ip, agent_url: raw.agent_url });
+        }
+        let mut instances = Vec::with_capacity(file.instances.len());
+        for (i, raw) in file.instances.into_iter().enumerate() {
+            let key = |field: &'static str| move || format!("instances[{i}].{field}");
+            instances.push(PlacedInstance {
+                id: value(key("id"), raw.id.parse())?,
+                lan: value(key("lan"), raw.lan.parse())?,
+                seat: Seat(raw.seat),
+                node: value(key("node"), raw.node.parse())?,
+            });
+        }
+        Ok(Self::new(lans, nodes, instances)?)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+struct VniError(model::InvalidVni);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(lan: &str, extra: &str) -> String {
+        format!(
+            r#"{{"version":1{extra},"lans":[{lan}],"nodes":[{{"name":"node-a","underlay_ip":"10.99.0.11","agent_url":"u"}}],"instances":[]}}"#
+        )
+    }
+
+    #[track_caller]
+    fn refuses(text: &str, want: &str) {
+        let error = parse(text).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let lan = r#"{"name":"party","vni":0,"mode":"vxlan","subnet":"10.98.0.0/24","seats":9}"#;
+        refuses(&text(lan, ""), "`lans[0].vni`");
+        refuses(&text(&lan.replace("\"vni\":0", "\"vni\":7").replace("vxlan", "carrier-pigeon"), ""), "`lans[0].mode`");
+        refuses(&text("", r#","extra":1"#), "unknown field `extra`");
+        refuses(r#"{"version":2,"lans":[],"nodes":[],"instances":[]}"#, "`version` is 2");
+        refuses("{\"version\":1", "EOF");
+    }
+}

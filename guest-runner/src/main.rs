@@ -1,0 +1,2 @@
+//! guest-runner
+fn main() {}
