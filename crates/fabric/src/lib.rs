@@ -1,1 +1,24 @@
-//! fabric
+//! The LAN on one node: taps, bridge, VXLAN, forwarding table, DHCP at the edge, reachability.
+//!
+//! ```text
+//! Snapshot -> FabricSpec --set_spec--> fabric thread (inside the namespace) -> FabricStatus
+//!                                        observe -> plan (pure) -> apply        ^
+//!                                        DHCP and ARP at each tap ──────────────┘
+//!  node's namespace │ fabric's namespace, bind-mounted, outlives the agent
+//!   UDP socket <────┼─ locovx001068 ── locobr001068 ── locot001068-0 = fd in QEMU = the guest's card
+//! ```
+//! **Invariants.** Level-triggered: every pass looks at the kernel anew, so no event can be missed for good. What exists is
+//! adopted; a pass with nothing to do writes nothing; a tap with carrier is never deleted; a link that is not ours is
+//! never touched. Only `kernel` speaks netlink. The kernel owns the data path: this process may die at any time.
+mod error;
+mod fabric;
+mod metrics;
+mod netns;
+mod reconcile;
+mod spec;
+mod status;
+
+pub use error::FabricError;
+pub use fabric::{Fabric, FabricConfig, uninstall};
+pub use spec::{FabricSpec, FdbEntry, LanSpec, Peer, PortSpec, RemoteGuest};
+pub use status::{FabricStatus, LanStatus, PortCounters, PortStatus, ReachStatus};

@@ -1,0 +1,102 @@
+//! The handle that others hold: it sends wishes to the fabric's thread and reads its status.
+use std::{net::Ipv4Addr, os::fd::OwnedFd, path::PathBuf, sync::Arc, thread};
+
+use model::{InstanceId, NodeName};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::{FabricError, FabricSpec, FabricStatus, metrics, netns, reconcile};
+
+/// Requests that may wait for the thread. Full = [`FabricError::Busy`]: a runner asks once per start and retries.
+const REQUESTS_MAX: usize = 16;
+
+/// Where a node's fabric lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FabricConfig {
+    pub node: NodeName,
+    /// Where the fabric's namespace is bind-mounted; adopted when it is there.
+    pub netns: PathBuf,
+    /// Local VTEP address.
+    pub underlay_ip: Ipv4Addr,
+    /// UDP port of VXLAN on all nodes.
+    pub vxlan_port: u16,
+    /// The namespace that has `underlay_ip`; `None` = the one this process runs in.
+    pub underlay_netns: Option<PathBuf>,
+}
+
+/// A request to the thread.
+#[derive(Debug)]
+pub(crate) struct OpenTap {
+    pub(crate) instance: InstanceId,
+    pub(crate) reply: oneshot::Sender<Result<OwnedFd, FabricError>>,
+}
+
+/// A spec and its number; `None` until the first one, so that nothing is removed before anybody said what is wanted.
+pub(crate) type Wish = (u64, Option<Arc<FabricSpec>>);
+
+/// A running fabric. Dropping it ends the thread and changes nothing in the kernel: frames flow on.
+#[derive(Debug)]
+pub struct Fabric {
+    requests: Option<mpsc::Sender<OpenTap>>,
+    wishes: watch::Sender<Wish>,
+    status: watch::Receiver<FabricStatus>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Fabric {
+    /// Creates or adopts the namespace and starts the thread. Changes nothing else until [`Fabric::set_spec`].
+    pub async fn start(config: FabricConfig, registry: &prometheus::Registry) -> Result<Self, FabricError> {
+        let (requests, requests_rx) = mpsc::channel(REQUESTS_MAX);
+        let (wishes, wishes_rx) = watch::channel((0, None));
+        let (status_tx, status) = watch::channel(FabricStatus::default());
+        let (ready, started) = oneshot::channel();
+        metrics::register(registry, status.clone())?;
+        let thread = thread::Builder::new()
+            .name("fabric".to_owned())
+            .spawn(move || reconcile::run(config, requests_rx, wishes_rx, &status_tx, ready))
+            .map_err(FabricError::SpawnThread)?;
+        started.await.map_err(|_| FabricError::Ended)??;
+        Ok(Self { requests: Some(requests), wishes, status, thread: Some(thread) })
+    }
+
+    /// What the node must have from now on. Returns at once; the outcome is in the status (`spec_seen`).
+    pub fn set_spec(&self, spec: FabricSpec) {
+        self.wishes.send_modify(|(number, wish)| {
+            *number += 1;
+            *wish = Some(Arc::new(spec));
+        });
+    }
+
+    pub fn status(&self) -> watch::Receiver<FabricStatus> {
+        self.status.clone()
+    }
+
+    /// Opens the tap of `instance` for QEMU: non-blocking, close-on-exec, with a virtio header in front of each frame
+    /// (`IFF_VNET_HDR`), as QEMU's `-netdev tap,fd=` expects. Makes a pass first if the tap is missing.
+    pub async fn open_tap(&self, instance: &InstanceId) -> Result<OwnedFd, FabricError> {
+        let (reply, answer) = oneshot::channel();
+        let requests = self.requests.as_ref().ok_or(FabricError::Ended)?;
+        requests.try_send(OpenTap { instance: instance.clone(), reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => FabricError::Busy { limit: REQUESTS_MAX },
+            mpsc::error::TrySendError::Closed(_) => FabricError::Ended,
+        })?;
+        answer.await.map_err(|_| FabricError::Ended)?
+    }
+}
+
+impl Drop for Fabric {
+    fn drop(&mut self) {
+        // Closing the queue is the signal to end. Waiting keeps a successor from meeting two answers to one DHCP request.
+        self.requests = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the fabric's thread had panicked");
+        }
+    }
+}
+
+/// Removes all that the fabric of `config` made: links, mount, namespace. Blocks for some milliseconds.
+/// Guests that still run are cut off. Nothing there is a success.
+pub fn uninstall(config: &FabricConfig) -> Result<(), FabricError> {
+    netns::uninstall(&config.netns)
+}

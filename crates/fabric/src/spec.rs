@@ -1,0 +1,202 @@
+//! Desired state of one node, computed from the directory. Pure: no configuration of the host, no kernel.
+//!
+//! **Invariant.** Everything another node must agree on (MACs, VTEPs, flood lists) follows from the snapshot alone, so
+//! agents need no message between them.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use model::{Identity, InstanceId, LanName, MacAddr, NetworkMode, NodeName, Seat, Snapshot, Subnet, Vni};
+
+/// What one node must have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FabricSpec {
+    /// This node's underlay address as the directory has it; `None` when the node is not listed.
+    pub underlay_ip: Option<Ipv4Addr>,
+    pub lans: BTreeMap<Vni, LanSpec>,
+}
+
+/// One LAN, with what is here and what is elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanSpec {
+    pub name: LanName,
+    pub vni: Vni,
+    pub mode: NetworkMode,
+    pub subnet: Subnet,
+    pub seats: u8,
+    /// Address and MAC that answer DHCP.
+    pub edge_ip: Ipv4Addr,
+    pub edge_mac: MacAddr,
+    /// MAC of this node's bridge; the reachability questions come from it, so that each node gets its own answers.
+    pub bridge_mac: MacAddr,
+    pub vxlan_mac: MacAddr,
+    /// Seats on this node.
+    pub ports: BTreeMap<Seat, PortSpec>,
+    /// Seats on other nodes.
+    pub remote: BTreeMap<InstanceId, RemoteGuest>,
+    /// Other nodes with a seat in the LAN, by VTEP address.
+    pub peers: BTreeMap<Ipv4Addr, Peer>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortSpec {
+    pub instance: InstanceId,
+    pub identity: Identity,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteGuest {
+    pub identity: Identity,
+    pub vtep: Ipv4Addr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    pub node: NodeName,
+    pub bridge_mac: MacAddr,
+}
+
+/// One row of the VXLAN device's forwarding table: where frames for `mac` go. The zero MAC is the flood list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FdbEntry {
+    pub mac: MacAddr,
+    pub vtep: Ipv4Addr,
+}
+
+impl FabricSpec {
+    pub fn from_snapshot(snapshot: &Snapshot, node: &NodeName) -> Self {
+        let lans = snapshot.lans().map(|lan| {
+            let identity = |seat| lan.identity(seat).expect("a snapshot holds only seats that its LANs have");
+            let mut spec = LanSpec {
+                name: lan.name().clone(),
+                vni: lan.vni(),
+                mode: lan.mode(),
+                subnet: lan.subnet(),
+                seats: lan.seats(),
+                edge_ip: lan.subnet().edge(),
+                edge_mac: lan.edge_mac(),
+                bridge_mac: node_mac(0x06, node, lan.vni()),
+                vxlan_mac: node_mac(0x0a, node, lan.vni()),
+                ports: BTreeMap::new(),
+                remote: BTreeMap::new(),
+                peers: snapshot
+                    .peers_of(lan.name(), node)
+                    .into_iter()
+                    .map(|peer| {
+                        let bridge_mac = node_mac(0x06, &peer.name, lan.vni());
+                        (peer.underlay_ip, Peer { node: peer.name.clone(), bridge_mac })
+                    })
+                    .collect(),
+            };
+            for placed in snapshot.instances().filter(|placed| placed.lan == *lan.name()) {
+                let identity = identity(placed.seat);
+                if placed.node == *node {
+                    spec.ports.insert(placed.seat, PortSpec { instance: placed.id.clone(), identity });
+                } else if let Some(home) = snapshot.node(&placed.node) {
+                    spec.remote.insert(placed.id.clone(), RemoteGuest { identity, vtep: home.underlay_ip });
+                }
+            }
+            (lan.vni(), spec)
+        });
+        Self { underlay_ip: snapshot.node(node).map(|node| node.underlay_ip), lans: lans.collect() }
+    }
+
+    /// Where `instance` plugs in on this node.
+    pub fn port(&self, instance: &InstanceId) -> Option<(&LanSpec, Seat, &PortSpec)> {
+        self.lans.values().find_map(|lan| {
+            lan.ports.iter().find(|(_, port)| port.instance == *instance).map(|(seat, port)| (lan, *seat, port))
+        })
+    }
+}
+
+impl LanSpec {
+    /// The whole forwarding table: remote guests, the bridges of the peers (answers to their questions go only there),
+    /// and the flood list, which holds only nodes with a seat in the LAN.
+    pub fn fdb(&self) -> BTreeSet<FdbEntry> {
+        let guests = self.remote.values().map(|guest| FdbEntry { mac: guest.identity.mac, vtep: guest.vtep });
+        let bridges = self.peers.iter().map(|(vtep, peer)| FdbEntry { mac: peer.bridge_mac, vtep: *vtep });
+        let flood = self.peers.keys().map(|vtep| FdbEntry { mac: MacAddr::ZERO, vtep: *vtep });
+        guests.chain(bridges).chain(flood).collect()
+    }
+}
+
+/// A locally administered unicast MAC from the node's identity: it survives a restart and a re-creation of the device,
+/// and every other node can compute it. `kind` (06 bridge, 0a VXLAN) keeps clear of the seats' 02:4c.
+///
+/// FNV-1a over name and VNI: 40 bits over a few hundred nodes leave a collision to less than one in a million clusters.
+fn node_mac(kind: u8, node: &NodeName, vni: Vni) -> MacAddr {
+    let bytes = node.as_str().bytes().chain(vni.get().to_be_bytes());
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let [_, _, _, a, b, c, d, e] = (hash ^ (hash >> 40)).to_be_bytes();
+    MacAddr([kind, a, b, c, d, e])
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Lan, Node, PlacedInstance};
+
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        let lan = |name: &str, vni| {
+            let subnet = "10.98.0.0/24".parse().unwrap();
+            Lan::new(name.parse().unwrap(), Vni::new(vni).unwrap(), NetworkMode::Vxlan, subnet, 9).unwrap()
+        };
+        let node = |name: &str, last| Node {
+            name: name.parse().unwrap(),
+            underlay_ip: Ipv4Addr::new(10, 99, 0, last),
+            agent_url: String::new(),
+        };
+        let seat = |id: &str, lan: &str, seat, node: &str| PlacedInstance {
+            id: id.parse().unwrap(),
+            lan: lan.parse().unwrap(),
+            seat: Seat(seat),
+            node: node.parse().unwrap(),
+        };
+        Snapshot::new(
+            [lan("party", 4200), lan("other", 7)],
+            [node("a", 11), node("b", 12), node("c", 13)],
+            [seat("i-0", "party", 0, "a"), seat("i-1", "party", 1, "b"), seat("i-2", "other", 0, "c")],
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn local_seats_are_ports_and_remote_seats_are_forwarding_entries() {
+        let spec = FabricSpec::from_snapshot(&snapshot(), &"a".parse().unwrap());
+        assert_eq!(spec.underlay_ip, Some(Ipv4Addr::new(10, 99, 0, 11)));
+        let party = &spec.lans[&Vni::new(4200).unwrap()];
+        assert_eq!(party.ports.keys().copied().collect::<Vec<_>>(), [Seat(0)]);
+        let b = Ipv4Addr::new(10, 99, 0, 12);
+        let other_view = FabricSpec::from_snapshot(&snapshot(), &"b".parse().unwrap());
+        let want = [
+            FdbEntry { mac: MacAddr::ZERO, vtep: b },
+            FdbEntry { mac: MacAddr::parse("02:4c:00:10:68:02").unwrap(), vtep: b },
+            FdbEntry { mac: other_view.lans[&party.vni].bridge_mac, vtep: b },
+        ];
+        assert_eq!(party.fdb(), BTreeSet::from(want));
+        // Node c has no seat in the LAN, so nothing of it may be sent there; nor does it get a device for it.
+        assert!(spec.lans[&Vni::new(7).unwrap()].ports.is_empty());
+    }
+
+    #[test]
+    fn macs_of_nodes_are_locally_administered_and_differ() {
+        let mut seen = BTreeSet::new();
+        for node in 0..500 {
+            for vni in [1, 2, 4200] {
+                for kind in [0x06, 0x0a] {
+                    let mac = node_mac(kind, &format!("node-{node}").parse().unwrap(), Vni::new(vni).unwrap());
+                    assert!(!mac.is_group() && mac.0[0] & 2 != 0 && mac.0[0] != 2);
+                    assert!(seen.insert(mac), "{mac} twice");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_unlisted_node_has_no_address() {
+        assert_eq!(FabricSpec::from_snapshot(&snapshot(), &"zz".parse().unwrap()).underlay_ip, None);
+    }
+}
