@@ -1,9 +1,20 @@
 //! Packet formats shared by the guest game, the agent and (later) the eBPF programs.
 //!
-//! **Invariants.** No `std`, no allocation, no panics: every parser takes any bytes and answers `Option`.
+//! | module | format |
+//! |---|---|
+//! | [`dplay`] | DirectPlay 4 over TCP/IP: what a peer says and understands |
+//! | [`frame`] | Ethernet: which protocol a frame carries, in which framing |
+//! | [`ipx`] | the IPX header |
+//!
+//! **Invariants.** No `std`, no allocation, no panics: every parser takes any bytes and answers `Option`; every builder
+//! writes into a slice of the caller and answers `None` when it does not fit.
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod bytes;
+pub mod dplay;
+pub mod frame;
+pub mod ipx;
 mod mac;
 
 pub use mac::MacAddr;

@@ -49,7 +49,9 @@ mod tests {
     #[test]
     fn parses_exactly_six_octets() {
         assert_eq!(MacAddr::parse("02:4c:00:00:2a:01"), Some(MacAddr([2, 0x4c, 0, 0, 0x2a, 1])));
-        for bad in ["", "02:4c:00:00:2a", "02:4c:00:00:2a:01:02", "2:4c:0:0:2a:1", "02:4c:00:00:2a:0g", "+2:4c:00:00:2a:01"] {
+        for bad in
+            ["", "02:4c:00:00:2a", "02:4c:00:00:2a:01:02", "2:4c:0:0:2a:1", "02:4c:00:00:2a:0g", "+2:4c:00:00:2a:01"]
+        {
             assert_eq!(MacAddr::parse(bad), None, "{bad}");
         }
     }
