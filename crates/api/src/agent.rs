@@ -79,6 +79,7 @@ pub struct InstanceStatus {
     pub node: String,
     pub mac: String,
     /// The address that this seat is given by DHCP.
+    #[schema(value_type = String)]
     pub ip: Ipv4Addr,
     pub host_name: String,
     pub state: State,
@@ -92,6 +93,7 @@ pub struct InstanceStatus {
     pub link: Option<bool>,
     /// The guest has acknowledged its address (DHCP ACK sent, or ARP seen from it).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub address_in_use: Option<Ipv4Addr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<PortCounters>,

@@ -63,6 +63,7 @@ pub struct LanSummary {
 pub struct LanInstance {
     /// The address in use; absent until the guest has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub ip: Option<Ipv4Addr>,
     pub mac: String,
     pub node: String,

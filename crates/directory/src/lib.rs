@@ -71,12 +71,14 @@ impl Drop for Follower {
 impl Follower {
     /// Reads `path` once before it returns, then follows it in the background of the current runtime.
     pub fn start(path: &Path) -> Self {
+        // Watched before it is read: a change between the two is then seen, not missed.
+        let (wake, woken) = mpsc::channel(1);
+        let watcher = watch_folder(path, wake.clone());
         let mut first = Directory::default();
         let mut seen = None;
         read_into(path, &mut first, &mut seen);
         let (sender, receiver) = watch::channel(first);
-        let (wake, woken) = mpsc::channel(1);
-        let task = tokio::spawn(follow(path.to_owned(), sender, wake.clone(), woken, seen));
+        let task = tokio::spawn(follow(path.to_owned(), sender, watcher, woken, seen));
         Self { receiver, wake, task }
     }
 
@@ -92,11 +94,10 @@ impl Follower {
 async fn follow(
     path: PathBuf,
     sender: watch::Sender<Directory>,
-    wake_sender: mpsc::Sender<()>,
+    watcher: notify::Result<notify::RecommendedWatcher>,
     mut woken: mpsc::Receiver<()>,
     mut seen: Option<String>,
 ) {
-    let watcher = watch_folder(&path, wake_sender);
     if let Err(error) = &watcher {
         tracing::warn!(path = %path.display(), %error, "no file notifications; the snapshot is looked at every second");
     }
@@ -162,8 +163,9 @@ fn read_into(path: &Path, directory: &mut Directory, seen: &mut Option<String>) 
 
 fn read(path: &Path) -> Result<String, String> {
     let shown = path.display();
-    let meta = std::fs::metadata(path)
-        .map_err(|error| format!("{shown} cannot be read: {error}; `loco up` writes it, or give another with --snapshot"))?;
+    let meta = std::fs::metadata(path).map_err(|error| {
+        format!("{shown} cannot be read: {error}; `loco up` writes it, or give another with --snapshot")
+    })?;
     if !meta.is_file() || meta.len() > FILE_BYTES_MAX {
         return Err(format!("{shown} is not a snapshot file: it must be a regular file of at most 16 MiB"));
     }

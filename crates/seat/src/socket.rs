@@ -25,7 +25,9 @@ pub enum SocketError {
     Closed,
     #[error("seat socket failed")]
     Io(#[from] io::Error),
-    #[error("a message on the seat socket is longer than {MESSAGE_BYTES_MAX} bytes or carries more than {MESSAGE_FDS_MAX} descriptors")]
+    #[error(
+        "a message on the seat socket is longer than {MESSAGE_BYTES_MAX} bytes or carries more than {MESSAGE_FDS_MAX} descriptors"
+    )]
     TooLarge,
     #[error("a message on the seat socket is not of the protocol: {0}")]
     Malformed(#[from] serde_json::Error),

@@ -1,0 +1,261 @@
+//! The merge: directory + what each agent last said -> what the page and the API show. Pure, but for the task at the end.
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use api::{
+    agent::{AgentStatus, InstanceStatus, State},
+    gateway::{Instance, LiveInstances, LiveStats, Wall},
+    lan::{Connectivity, LanInstance, LanStatus, LanSummary},
+};
+use directory::Directory;
+use model::{PlacedInstance, Snapshot};
+use tokio::{sync::watch, time};
+
+use crate::agents::{AgentView, AgentViews, now};
+
+/// Changes within this time go out as one event.
+const COALESCE: Duration = Duration::from_millis(100);
+/// An event goes out at least this often, so that a reader knows that the gateway lives.
+const BEAT: Duration = Duration::from_secs(2);
+
+/// Everything that is shown, at one moment.
+pub fn merge(directory: &Directory, agents: &AgentViews, active: &[String], at: f64) -> Wall {
+    let instances: Vec<Instance> =
+        directory.snapshot.instances().filter_map(|placed| instance(&directory.snapshot, placed, agents, at)).collect();
+    let lan = lan_status(&directory.snapshot, agents, &instances, at);
+    Wall { at, instances, lan, active: active.to_vec() }
+}
+
+fn instance(snapshot: &Snapshot, placed: &PlacedInstance, agents: &AgentViews, at: f64) -> Option<Instance> {
+    // A checked snapshot always has the LAN and the seat; were it ever not so, the instance has no identity to show.
+    let identity = snapshot.lan(&placed.lan)?.identity(placed.seat).ok()?;
+    let agent = agents.get(&placed.node);
+    let status = agent.and_then(|view| status_of(view, placed)).cloned();
+    Some(Instance {
+        id: placed.id.to_string(),
+        name: format!("Seat {}", placed.seat.0 + 1),
+        lan: placed.lan.to_string(),
+        seat: placed.seat.0,
+        node: placed.node.to_string(),
+        mac: identity.mac.to_string(),
+        ip: identity.ip.to_string(),
+        state: status.as_ref().map_or(State::Starting, |s| s.state),
+        agent_silent_for: agent.and_then(|view| view.silent_for(at)),
+        status,
+    })
+}
+
+fn status_of<'a>(view: &'a AgentView, placed: &PlacedInstance) -> Option<&'a InstanceStatus> {
+    view.status.as_deref()?.instances.iter().find(|status| status.id == placed.id.as_str())
+}
+
+fn lan_status(snapshot: &Snapshot, agents: &AgentViews, instances: &[Instance], at: f64) -> LanStatus {
+    let answering: Vec<&AgentStatus> = agents
+        .values()
+        .filter(|view| view.silent_for(at).is_none())
+        .filter_map(|view| view.status.as_deref())
+        .collect();
+    let lans: Vec<LanSummary> = snapshot
+        .lans()
+        .map(|lan| LanSummary {
+            name: lan.name().to_string(),
+            vni: lan.vni().get(),
+            mode: one_mode(
+                answering.iter().flat_map(|s| &s.lans).filter(|l| l.name == lan.name().as_str()).map(|l| &l.mode),
+            ),
+            seats: lan.seats(),
+        })
+        .collect();
+    let by_id = instances
+        .iter()
+        .map(|instance| {
+            // What a silent agent said of ports is history, and history is not shown as the present.
+            let status = instance.status.as_ref().filter(|_| instance.agent_silent_for.is_none());
+            let seen = LanInstance {
+                ip: status.and_then(|s| s.address_in_use),
+                mac: instance.mac.clone(),
+                node: instance.node.clone(),
+                lan: instance.lan.clone(),
+                link: status.and_then(|s| s.link).map(|up| if up { "up" } else { "down" }.to_owned()),
+                counters: status.and_then(|s| s.counters),
+            };
+            (instance.id.clone(), seen)
+        })
+        .collect::<BTreeMap<_, _>>();
+    let connectivity = answering
+        .iter()
+        .flat_map(|status| &status.reachability)
+        .map(|r| Connectivity {
+            from: r.from.clone(),
+            to: r.to.clone(),
+            reachable: r.reachable,
+            rtt_ms: r.rtt_ms,
+            loss: loss(r.asked, r.answered),
+            last_seen: r.last_seen,
+        })
+        .collect();
+    LanStatus { network_mode: one_mode(lans.iter().map(|lan| &lan.mode)), at, lans, instances: by_id, connectivity }
+}
+
+/// The mode that all agree on; `mixed` if they differ; `None` if nobody has read one.
+fn one_mode<'a>(modes: impl Iterator<Item = &'a Option<String>>) -> Option<String> {
+    let mut known = modes.flatten();
+    let first = known.next()?;
+    if known.all(|mode| mode == first) { Some(first.clone()) } else { Some("mixed".to_owned()) }
+}
+
+fn loss(asked: u64, answered: u64) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "counts of questions stay far below 2^52")]
+    (asked > 0).then(|| 1.0 - answered.min(asked) as f64 / asked as f64)
+}
+
+/// `/api/instances/live`.
+pub fn live(wall: &Wall, agents: &AgentViews) -> LiveInstances {
+    let mut stats = LiveStats::default();
+    for instance in &wall.instances {
+        stats.total += 1;
+        match (instance.state, instance.agent_silent_for) {
+            (State::Live, None) => stats.ready += 1,
+            (State::Live, Some(_)) | (State::Recovering, _) => stats.degraded += 1,
+            _ => stats.not_ready += 1,
+        }
+    }
+    LiveInstances {
+        mode: "file".to_owned(),
+        last_update: agents.values().filter_map(|view| view.heard_at).reduce(f64::max),
+        stats,
+        instances: wall.instances.clone(),
+    }
+}
+
+/// Keeps the merged wall: a new one on every change (coalesced) and every [`BEAT`].
+pub fn start(
+    mut directory: watch::Receiver<Directory>,
+    mut agents: watch::Receiver<AgentViews>,
+    mut active: watch::Receiver<Vec<String>>,
+) -> watch::Receiver<Arc<Wall>> {
+    let (sender, receiver) =
+        watch::channel(Arc::new(merge(&directory.borrow(), &agents.borrow(), &active.borrow(), now())));
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                changed = directory.changed() => if changed.is_err() { return },
+                changed = agents.changed() => if changed.is_err() { return },
+                changed = active.changed() => if changed.is_err() { return },
+                () = time::sleep(BEAT) => {}
+            }
+            time::sleep(COALESCE).await;
+            let wall =
+                merge(&directory.borrow_and_update(), &agents.borrow_and_update(), &active.borrow_and_update(), now());
+            sender.send_replace(Arc::new(wall));
+        }
+    });
+    receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{
+        agent::{LanOnNode, Viewers},
+        lan::Reachability,
+    };
+
+    use super::*;
+
+    fn directory() -> Directory {
+        let text = r#"{"version":1,"lans":[{"name":"party","vni":4200,"mode":"vxlan","subnet":"10.98.0.0/24","seats":9}],
+            "nodes":[{"name":"node-a","underlay_ip":"10.99.0.11","agent_url":"u"},{"name":"node-b","underlay_ip":"10.99.0.12","agent_url":"u"}],
+            "instances":[{"id":"instance-0","lan":"party","seat":0,"node":"node-a"},{"id":"instance-1","lan":"party","seat":1,"node":"node-b"}]}"#;
+        Directory { snapshot: Arc::new(api::snapshot::parse(text).unwrap()), loaded_at: Some(1.0), problem: None }
+    }
+
+    fn status(id: &str, node: &str, state: State) -> InstanceStatus {
+        InstanceStatus {
+            id: id.into(),
+            lan: "party".into(),
+            seat: 0,
+            node: node.into(),
+            mac: String::new(),
+            ip: [10, 98, 0, 1].into(),
+            host_name: String::new(),
+            state,
+            since: 0.0,
+            detail: None,
+            link: Some(true),
+            address_in_use: Some([10, 98, 0, 1].into()),
+            counters: None,
+            picture: None,
+            accelerator: None,
+            qemu_pid: None,
+            runner_pid: None,
+            lease: None,
+            viewers: Viewers::default(),
+        }
+    }
+
+    fn view(node: &str, id: &str, mode: Option<&str>, connected: bool) -> AgentView {
+        let status = AgentStatus {
+            node: node.into(),
+            pid: 1,
+            version: String::new(),
+            at: 10.0,
+            instances: vec![status(id, node, State::Live)],
+            lans: vec![LanOnNode { name: "party".into(), vni: 4200, mode: mode.map(Into::into), seats: 9 }],
+            reachability: vec![Reachability {
+                from: node.into(),
+                to: "instance-0".into(),
+                lan: "party".into(),
+                reachable: true,
+                rtt_ms: Some(0.4),
+                last_seen: Some(10.0),
+                asked: 4,
+                answered: 3,
+            }],
+            fabric_problems: vec![],
+            snapshot_problem: None,
+        };
+        AgentView { url: "u".into(), heard_at: Some(10.0), connected, status: Some(Arc::new(status)), problem: None }
+    }
+
+    fn agents(views: impl IntoIterator<Item = (&'static str, AgentView)>) -> AgentViews {
+        views.into_iter().map(|(node, view)| (node.parse().unwrap(), view)).collect()
+    }
+
+    #[test]
+    fn an_instance_that_no_agent_spoke_of_is_starting() {
+        let agents = agents([("node-a", view("node-a", "instance-0", Some("vxlan"), true))]);
+        let wall = merge(&directory(), &agents, &[], 10.5);
+        let states: Vec<_> = wall.instances.iter().map(|i| (i.id.as_str(), i.state)).collect();
+        assert_eq!(states, [("instance-0", State::Live), ("instance-1", State::Starting)]);
+        assert_eq!(wall.instances[1].ip, "10.98.0.2");
+        assert_eq!(wall.lan.network_mode.as_deref(), Some("vxlan"));
+        assert_eq!(wall.lan.connectivity[0].loss, Some(0.25));
+        let stats = live(&wall, &agents).stats;
+        assert_eq!((stats.total, stats.ready, stats.degraded, stats.not_ready), (2, 1, 0, 1));
+    }
+
+    #[test]
+    fn a_silent_agents_ports_are_not_shown_as_the_present() {
+        let agents = agents([("node-a", view("node-a", "instance-0", Some("vxlan"), false))]);
+        let wall = merge(&directory(), &agents, &[], 14.0);
+        assert_eq!(wall.instances[0].agent_silent_for, Some(4.0));
+        assert_eq!(wall.lan.instances["instance-0"].link, None);
+        assert_eq!(wall.lan.instances["instance-0"].ip, None);
+        assert_eq!(wall.lan.network_mode, None);
+        assert!(wall.lan.connectivity.is_empty());
+        assert_eq!(live(&wall, &agents).stats.degraded, 1);
+    }
+
+    #[test]
+    fn the_mode_is_what_the_kernels_say() {
+        let mode = |a, b| {
+            let agents = agents([
+                ("node-a", view("node-a", "instance-0", a, true)),
+                ("node-b", view("node-b", "instance-1", b, true)),
+            ]);
+            merge(&directory(), &agents, &[], 10.0).lan.network_mode
+        };
+        assert_eq!(mode(Some("vxlan"), Some("vxlan")).as_deref(), Some("vxlan"));
+        assert_eq!(mode(Some("vxlan"), Some("user")).as_deref(), Some("mixed"));
+        assert_eq!(mode(None, None), None);
+    }
+}

@@ -1,0 +1,103 @@
+// The gateway's HTTP API. Every failure leaves as one ApiError that says what and what to do; nothing else throws.
+import type { DiscoveryInfo, ErrorDetail, Tier, WhoAmI } from "./types";
+
+/** `status` 0: no answer at all. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly code: string,
+    message: string,
+    readonly remedy: string,
+  ) {
+    super(message);
+    this.name = "ApiError";
+  }
+}
+
+export interface WhepAnswer {
+  sdp: string;
+  /** Path that ends the session with DELETE. */
+  location: string;
+}
+
+function isErrorDetail(value: unknown): value is ErrorDetail {
+  if (typeof value !== "object" || value === null) return false;
+  const v = value as Record<string, unknown>;
+  return typeof v["code"] === "string" && typeof v["message"] === "string" && typeof v["remedy"] === "string";
+}
+
+/** Reads the one error body of the API, or says what came instead. */
+export async function toApiError(response: Response): Promise<ApiError> {
+  try {
+    const body: unknown = await response.json();
+    const detail = typeof body === "object" && body !== null ? (body as Record<string, unknown>)["error"] : undefined;
+    if (isErrorDetail(detail)) return new ApiError(response.status, detail.code, detail.message, detail.remedy);
+  } catch {
+    // Not JSON: a proxy answered in the gateway's place. The status says enough.
+  }
+  return new ApiError(response.status, `http-${response.status}`, `The gateway answered ${response.status}.`, "Try again.");
+}
+
+export class ApiClient {
+  #token: string;
+
+  constructor(token: string, readonly base = "") {
+    this.#token = token;
+  }
+
+  async request(path: string, init: RequestInit = {}): Promise<Response> {
+    const headers = new Headers(init.headers);
+    headers.set("Authorization", `Bearer ${this.#token}`);
+    let response: Response;
+    try {
+      response = await fetch(this.base + path, { ...init, headers, cache: "no-store" });
+    } catch (cause) {
+      if (init.signal?.aborted) throw cause;
+      throw new ApiError(0, "no-answer", "The gateway does not answer.", "Check that it runs: loco status");
+    }
+    if (!response.ok) throw await toApiError(response);
+    return response;
+  }
+
+  async whoAmI(): Promise<WhoAmI> {
+    return (await (await this.request("/api/session")).json()) as WhoAmI;
+  }
+
+  async discovery(): Promise<DiscoveryInfo> {
+    return (await (await this.request("/api/instances/discovery-info")).json()) as DiscoveryInfo;
+  }
+
+  async offer(instance: string, tier: Tier, sdp: string, signal: AbortSignal): Promise<WhepAnswer> {
+    const path = `/api/whep/${encodeURIComponent(instance)}`;
+    const response = await this.request(`${path}?tier=${tier}`, {
+      method: "POST",
+      headers: { "Content-Type": "application/sdp" },
+      body: sdp,
+      signal,
+    });
+    const location = response.headers.get("Location") ?? "";
+    return { sdp: await response.text(), location: location.startsWith("/") ? location : "" };
+  }
+
+  /** Ends a session. `keepalive`, so that it also leaves while the page unloads; a failure changes nothing for us. */
+  async endSession(location: string): Promise<void> {
+    if (location === "") return;
+    try {
+      await this.request(location, { method: "DELETE", keepalive: true });
+    } catch {
+      // The agent ends a session by itself when its peer is gone.
+    }
+  }
+
+  async screenshot(instance: string): Promise<Blob> {
+    return await (await this.request(`/api/instances/${encodeURIComponent(instance)}/screenshot.png`)).blob();
+  }
+
+  async power(instance: string, action: "shutdown" | "reset"): Promise<void> {
+    await this.request(`/api/instances/${encodeURIComponent(instance)}/power`, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ action }),
+    });
+  }
+}

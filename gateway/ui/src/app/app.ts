@@ -1,0 +1,475 @@
+// The page's one store and the only place where its parts meet: the event feed, nine sessions, the route, the sound.
+// Views subscribe to a seat or to the page as a whole and are told only when what they draw has changed.
+//
+// **Invariants.** One SeatSession per instance for the page's life. Nothing here touches the DOM but `document.hidden`,
+// the address bar and the body's attributes for tests.
+import { ApiClient } from "../api/client";
+import { EventFeed, type FeedState } from "../api/events";
+import type { DiscoveryInfo, Instance, Role, Wall } from "../api/types";
+import { Announcer } from "../domain/announce";
+import { placeCount } from "../domain/layout";
+import { HOME, formatRoute, parseRoute, tokenOf, type Route } from "../domain/route";
+import { counts, label, sameView, seatView, type Count, type SeatInput, type SeatView } from "../domain/seat";
+import { CAPTURE_HINT, VIEW_ONLY } from "../domain/words";
+import { SeatSession, type WantedTier } from "../session/seat-session";
+import { forgetToken, loadSettings, loadToken, saveSettings, saveToken, type Settings } from "./settings";
+
+export type Audio = "muted" | "on" | "waiting";
+
+/** What the frame around the tiles draws. */
+export interface PageView {
+  api: "ok" | "away" | "denied";
+  signedIn: boolean;
+  denied: boolean;
+  feed: FeedState;
+  answered: boolean;
+  empty: boolean;
+  lastAnswerAt?: number;
+  places: number;
+  counts: { word: Count; count: number }[];
+  clock?: number;
+  clockOff?: number;
+  route: Route;
+  /** Instance that gets every key. */
+  capture?: string;
+  role?: Role;
+  settings: Settings;
+  discovery?: DiscoveryInfo;
+  announcement: string;
+}
+
+/** Offers leave by seat order with this distance: nine handshakes at once would delay the first picture. */
+const STAGGER_MS = 70;
+const TICK_MS = 500;
+/** The gateway's clock differs worth a word. */
+const CLOCK_MS_MAX = 2_000;
+
+export class App {
+  api: ApiClient;
+  #token: string | undefined;
+  #feed: EventFeed | undefined;
+  #feedState: FeedState = { is: "connecting", tries: 0 };
+  #wall: Wall | undefined;
+  #lastAnswerAt: number | undefined;
+  #clockOffset = 0;
+  #askedSince = Date.now();
+  #role: Role | undefined;
+  #discovery: DiscoveryInfo | undefined;
+  #route: Route = HOME;
+  #settings: Settings = loadSettings();
+  readonly #sessions = new Map<string, SeatSession>();
+  readonly #starts = new Map<string, ReturnType<typeof setTimeout>>();
+  readonly #audio = new Map<string, Audio>();
+  readonly #hiddenSeats = new Set<number>();
+  readonly #views = new Map<number, SeatView>();
+  readonly #announcer = new Announcer();
+  #announcement = "";
+  #captureWanted = false;
+  #page: PageView;
+  readonly #listeners = new Map<string, Set<() => void>>();
+
+  constructor() {
+    this.#takeTokenFromAddress();
+    this.#token ??= loadToken();
+    this.#route = parseRoute(location.hash);
+    this.api = new ApiClient(this.#token ?? "");
+    this.#page = this.#buildPage();
+    addEventListener("hashchange", () => {
+      if (this.#takeTokenFromAddress()) this.signIn(this.#token ?? "");
+      else this.#go(parseRoute(location.hash));
+    });
+    document.addEventListener("visibilitychange", () => this.#applyTiers());
+    addEventListener("pagehide", () => this.#sessions.forEach((session) => session.close()));
+    // A page brought back from the back/forward cache has no connections left.
+    addEventListener("pageshow", (event) => event.persisted && this.#sessions.forEach((session) => session.start()));
+    setInterval(() => this.#tick(), TICK_MS);
+    if (this.#token !== undefined) this.#connect();
+  }
+
+  // ---- subscriptions ----
+
+  subscribe(topic: string, listener: () => void): () => void {
+    const set = this.#listeners.get(topic) ?? new Set();
+    this.#listeners.set(topic, set);
+    set.add(listener);
+    return () => set.delete(listener);
+  }
+
+  #emit(topic: string): void {
+    this.#listeners.get(topic)?.forEach((listener) => listener());
+  }
+
+  page(): PageView {
+    return this.#page;
+  }
+
+  seat(seat: number): SeatView {
+    const known = this.#views.get(seat);
+    if (known) return known;
+    const view = this.#buildSeat(seat);
+    this.#views.set(seat, view);
+    return view;
+  }
+
+  instance(id: string | undefined): Instance | undefined {
+    return this.#wall?.instances.find((i) => i.id === id);
+  }
+
+  wall(): Wall | undefined {
+    return this.#wall;
+  }
+
+  session(id: string | undefined): SeatSession | undefined {
+    return id === undefined ? undefined : this.#sessions.get(id);
+  }
+
+  audio(id: string | undefined): Audio {
+    return (id === undefined ? undefined : this.#audio.get(id)) ?? "muted";
+  }
+
+  tier(seat: number): WantedTier {
+    return this.session(this.seat(seat).instance)?.tier ?? "thumb";
+  }
+
+  // ---- sign in ----
+
+  #takeTokenFromAddress(): boolean {
+    const token = tokenOf(location.hash);
+    if (token === undefined) return false;
+    // Out of the address bar at once: links are shared, tokens are not.
+    history.replaceState(null, "", location.pathname + location.search);
+    saveToken(token);
+    this.#token = token;
+    return true;
+  }
+
+  signIn(token: string): void {
+    saveToken(token);
+    this.#token = token;
+    this.#feed?.close();
+    this.api = new ApiClient(token);
+    this.#feedState = { is: "connecting", tries: 0 };
+    this.#askedSince = Date.now();
+    this.#connect();
+    this.#refresh();
+  }
+
+  #connect(): void {
+    const feed: EventFeed = new EventFeed(
+      this.api,
+      (wall) => this.#feed === feed && this.#onWall(wall),
+      (state) => this.#feed === feed && this.#onFeed(state),
+    );
+    this.#feed = feed;
+    feed.start();
+  }
+
+  #onFeed(state: FeedState): void {
+    const was = this.#feedState.is;
+    // A retry does not blink: the page stays "away" until the gateway has spoken.
+    if (state.is === "connecting" && was === "waiting") this.#feedState = { is: "waiting", tries: state.tries, nextTryAt: Date.now() };
+    else this.#feedState = state;
+    if (state.is === "denied") {
+      forgetToken();
+      this.#sessions.forEach((session) => session.close());
+      this.#sessions.clear();
+      this.#wall = undefined;
+    }
+    if (state.is === "open" && was !== "open") void this.#learn();
+    this.#refresh();
+  }
+
+  async #learn(): Promise<void> {
+    const api = this.api;
+    // Both only enrich the page; the feed is what keeps it alive, and it says so when the gateway is gone.
+    const [who, discovery] = await Promise.allSettled([api.whoAmI(), api.discovery()]);
+    if (api !== this.api) return;
+    if (who.status === "fulfilled") this.#role = who.value.role;
+    if (discovery.status === "fulfilled") this.#discovery = discovery.value;
+    if (this.#role) for (const session of this.#sessions.values()) session.role = this.#role;
+    this.#refresh();
+  }
+
+  tryNow(): void {
+    this.#feed?.tryNow();
+  }
+
+  // ---- the wall as the gateway tells it ----
+
+  #onWall(wall: Wall): void {
+    const before = this.#wall;
+    this.#wall = wall;
+    this.#lastAnswerAt = Date.now();
+    this.#clockOffset = wall.at * 1000 - Date.now();
+    const ids = new Set(wall.instances.map((i) => i.id));
+    for (const [id, session] of this.#sessions) {
+      if (ids.has(id)) continue;
+      session.close();
+      this.#sessions.delete(id);
+    }
+    const bySeat = [...wall.instances].sort((a, b) => a.seat - b.seat);
+    bySeat.forEach((instance, index) => this.#ensureSession(instance, index));
+    for (const instance of wall.instances) {
+      const old = before?.instances.find((i) => i.id === instance.id);
+      if (old && agentCameBack(old, instance)) this.#sessions.get(instance.id)?.probe();
+      // A guest that starts again is worth asking for at once, whatever the backoff says.
+      if (old && old.state !== "live" && instance.state === "live") this.#nudge(instance.id);
+    }
+    if (before && before.instances.length !== wall.instances.length) void this.#learn();
+    this.#refresh();
+  }
+
+  #nudge(id: string): void {
+    const session = this.#sessions.get(id);
+    if (session?.view().phase === "waiting") session.again();
+  }
+
+  #ensureSession(instance: Instance, index: number): void {
+    if (instance.state === "stopped" || this.#sessions.has(instance.id)) return;
+    const session = new SeatSession(instance.id, {
+      offer: (id, tier, sdp, signal) => this.api.offer(id, tier, sdp, signal),
+      endSession: (location) => this.api.endSession(location),
+      peer: () => new RTCPeerConnection({ bundlePolicy: "max-bundle" }),
+      random: Math.random,
+    });
+    if (this.#role) session.role = this.#role;
+    session.onChange = () => this.#onSession(instance.seat + 1);
+    this.#sessions.set(instance.id, session);
+    this.#starts.set(instance.id, setTimeout(() => session.start(), index * STAGGER_MS));
+    this.#applyTiers();
+    this.#emit("sessions");
+  }
+
+  #onSession(seat: number): void {
+    this.#refreshSeat(seat);
+    this.#refreshPage();
+  }
+
+  // ---- route, focus, controls ----
+
+  go(change: Partial<Route> & { seat?: number | undefined }): void {
+    const { seat, ...rest } = change;
+    const next: Route = { ...this.#route, ...rest };
+    if ("seat" in change) {
+      if (seat === undefined) delete next.seat;
+      else next.seat = seat;
+    }
+    this.#go(next);
+  }
+
+  #go(next: Route): void {
+    const before = this.#route;
+    this.#route = next;
+    const hash = formatRoute(next);
+    if (location.hash !== hash) {
+      const step = before.view !== next.view || (before.mode === "focus") !== (next.mode === "focus");
+      if (step) history.pushState(null, "", hash);
+      else history.replaceState(null, "", hash);
+    }
+    const left = before.mode === "focus" && before.view === "wall" ? before.seat : undefined;
+    const entered = next.mode === "focus" && next.view === "wall" ? next.seat : undefined;
+    if (left !== undefined && left !== entered) {
+      this.session(this.seat(left).instance)?.give();
+      this.#captureWanted = false;
+    }
+    this.#applyTiers();
+    this.#refresh();
+  }
+
+  /** Focus a seat and take its controls if they are free. */
+  focus(seat: number): void {
+    if (this.#route.mode !== "focus" || this.#route.seat !== seat || this.#route.view !== "wall") {
+      this.go({ view: "wall", seat, mode: "focus", details: false });
+    }
+    this.capture();
+  }
+
+  /** From now on keys and pointer go to the focused guest, as far as it lets us. */
+  capture(): void {
+    const seat = this.focusedSeat;
+    if (seat === undefined) return;
+    this.#captureWanted = true;
+    const session = this.session(this.seat(seat).instance);
+    session?.take();
+    if (this.#role === "view") this.#say(VIEW_ONLY);
+    else this.#say(CAPTURE_HINT(seat));
+    this.#refresh();
+  }
+
+  /** The window lost the focus: keys come back, the seat stays in view. */
+  suspend(): void {
+    if (!this.#captureWanted) return;
+    this.#captureWanted = false;
+    this.session(this.#focusedInstance)?.input.releaseAll();
+    this.#refresh();
+  }
+
+  /** Back to the wall. */
+  leave(): void {
+    if (this.focusedSeat !== undefined) this.go({ mode: "even" });
+  }
+
+  get focusedSeat(): number | undefined {
+    return this.#route.view === "wall" && this.#route.mode === "focus" ? this.#route.seat : undefined;
+  }
+
+  get #focusedInstance(): string | undefined {
+    return this.focusedSeat === undefined ? undefined : this.seat(this.focusedSeat).instance;
+  }
+
+  /** The session that gets the input now. */
+  captured(): SeatSession | undefined {
+    if (!this.#captureWanted) return undefined;
+    const session = this.session(this.#focusedInstance);
+    return session?.input.allowed === true ? session : undefined;
+  }
+
+  // ---- sound ----
+
+  /** Unmuting one seat mutes the others unless `mix` says otherwise. */
+  toggleAudio(id: string, mix: boolean): void {
+    if (this.audio(id) !== "muted") this.#setAudio(id, "muted");
+    else {
+      if (!mix && this.#settings.sound === "one") for (const other of [...this.#audio.keys()]) if (other !== id) this.#setAudio(other, "muted");
+      this.#setAudio(id, "on");
+    }
+  }
+
+  /** The browser plays nothing before a click, and said so. */
+  soundWaits(id: string): void {
+    if (this.audio(id) === "on") this.#setAudio(id, "waiting");
+  }
+
+  #setAudio(id: string, audio: Audio): void {
+    this.#audio.set(id, audio);
+    this.#emit("audio");
+  }
+
+  // ---- settings ----
+
+  set(change: Partial<Settings>): void {
+    this.#settings = { ...this.#settings, ...change };
+    saveSettings(this.#settings);
+    this.#refreshPage();
+    this.#emit("audio");
+  }
+
+  // ---- tiers ----
+
+  /** A tile came into or left the window. */
+  seen(seat: number, visible: boolean): void {
+    if (visible) this.#hiddenSeats.delete(seat);
+    else this.#hiddenSeats.add(seat);
+    this.#applyTiers();
+  }
+
+  #applyTiers(): void {
+    for (const instance of this.#wall?.instances ?? []) {
+      const seat = instance.seat + 1;
+      const session = this.#sessions.get(instance.id);
+      session?.setTier(this.#tierFor(seat));
+    }
+  }
+
+  #tierFor(seat: number): WantedTier {
+    if (document.hidden || this.#route.view !== "wall") return "none";
+    const chosen = this.#route.seat === seat;
+    if (this.#route.mode === "focus") return chosen ? "full" : "none";
+    if (this.#hiddenSeats.has(seat)) return "none";
+    return this.#route.mode === "lean" && chosen ? "full" : "thumb";
+  }
+
+  // ---- building what is drawn ----
+
+  #tick(): void {
+    this.#refresh();
+    const sentence = this.#announcer.take(Date.now());
+    if (sentence !== undefined) this.#say(sentence);
+  }
+
+  #say(sentence: string): void {
+    this.#announcement = sentence;
+    this.#refreshPage();
+  }
+
+  #refresh(): void {
+    for (let seat = 1; seat <= this.#places; seat += 1) this.#refreshSeat(seat);
+    this.#refreshPage();
+  }
+
+  #refreshSeat(seat: number): void {
+    const view = this.#buildSeat(seat);
+    const before = this.#views.get(seat);
+    if (before && sameView(before, view)) return;
+    this.#views.set(seat, view);
+    this.#announcer.observe(seat, view.state, `${label(view)}.`);
+    this.#emit(`seat:${seat}`);
+  }
+
+  #refreshPage(): void {
+    const page = this.#buildPage();
+    // The wall's order of keys is fixed, so equal text is equal content.
+    if (JSON.stringify(page) === JSON.stringify(this.#page)) return;
+    this.#page = page;
+    this.#emit("page");
+  }
+
+  get #places(): number {
+    return placeCount((this.#wall?.instances ?? []).map((i) => i.seat + 1));
+  }
+
+  get #away(): boolean {
+    return this.#feedState.is === "waiting" || (this.#feedState.is === "connecting" && this.#wall !== undefined);
+  }
+
+  #buildSeat(seat: number): SeatView {
+    const instance = this.#wall?.instances.find((i) => i.seat === seat - 1);
+    const session = instance ? this.#sessions.get(instance.id) : undefined;
+    const input: SeatInput = {
+      seat,
+      now: Date.now(),
+      answered: this.#wall !== undefined,
+      askedSince: this.#askedSince,
+      away: this.#away,
+      clockOffset: this.#clockOffset,
+    };
+    if (instance) input.instance = instance;
+    if (session) input.session = session.view();
+    return seatView(input);
+  }
+
+  #buildPage(): PageView {
+    const denied = this.#feedState.is === "denied";
+    const all = Array.from({ length: this.#places }, (_, i) => this.seat(i + 1));
+    const page: PageView = {
+      api: denied ? "denied" : this.#away ? "away" : "ok",
+      signedIn: this.#token !== undefined && !denied,
+      denied,
+      feed: this.#feedState,
+      answered: this.#wall !== undefined,
+      empty: this.#wall !== undefined && this.#wall.instances.length === 0,
+      places: this.#places,
+      counts: counts(all),
+      route: this.#route,
+      settings: this.#settings,
+      announcement: this.#announcement,
+    };
+    if (this.#lastAnswerAt !== undefined) {
+      page.lastAnswerAt = this.#lastAnswerAt;
+      page.clock = Math.floor((Date.now() + this.#clockOffset) / 60_000) * 60_000;
+      if (Math.abs(this.#clockOffset) > CLOCK_MS_MAX) page.clockOff = Math.round(this.#clockOffset / 1000);
+    }
+    if (this.#role) page.role = this.#role;
+    if (this.#discovery) page.discovery = this.#discovery;
+    const captured = this.captured();
+    if (captured) page.capture = captured.instance;
+    return page;
+  }
+}
+
+/** The agent was silent and speaks again, or its counter of pictures began anew: it may be another process. */
+function agentCameBack(before: Instance, now: Instance): boolean {
+  const silence = (before.agent_silent_for ?? undefined) !== undefined && (now.agent_silent_for ?? undefined) === undefined;
+  const restarted = (now.status?.picture?.changes ?? Infinity) < (before.status?.picture?.changes ?? 0);
+  return silence || restarted;
+}

@@ -1,0 +1,47 @@
+// The exact words of ui/design.md section 4 that more than one place uses. Pure.
+import type { Instance } from "../api/types";
+
+/** "5 s", "2 min", "3 h". Seconds count up in words. */
+export function duration(seconds: number): string {
+  const s = Math.max(0, Math.floor(seconds));
+  if (s < 120) return `${s} s`;
+  if (s < 7_200) return `${Math.floor(s / 60)} min`;
+  return `${Math.floor(s / 3_600)} h`;
+}
+
+const two = (n: number): string => String(n).padStart(2, "0");
+
+/** Local wall clock time, "21:14:07". */
+export function clockTime(epochMs: number, seconds = true): string {
+  const d = new Date(epochMs);
+  return `${two(d.getHours())}:${two(d.getMinutes())}${seconds ? `:${two(d.getSeconds())}` : ""}`;
+}
+
+/** "20 118": thin groups of three, as in a timetable. */
+export function grouped(n: number): string {
+  return String(Math.round(n)).replace(/\B(?=(\d{3})+(?!\d))/g, "\u2009");
+}
+
+export function bitrate(bps: number): string {
+  return bps >= 1e6 ? `${(bps / 1e6).toFixed(1)} Mbit/s` : `${Math.round(bps / 1e3)} kbit/s`;
+}
+
+export const CAPTURE_HINT = (seat: number): string => `Keys go to seat ${seat}. Press and let go left Ctrl and left Alt to return.`;
+export const VIEW_ONLY = "You may watch. Ask for a play token to join in.";
+export const YOU_HAVE = "You have the controls.";
+export const SOUND_WAITS = "Sound is waiting: click once";
+
+export type LanWord = "on" | "none" | "unknown";
+
+/** What is measured of the seat's LAN role now: link and address. Host, joined and the rest need a decoder. */
+export function lanWord(instance: Instance): LanWord {
+  const status = instance.status;
+  if (!status || (instance.agent_silent_for ?? undefined) !== undefined) return "unknown";
+  if (status.link === true && status.address_in_use) return "on";
+  if (typeof status.link === "boolean") return "none";
+  return "unknown";
+}
+
+export const LAN_WORDS: Record<LanWord, string> = { on: "On the LAN", none: "No LAN yet", unknown: "Unknown" };
+/** When the gateway is away, the last answer is not the present. */
+export const LAN_WORDS_STALE: Record<LanWord, string> = { on: "Was on the LAN", none: "Unknown", unknown: "Unknown" };
