@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod audio;
+mod bus;
 mod cursor;
 pub mod display;
 mod error;
