@@ -130,7 +130,7 @@ async fn follow_directory(
             changed
         });
         for (node, url) in wanted {
-            if !streams.contains_key(&node) {
+            streams.entry(node.clone()).or_insert_with(|| {
                 let stream = Stream {
                     node: node.clone(),
                     url: url.clone(),
@@ -139,8 +139,8 @@ async fn follow_directory(
                     views: Arc::clone(&views),
                     metrics: metrics.clone(),
                 };
-                streams.insert(node, (url, tokio::spawn(stream.run())));
-            }
+                (url, tokio::spawn(stream.run()))
+            });
         }
         if directory.changed().await.is_err() {
             break;
@@ -214,7 +214,10 @@ impl Stream {
                 let status: AgentStatus = match serde_json::from_str(&data) {
                     Ok(status) => status,
                     Err(error) => {
-                        return (heard, format!("the agent sent what is no status: {error}; is it of another version?"));
+                        return (
+                            heard,
+                            format!("the agent sent what is no status: {error}; is it of another version?"),
+                        );
                     }
                 };
                 heard = true;
@@ -293,7 +296,7 @@ mod tests {
     fn an_endless_event_is_refused() {
         let mut parser = EventParser::default();
         let mut taken = 0;
-        while parser.push(&[b'x'; 65536]) {
+        while parser.push(&vec![b'x'; 65536]) {
             taken += 65536;
             assert!(taken <= EVENT_BYTES_MAX);
         }

@@ -229,8 +229,8 @@ mod tests {
         assert_eq!(wall.instances[1].ip, "10.98.0.2");
         assert_eq!(wall.lan.network_mode.as_deref(), Some("vxlan"));
         assert_eq!(wall.lan.connectivity[0].loss, Some(0.25));
-        let stats = live(&wall, &agents).stats;
-        assert_eq!((stats.total, stats.ready, stats.degraded, stats.not_ready), (2, 1, 0, 1));
+        let counts = live(&wall, &agents).stats;
+        assert_eq!((counts.total, counts.ready, counts.degraded, counts.not_ready), (2, 1, 0, 1));
     }
 
     #[test]

@@ -1,4 +1,6 @@
 //! The gateway over real HTTP: a real listener, and an agent that is a real HTTP server speaking `api`'s bodies.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use axum::{
@@ -122,7 +124,7 @@ impl Rig {
     }
 
     #[track_caller]
-    fn check(&self, answer: reqwest::Response, status: u16, code: &'static str) -> impl Future<Output = ()> {
+    fn check(answer: reqwest::Response, status: u16, code: &'static str) -> impl Future<Output = ()> {
         assert_eq!(answer.status().as_u16(), status);
         async move {
             let body: Value = answer.json().await.unwrap();
@@ -153,9 +155,9 @@ async fn everything_but_health_and_the_page_asks_for_a_token() {
         "/api/instances/instance-0/screenshot.png",
     ] {
         let answer = rig.http.get(format!("{}{path}", rig.base)).send().await.unwrap();
-        rig.check(answer, 401, "unauthorized").await;
+        Rig::check(answer, 401, "unauthorized").await;
         let answer = rig.request(Method::GET, path, "not-a-token-of-this-one").send().await.unwrap();
-        rig.check(answer, 401, "unauthorized").await;
+        Rig::check(answer, 401, "unauthorized").await;
     }
     let health = rig.http.get(format!("{}/health", rig.base)).send().await.unwrap();
     assert_eq!(health.status(), 200);
@@ -186,7 +188,7 @@ async fn an_agent_that_is_away_is_said_to_be() {
     assert_eq!(rig.get("/api/instances").await[0]["state"], "starting");
     assert_eq!(rig.get("/api/lan-status").await.get("networkMode"), None);
     let answer = rig.offer("instance-0", VIEW, "v=0").send().await.unwrap();
-    rig.check(answer, 503, "agent-silent").await;
+    Rig::check(answer, 503, "agent-silent").await;
     assert_eq!(rig.http.get(format!("{}/ready", rig.base)).send().await.unwrap().status(), 503);
 }
 
@@ -198,16 +200,16 @@ async fn offers_are_relayed_and_bad_ones_refused() {
     assert_eq!(answer.headers()["location"], "/api/whep/instance-0/s1");
     assert_eq!(answer.text().await.unwrap(), "v=0 play tier=full");
 
-    rig.check(rig.offer("instance-0", PLAY, "rubbish").send().await.unwrap(), 422, "malformed-sdp").await;
-    rig.check(rig.offer("instance-9", PLAY, "v=0").send().await.unwrap(), 404, "unknown-instance").await;
-    rig.check(rig.offer("..%2F..%2Fetc", PLAY, "v=0").send().await.unwrap(), 404, "unknown-instance").await;
-    rig.check(rig.offer("instance-0", PLAY, vec![b'v'; 64 * 1024 + 1]).send().await.unwrap(), 413, "too-large").await;
+    Rig::check(rig.offer("instance-0", PLAY, "rubbish").send().await.unwrap(), 422, "malformed-sdp").await;
+    Rig::check(rig.offer("instance-9", PLAY, "v=0").send().await.unwrap(), 404, "unknown-instance").await;
+    Rig::check(rig.offer("..%2F..%2Fetc", PLAY, "v=0").send().await.unwrap(), 404, "unknown-instance").await;
+    Rig::check(rig.offer("instance-0", PLAY, vec![b'v'; 64 * 1024 + 1]).send().await.unwrap(), 413, "too-large").await;
     let answer = rig.request(Method::POST, "/api/whep/instance-0", PLAY).body("v=0").send().await.unwrap();
-    rig.check(answer, 415, "not-sdp").await;
+    Rig::check(answer, 415, "not-sdp").await;
     let answer = rig.request(Method::POST, "/api/whep/instance-0?tier=huge", PLAY).body("v=0").send().await.unwrap();
-    rig.check(answer, 400, "bad-query").await;
+    Rig::check(answer, 400, "bad-query").await;
     let answer = rig.request(Method::GET, "/api/whep/instance-0", PLAY).send().await.unwrap();
-    rig.check(answer, 405, "wrong-method").await;
+    Rig::check(answer, 405, "wrong-method").await;
 }
 
 #[tokio::test]
@@ -215,12 +217,12 @@ async fn roles_limit_what_may_be_done() {
     let rig = rig(&format!("http://{}", agent().await)).await;
     let power =
         |token, body: Value| rig.request(Method::POST, "/api/instances/instance-0/power", token).body(body.to_string());
-    rig.check(power(PLAY, json!({"action":"reset"})).send().await.unwrap(), 403, "forbidden").await;
-    rig.check(power(ADMIN, json!({"action":"explode"})).send().await.unwrap(), 422, "bad-body").await;
+    Rig::check(power(PLAY, json!({"action":"reset"})).send().await.unwrap(), 403, "forbidden").await;
+    Rig::check(power(ADMIN, json!({"action":"explode"})).send().await.unwrap(), 422, "bad-body").await;
     let active =
         |token, ids: Value| rig.request(Method::POST, "/api/active", token).body(json!({"active": ids}).to_string());
-    rig.check(active(VIEW, json!(["instance-0"])).send().await.unwrap(), 403, "forbidden").await;
-    rig.check(active(PLAY, json!(["instance-7"])).send().await.unwrap(), 404, "unknown-instance").await;
+    Rig::check(active(VIEW, json!(["instance-0"])).send().await.unwrap(), 403, "forbidden").await;
+    Rig::check(active(PLAY, json!(["instance-7"])).send().await.unwrap(), 404, "unknown-instance").await;
     assert_eq!(active(PLAY, json!(["instance-0"])).send().await.unwrap().status(), 200);
     assert_eq!(rig.get("/api/active").await, json!({"active":["instance-0"]}));
 }

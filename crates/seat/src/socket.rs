@@ -50,12 +50,21 @@ fn seqpacket() -> io::Result<OwnedFd> {
     Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
 }
 
+/// Sound here: the descriptor is owned, so it stays open and the same until the `AsyncFd` is dropped.
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe for the sake of types that can change their descriptor; OwnedFd cannot"
+)]
+fn registered(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(fd)
+}
+
 impl SeatSocket {
     /// Connects to the agent's socket. `ENOENT` and `ECONNREFUSED` mean that the agent is away: ask again later.
     pub fn connect(path: &Path) -> io::Result<Self> {
         let fd = seqpacket()?;
         connect(&fd, &SocketAddrUnix::new(path)?)?;
-        Ok(Self { fd: AsyncFd::new(fd)? })
+        Ok(Self { fd: registered(fd)? })
     }
 
     /// Sends one message with its descriptors, which stay open here.
@@ -126,13 +135,13 @@ impl SeatListener {
         bind(&fd, &SocketAddrUnix::new(path)?)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
         listen(&fd, 8)?;
-        Ok(Self { fd: AsyncFd::new(fd)? })
+        Ok(Self { fd: registered(fd)? })
     }
 
     pub async fn accept(&self) -> io::Result<SeatSocket> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = self.fd.async_io(Interest::READABLE, |listener| Ok(accept_with(listener, flags)?)).await?;
-        Ok(SeatSocket { fd: AsyncFd::new(fd)? })
+        Ok(SeatSocket { fd: registered(fd)? })
     }
 }
 
