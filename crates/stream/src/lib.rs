@@ -21,6 +21,7 @@ mod error;
 mod frame;
 mod input;
 mod instance;
+mod picture;
 mod pixels;
 mod screen;
 mod words;
