@@ -139,6 +139,8 @@ export const Tile = memo(function Tile({ seat }: { seat: number }): ReactNode {
   const refs = useMemo(() => ({ tile, video, canvas }), []);
   const { route, settings } = page;
   const chosen = route.seat === seat;
+  // On a phone one seat is always large: the first while nobody chose.
+  const large = (route.seat ?? 1) === seat;
   const onWall = route.view === "wall";
   const full = onWall && route.mode === "focus" && chosen;
   const covered = onWall && route.mode === "focus" && !chosen;
@@ -178,7 +180,7 @@ export const Tile = memo(function Tile({ seat }: { seat: number }): ReactNode {
       if (view.instance === undefined) return;
       if (full) {
         if (page.capture === undefined) app.capture();
-      } else if (phone && route.seat !== seat) app.go({ seat, mode: "lean" });
+      } else if (phone && !large) app.go({ seat, mode: "lean" });
       else app.focus(seat);
     } else if (full) app.leave();
     else if (view.instance !== undefined && !route.details) app.go(route.mode === "lean" && chosen ? { mode: "even" } : { seat, mode: "lean" });
@@ -202,13 +204,13 @@ export const Tile = memo(function Tile({ seat }: { seat: number }): ReactNode {
 
   const mine = view.lease === "you";
   const wide = view.width / view.height > 1.7 && view.height >= 600;
-  const classes = ["tile", mine ? "mine" : "", full ? "full" : "", wide ? "wide" : "", chosen ? "sel" : "", chosen && route.details ? "det" : ""];
+  const classes = ["tile", mine ? "mine" : "", full ? "full" : "", wide ? "wide" : "", large ? "sel" : "", chosen && route.details ? "det" : ""];
   return (
     <article
       ref={tile}
       className={classes.filter(Boolean).join(" ")}
       role="gridcell"
-      tabIndex={(route.seat ?? 1) === seat ? 0 : -1}
+      tabIndex={large ? 0 : -1}
       inert={covered}
       aria-label={label(view)}
       style={{ gridRow: Math.floor((seat - 1) / COLUMNS) + 1, gridColumn: ((seat - 1) % COLUMNS) + 1 }}

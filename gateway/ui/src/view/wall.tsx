@@ -26,7 +26,7 @@ export function Wall(): ReactNode {
   return (
     <div className={`view wallview${details ? " withdrawer" : ""}`} hidden={route.view !== "wall"}>
       <div
-        className={`wall${route.seat === undefined ? " nosel" : ""}`}
+        className="wall"
         id="wall"
         role="grid"
         aria-label={`${places} seats`}

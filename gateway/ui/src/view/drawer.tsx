@@ -1,0 +1,224 @@
+// Details of one seat: beside the wall, never over it. Only what was measured is listed.
+import { useEffect, useState, type ReactNode } from "react";
+import { ApiError } from "../api/client";
+import type { Instance } from "../api/types";
+import { VIEW_ONLY, YOU_HAVE, bitrate, duration, grouped } from "../domain/words";
+import { useApp, usePage, useSeat, useTick } from "./hooks";
+import { Icon, STATE_ICON } from "./icons";
+import { saveScreenshot } from "./screenshot";
+
+type Fact = readonly [string, string | undefined];
+
+function Facts({ facts }: { facts: readonly Fact[] }): ReactNode {
+  const known = facts.filter((fact): fact is readonly [string, string] => fact[1] !== undefined);
+  if (known.length === 0) return <p className="muted">Not measured.</p>;
+  return (
+    <dl className="facts">
+      {known.map(([term, value]) => (
+        <div key={term}>
+          <dt>{term}</dt>
+          <dd>{value}</dd>
+        </div>
+      ))}
+    </dl>
+  );
+}
+
+/** The guest's picture as its agent has it now, loaded once when the drawer opens. */
+function Shot({ instance, seat }: { instance: Instance; seat: number }): ReactNode {
+  const app = useApp();
+  const view = useSeat(seat);
+  const [url, setUrl] = useState<string>();
+  const [problem, setProblem] = useState<string>();
+  useEffect(() => {
+    let made: string | undefined;
+    let gone = false;
+    app.api.screenshot(instance.id).then(
+      (blob) => {
+        if (gone) return;
+        made = URL.createObjectURL(blob);
+        setUrl(made);
+      },
+      () => undefined, // The button says why when it is pressed; an absent picture needs no words.
+    );
+    return () => {
+      gone = true;
+      if (made) URL.revokeObjectURL(made);
+    };
+  }, [app, instance.id]);
+  const frames = app.session(instance.id)?.frameNumber ?? 0;
+  const last = app.session(instance.id)?.view().lastFrameAt;
+  const picture = instance.status?.picture;
+  return (
+    <div className="shot">
+      {url ? <img src={url} alt={`Picture of seat ${seat} when these details were opened`} /> : <div className="noshot" />}
+      <div className="stack start">
+        <span className="two">
+          {frames > 0 && last !== undefined ? `Frame ${grouped(frames)}, ${duration((Date.now() - last) / 1000)} ago` : "No frame yet"}
+          <br />
+          {view.state === "live" || picture ? `${view.width} x ${view.height}` : null}
+        </span>
+        <button className="btn" data-act="screenshot" onClick={() => void saveScreenshot(app.api, instance.id).then(setProblem)}>
+          <Icon name="camera" />
+          Screenshot
+        </button>
+        {problem ? <span className="danger">{problem}</span> : null}
+      </div>
+    </div>
+  );
+}
+
+function Controls({ seat }: { seat: number }): ReactNode {
+  const app = useApp();
+  const page = usePage();
+  const view = useSeat(seat);
+  const session = app.session(view.instance);
+  const words = view.lease ? { you: YOU_HAVE, other: "Another viewer has the controls.", free: "Controls: free" }[view.lease] : "No connection to this seat yet.";
+  return (
+    <section>
+      <h2>Controls</h2>
+      <p className="row two">
+        <Icon name="lever" />
+        <span>{words}</span>
+      </p>
+      {page.role === "view" ? (
+        <p className="two">{VIEW_ONLY}</p>
+      ) : (
+        <div className="row">
+          {view.lease === "you" ? (
+            <button className="btn" data-act="give" onClick={() => session?.give()}>
+              Give
+            </button>
+          ) : (
+            <button className="btn p" data-act="take" disabled={view.lease === undefined} onClick={() => app.focus(seat)}>
+              <Icon name="lever" />
+              Take the controls
+            </button>
+          )}
+        </div>
+      )}
+    </section>
+  );
+}
+
+function Power({ instance }: { instance: Instance }): ReactNode {
+  const app = useApp();
+  const page = usePage();
+  const [asking, setAsking] = useState(false);
+  const [said, setSaid] = useState<{ text: string; bad: boolean }>();
+  const may = page.role !== "view";
+  const running = instance.state === "live" || instance.state === "starting";
+  const power = (action: "shutdown" | "reset", done: string): void => {
+    setAsking(false);
+    app.api.power(instance.id, action).then(
+      () => setSaid({ text: done, bad: false }),
+      (error: unknown) => setSaid({ text: error instanceof ApiError ? `${error.message} ${error.remedy}` : "The gateway did not take it. Try again.", bad: true }),
+    );
+  };
+  const reason = may ? (running ? undefined : "Shut down and Reset need a running guest.") : "Shut down and Reset need a play token.";
+  return (
+    <section>
+      <h2>Power</h2>
+      <div className="row">
+        <button className="btn" data-act="restart" onClick={() => app.session(instance.id)?.again()}>
+          Restart the stream
+        </button>
+        <button className="btn" data-act="shutdown" disabled={reason !== undefined} onClick={() => power("shutdown", "The power button was pressed. The guest decides when it is off.")}>
+          <Icon name="power" />
+          Shut down
+        </button>
+        <button className="btn d" data-act="reset" disabled={reason !== undefined} onClick={() => setAsking(true)}>
+          <Icon name="warn" />
+          Reset
+        </button>
+      </div>
+      {asking ? (
+        <div className="fix" role="alert">
+          <b>Reset pulls the plug: what the game did not save is lost.</b>
+          <div className="row">
+            <button className="btn d" data-act="reset-yes" onClick={() => power("reset", "The reset line was pulled.")}>
+              Reset
+            </button>
+            <button className="btn" autoFocus onClick={() => setAsking(false)}>
+              Keep
+            </button>
+          </div>
+        </div>
+      ) : (
+        <p className="muted">{reason ?? "Reset pulls the plug: the guest may check its disk. Asks first."}</p>
+      )}
+      {said ? <p className={said.bad ? "danger" : "two"} role="status">{said.text}</p> : null}
+    </section>
+  );
+}
+
+export function Drawer({ seat }: { seat: number }): ReactNode {
+  const app = useApp();
+  const view = useSeat(seat);
+  useTick(1_000);
+  const instance = app.instance(view.instance);
+  const close = (): void => {
+    app.go({ details: false });
+    document.querySelector<HTMLElement>(`[data-seat="${seat}"]`)?.focus();
+  };
+  if (!instance) return null;
+  const wall = app.wall();
+  const { status } = instance;
+  const line = app.session(instance.id)?.line;
+  const reached = wall?.lan.connectivity.filter((c) => c.to === instance.id && c.reachable) ?? [];
+  const asked = wall?.lan.connectivity.filter((c) => c.to === instance.id) ?? [];
+  const lan = wall?.lan.lans.find((l) => l.name === instance.lan);
+  const counters = status?.counters;
+  const mode = lan?.mode ?? wall?.lan.networkMode;
+  const since = status ? duration(wall ? wall.at - status.since : 0) : undefined;
+  const lanFacts: Fact[] = [
+    ["Address", status?.address_in_use ? `${status.address_in_use} \u00a0${instance.mac}` : undefined],
+    ["Card", status?.address_in_use ? undefined : instance.mac],
+    ["Given by the edge", status?.address_in_use ? undefined : instance.ip],
+    ["Cable", typeof status?.link === "boolean" ? (status.link ? "in" : "out") : undefined],
+    ["Where", [instance.node, mode === undefined || mode === null ? undefined : mode.toUpperCase(), lan ? `VNI ${lan.vni}` : undefined].filter(Boolean).join(", ")],
+    ["Answers", asked.length > 0 ? `${reached.length} of ${asked.length} nodes` : undefined],
+    ["Sent", counters ? `${grouped(counters.tx_frames)} frames` : undefined],
+    ["Received", counters ? `${grouped(counters.rx_frames)} frames` : undefined],
+    ["Dropped for it", counters && counters.rx_dropped > 0 ? `${grouped(counters.rx_dropped)} frames` : undefined],
+  ];
+  const facts: Fact[] = [
+    ["Instance", instance.id],
+    ["State", since === undefined ? instance.state : `${instance.state} for ${since}`],
+    ["Said by the agent", status?.detail ?? undefined],
+    ["Processor", status?.accelerator ? status.accelerator.toUpperCase() : undefined],
+    ["Watched by", status ? `${status.viewers.thumb} small, ${status.viewers.full} full` : undefined],
+    ["Stream", line?.codec],
+    ["Line", line?.bitrate === undefined ? undefined : bitrate(line.bitrate)],
+    ["Round trip", line?.rttMs === undefined ? undefined : `${line.rttMs.toFixed(1)} ms`],
+    ["Packets lost", line?.lossPercent === undefined ? undefined : `${line.lossPercent.toFixed(1)} %`],
+  ];
+  return (
+    <aside className="drawer" aria-label={`Details of seat ${seat}`}>
+      <header className="row nowrap">
+        <span className={`plate m${view.lease === "you" ? " mine" : ""}`}>{seat}</span>
+        <div className="grow">
+          <div className="drawername">{instance.name}</div>
+          <span className={`st ${view.tone}`}>
+            <Icon name={STATE_ICON[view.state]} />
+            {view.state === "live" && since !== undefined && instance.state === "live" ? `Live for ${since}` : view.word}
+          </span>
+        </div>
+        <button className="ib" aria-label="Close" title="Close" onClick={close}>
+          <Icon name="close" />
+        </button>
+      </header>
+      <Shot instance={instance} seat={seat} />
+      <Controls seat={seat} />
+      <section>
+        <h2>LAN</h2>
+        <Facts facts={lanFacts} />
+      </section>
+      <Power instance={instance} />
+      <section>
+        <h2>Details</h2>
+        <Facts facts={facts} />
+      </section>
+    </aside>
+  );
+}

@@ -1,0 +1,107 @@
+// A scripted gateway for the page's own tests: serves dist/, plays canned answers on /api, and refuses every WHEP offer,
+// so what is shown is what the page says without any picture. Not part of the product.
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { dirname, extname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const DIST = join(dirname(fileURLToPath(import.meta.url)), "..", "dist");
+const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".woff2": "font/woff2" };
+export const TOKEN = "a-token-of-this-cluster";
+
+const now = () => Date.now() / 1000;
+
+/** An instance as the gateway would tell it; `change` overrides. */
+export function instance(seat, change = {}) {
+  const id = `instance-${seat}`;
+  const node = `node-${"abc"[seat % 3]}`;
+  const state = change.state ?? "live";
+  const base = { id, name: `Seat ${seat + 1}`, lan: "party", seat, node, mac: `02:4c:00:10:68:0${seat + 1}`, ip: `10.98.0.${seat + 1}`, state };
+  const status = {
+    ...base, host_name: `LOCO1068-${seat + 1}`, since: now() - 3, link: true, address_in_use: base.ip, accelerator: "tcg", viewers: { thumb: 0, full: 0 },
+    counters: { tx_frames: 120, tx_bytes: 9000, rx_frames: 2140, rx_bytes: 90000, rx_dropped: 0 }, picture: { width: 640, height: 480, changes: 10, still_for: 1 },
+    ...change.status,
+  };
+  return { ...base, ...change, status };
+}
+
+export class FakeGateway {
+  wall = { instances: [], lans: [{ name: "party", vni: 4200, mode: "vxlan", seats: 9 }] };
+  away = false;
+  offers = [];
+  #streams = new Set();
+  #server;
+
+  async listen(port = 0) {
+    this.#server = createServer((request, response) => void this.#serve(request, response));
+    await new Promise((resolve) => this.#server.listen(port, "127.0.0.1", resolve));
+    return `http://127.0.0.1:${this.#server.address().port}/`;
+  }
+
+  /** Speaks the wall as it is now to every open page. */
+  tell() {
+    for (const response of this.#streams) response.write(this.#event());
+  }
+
+  /** Hangs up on every page and refuses the API until `back()`. */
+  leave() {
+    this.away = true;
+    for (const response of this.#streams) response.destroy();
+  }
+
+  back() {
+    this.away = false;
+  }
+
+  close() {
+    for (const response of this.#streams) response.destroy();
+    this.#server.closeAllConnections();
+    this.#server.close();
+  }
+
+  #event() {
+    const { instances, lans } = this.wall;
+    const lan = { networkMode: "vxlan", at: now(), lans, instances: {}, connectivity: [] };
+    return `event: wall\ndata: ${JSON.stringify({ at: now(), instances, lan, active: [] })}\n\n`;
+  }
+
+  async #serve(request, response) {
+    const { pathname } = new URL(request.url, "http://x");
+    if (pathname.startsWith("/api/")) return this.#api(request, response, pathname);
+    const path = normalize(join(DIST, pathname === "/" ? "index.html" : pathname));
+    if (!path.startsWith(DIST)) return response.writeHead(404).end();
+    try {
+      const body = await readFile(path);
+      response.writeHead(200, { "Content-Type": TYPES[extname(path)] ?? "application/octet-stream" }).end(body);
+    } catch {
+      response.writeHead(404).end();
+    }
+  }
+
+  #api(request, response, pathname) {
+    const fail = (status, code, message, remedy) =>
+      response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify({ error: { code, message, remedy } }));
+    const json = (body) => response.writeHead(200, { "Content-Type": "application/json" }).end(JSON.stringify(body));
+    if (this.away) return request.socket.destroy();
+    if (request.headers.authorization !== `Bearer ${TOKEN}`) return fail(401, "unauthorized", "No such token.", "Ask for one.");
+    if (pathname === "/api/session") return json({ role: "admin", version: "0.1.0" });
+    if (pathname === "/api/instances/discovery-info") {
+      const agents = ["node-a", "node-b", "node-c"].map((node) => ({ node, url: "", answers: true }));
+      return json({ mode: "file", source: "snapshot", instanceCount: this.wall.instances.length, agents });
+    }
+    if (pathname === "/api/events") {
+      response.writeHead(200, { "Content-Type": "text/event-stream" });
+      response.write(this.#event());
+      this.#streams.add(response);
+      response.on("close", () => this.#streams.delete(response));
+      return undefined;
+    }
+    if (pathname.startsWith("/api/whep/")) {
+      this.offers.push(pathname);
+      // Held for a while, as a slow agent would, then refused.
+      setTimeout(() => fail(503, "agent-silent", "The agent does not answer.", "Wait."), 30_000).unref();
+      return undefined;
+    }
+    return fail(404, "not-found", "No such thing.", "");
+  }
+}
