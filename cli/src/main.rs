@@ -1,2 +1,157 @@
-//! cli
-fn main() {}
+//! `loco`: a wall of guests on this machine, up and down.
+//!
+//! ```text
+//! up ──> preflight ──> plan (pure) ──> underlay, files ──> supervise ──> node-agent × nodes, gateway, guest-runner × guests
+//! status ──> state.json + the gateway's view          down ──> what is found in /proc, mounts and links
+//! ```
+//! Exit codes: 0 done, 1 failure, 2 wrong usage (found before anything is touched), 3 nothing runs.
+#![forbid(unsafe_code)]
+
+mod argv;
+mod backoff;
+mod down;
+mod lock;
+mod logs;
+mod netns;
+mod paths;
+mod plan;
+mod preflight;
+mod processes;
+mod secrets;
+mod siblings;
+mod state;
+mod status;
+mod supervise;
+mod underlay;
+mod up;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use flags::UpFlags;
+
+use crate::paths::Paths;
+
+/// Many old PCs on one Ethernet, live in the browser
+#[derive(Debug, Parser)]
+#[command(name = "loco", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Start a wall on this machine: nodes, guests and the page
+    ///
+    /// Without --detach it stays in the foreground, and Ctrl-C ends the wall.
+    Up(UpFlags),
+    /// End the wall and remove everything of it, also after a crash; fine if nothing runs
+    Down {
+        /// Say what was removed
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// Show nodes, instances and the page's URL; exit code 3 if nothing runs
+    Status {
+        /// `json` for programs
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
+    /// The supervisor that `up --detach` starts
+    #[command(hide = true)]
+    Supervise,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+const FAILURE: u8 = 1;
+const USAGE: u8 = 2;
+const NOTHING_RUNS: u8 = 3;
+
+fn main() -> ExitCode {
+    // clap ends the process with 2 at wrong usage, with 0 after --help.
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            tell(&format!("error: {error:#}"));
+            ExitCode::from(FAILURE)
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<ExitCode> {
+    let paths = Paths::machine();
+    match verb {
+        Verb::Up(flags) => {
+            if let Err(error) = flags.check() {
+                tell(&format!("error: {error}"));
+                return Ok(ExitCode::from(USAGE));
+            }
+            if let Some(url) = up::up(&flags, &paths, &|text| tell(&format!("loco: {text}")), print)? {
+                print(&url);
+            }
+        }
+        Verb::Down { verbose } => {
+            let removed = down::down(&paths, |text| tell(&format!("loco: {text}")))?;
+            if verbose {
+                for line in &removed {
+                    tell(&format!("removed {line}"));
+                }
+            }
+            tell(if removed.is_empty() { "loco: nothing runs" } else { "loco: the wall is down" });
+        }
+        Verb::Status { output } => return runtime()?.block_on(show_status(&paths, output)),
+        Verb::Supervise => {
+            let wall = state::read_json(&paths.wall())?;
+            telemetry::init("supervisor");
+            nix::unistd::setsid().context("cannot leave the terminal")?;
+            let stop = async {
+                if let Err(error) = supervise::told_to_stop().await {
+                    tracing::error!(error = format!("{error:#}"), "cannot listen for signals; ending");
+                }
+            };
+            runtime()?.block_on(supervise::run(&wall, &paths, stop))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn show_status(paths: &Paths, output: Output) -> Result<ExitCode> {
+    let Some(report) = status::read(paths).await? else {
+        tell("loco: nothing runs; start a wall: `loco up`");
+        return Ok(ExitCode::from(NOTHING_RUNS));
+    };
+    if let Some(problem) = report.gateway_problem {
+        tell(&format!("loco: states are the supervisor's only: {problem}"));
+    }
+    match output {
+        Output::Table => print(status::table(&report.status).trim_end()),
+        Output::Json => print(&serde_json::to_string_pretty(&report.status)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start a runtime")
+}
+
+/// For people: standard error.
+fn tell(text: &str) {
+    // Nobody is left to be told if standard error is closed.
+    writeln!(io::stderr(), "{text}").ok();
+}
+
+/// The answer itself: standard output. Whoever closed it does not want it.
+fn print(text: &str) {
+    writeln!(io::stdout(), "{text}").ok();
+}
