@@ -1,2 +1,50 @@
-//! node-agent
-fn main() {}
+//! The node-agent process: read the flags, build the agent, run it until it is told to end.
+//!
+//! Exit codes: 0 ended as told, 1 could not start or broke, 2 called wrongly.
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use node_agent::{
+    Agent,
+    config::{Args, Command, Config, ConfigError},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    telemetry::init("node-agent");
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(error.downcast_ref::<ConfigError>().map_or(1, ConfigError::exit_code))
+        }
+    }
+}
+
+fn run(mut args: Args) -> anyhow::Result<()> {
+    if let Some(Command::Uninstall { run_dir }) = args.command.take() {
+        return node_agent::uninstall(run_dir);
+    }
+    let config = Config::load(args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("agent")
+        .build()
+        .context("could not start the agent's threads; raise the limit of processes")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("could not listen for SIGINT")?;
+        let agent = Agent::build(config).await?;
+        tracing::info!(address = %agent.address(), "the agent serves");
+        agent
+            .run(async move {
+                tokio::select! {
+                    _ = terminate.recv() => tracing::info!("SIGTERM"),
+                    _ = interrupt.recv() => tracing::info!("SIGINT"),
+                }
+            })
+            .await
+    })
+}

@@ -1,0 +1,182 @@
+//! One instance that is placed here: its seat socket, its runner, its guest's monitors, picture and sound.
+//!
+//! ```text
+//! runner ──seat socket──> greet ──Candidate──> actor ──Wish───> control, poke (QMP)
+//!                                               │ ^──Report──────┘
+//!                                               ├──attach──> stream::display, stream::audio
+//!                                               └──Report (what others may know)──> status, HTTP
+//! ```
+//! **Invariants.** One actor task owns all that changes. Dropping the [`Instance`] ends its tasks and closes its sockets and
+//! sessions; QEMU, the tap and the runner's own process are not touched, so a restart of the agent costs no frame.
+mod actor;
+mod greet;
+mod input;
+mod monitors;
+mod refresh;
+mod state;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use fabric::Fabric;
+use model::{InstanceId, InstanceState};
+use stream::{AudioTap, InstanceStream, Screen, Streams};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
+
+pub(crate) use actor::remove_seat;
+pub(crate) use monitors::{Power, chain};
+
+use crate::{desired::SeatSpec, metrics::Metrics};
+
+/// Injections that may wait for QMP. Each is one message of a browser; QEMU takes thousands a second. Full = the
+/// stream waits: input is never dropped while there is a guest to take it.
+const INJECTIONS_MAX: usize = 64;
+
+/// What every instance of this node shares.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) fabric: Arc<Fabric>,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) metrics: Metrics,
+    pub(crate) health: telemetry::Health,
+    /// Bumped at each change that somebody who watches the status should see.
+    pub(crate) changed: Arc<watch::Sender<u64>>,
+    /// Parent of the seat directories.
+    pub(crate) seats_dir: PathBuf,
+    /// KVM was proven to run guests on this node.
+    pub(crate) kvm: bool,
+}
+
+impl Shared {
+    fn announce(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+/// What the actor lets others know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Report {
+    pub(crate) state: InstanceState,
+    pub(crate) since: SystemTime,
+    pub(crate) detail: Option<String>,
+    pub(crate) accelerator: Option<String>,
+    pub(crate) qemu_pid: Option<u32>,
+    pub(crate) runner_pid: Option<u32>,
+    /// The screen's generation when the display that stands was connected.
+    pub(crate) picture_base: u64,
+    /// When the picture was last seen to have changed.
+    pub(crate) picture_changed: Option<SystemTime>,
+}
+
+/// Handle of a running instance.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pub(crate) id: InstanceId,
+    pub(crate) spec: SeatSpec,
+    pub(crate) screen: Arc<Screen>,
+    pub(crate) stream: Arc<InstanceStream>,
+    report: watch::Receiver<Report>,
+    power: mpsc::Sender<monitors::PowerRequest>,
+    shared: Shared,
+    /// Emptied by [`Self::leave`]; dropping them aborts them.
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// Why an instance's power could not be switched.
+#[derive(Debug, thiserror::Error)]
+#[error("{id} did not take it: {reason}; wait until it is live")]
+pub(crate) struct PowerError {
+    id: InstanceId,
+    reason: String,
+}
+
+impl Instance {
+    /// Makes the seat's directory and socket and waits for the runner. Never fails: a socket that cannot be made is said in the
+    /// report and tried again.
+    pub(crate) fn start(id: InstanceId, spec: SeatSpec, shared: Shared) -> Self {
+        let (screen, audio) = (Screen::new(), AudioTap::new());
+        let (injections, injections_rx) = mpsc::channel(INJECTIONS_MAX);
+        let stream = shared.streams.instance(id.clone(), Arc::clone(&screen), Arc::clone(&audio), injections);
+        let (control, control_rx) = watch::channel(monitors::Wish::none());
+        let (poke, poke_rx) = watch::channel(monitors::Wish::none());
+        let (power, power_rx) = mpsc::channel(monitors::POWER_MAX);
+        let (reports, reports_rx) = mpsc::channel(monitors::REPORTS_MAX);
+        let (inputs, inputs_rx) = watch::channel(None);
+        let (actor, report) = actor::Actor::new(actor::Parts {
+            id: id.clone(),
+            spec: spec.clone(),
+            shared: shared.clone(),
+            screen: Arc::clone(&screen),
+            audio,
+            stream: Arc::clone(&stream),
+            control,
+            poke,
+        });
+        let mut tasks = JoinSet::new();
+        tasks.spawn(
+            monitors::Control {
+                instance: id.clone(),
+                wishes: control_rx,
+                power: power_rx,
+                injections: injections_rx,
+                reports: reports.clone(),
+                inputs,
+                metrics: shared.metrics.clone(),
+            }
+            .run(),
+        );
+        tasks.spawn(
+            monitors::Poke {
+                instance: id.clone(),
+                wishes: poke_rx,
+                reports,
+                inputs: inputs_rx,
+                screen: Arc::clone(&screen),
+                stream: Arc::clone(&stream),
+                metrics: shared.metrics.clone(),
+            }
+            .run(),
+        );
+        tasks.spawn(actor.run(reports_rx));
+        Self { id, spec, screen, stream, report, power, shared, tasks: Mutex::new(tasks) }
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        self.report.borrow().clone()
+    }
+
+    /// Presses the power button or the reset line.
+    pub(crate) async fn power(&self, action: Power) -> Result<(), PowerError> {
+        let error = |reason: &str| PowerError { id: self.id.clone(), reason: reason.to_owned() };
+        let (reply, answer) = oneshot::channel();
+        self.power.send(monitors::PowerRequest { action, reply }).await.map_err(|_| error("it is being taken down"))?;
+        answer.await.map_err(|_| error("it is being taken down"))?.map_err(|reason| error(&reason))
+    }
+
+    /// Ends the sessions of its viewers; the guest runs on.
+    pub(crate) async fn close_sessions(&self) {
+        self.stream.close_all().await;
+    }
+
+    /// Ends it because it is no longer placed here: its socket and directory go too.
+    pub(crate) async fn leave(&self) {
+        self.close_sessions().await;
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+        remove_seat(&self.shared.seats_dir, &self.id);
+        self.shared.metrics.forget(self.id.as_str());
+        self.shared.announce();
+    }
+}
+
+/// Whether anybody watches, and whether in full quality.
+fn watching(stream: &InstanceStream) -> (bool, bool) {
+    let viewers = stream.viewers();
+    (viewers > 0, viewers > 0)
+}

@@ -1,0 +1,297 @@
+//! The agent of one node: wiring and edges only. Links, QMP, encoders and WebRTC live in their crates.
+//!
+//! ```text
+//! snapshot file -> directory -> desired (pure) --FabricSpec--> fabric (own thread, own namespace)
+//!                                     └────────SeatSpec-----> seats -> one instance actor each <--seat socket-- runner
+//! fabric status, instance reports, directory -> status -> /v1/status, /v1/events
+//! gateway --HTTP /v1--> http -> instance -> stream (WebRTC straight to browsers)
+//! ```
+//! **Invariants.** What exists is adopted and nothing is removed at the end: the agent may be killed and started at any time
+//! without a frame lost on the LAN and without QEMU noticing. Until a good snapshot was read, nothing is changed at all.
+#![forbid(unsafe_code)]
+
+pub mod config;
+mod desired;
+mod http;
+mod instance;
+mod metrics;
+mod seats;
+mod status;
+
+use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use desired::Desired;
+use directory::{Directory, Follower};
+use fabric::{Fabric, FabricConfig, FabricStatus};
+use instance::Shared;
+use metrics::Metrics;
+use nix::fcntl::{Flock, FlockArg};
+use seats::Seats;
+use stream::{StreamConfig, Streams};
+use telemetry::{Condition, Health, Heartbeat};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet, time};
+use tracing::{info, warn};
+
+use config::Config;
+
+/// Limit of the loop that follows the directory: it may wait for instances to say goodbye to their viewers.
+const FOLLOW_LIMIT: Duration = Duration::from_mins(1);
+/// Limit of the loop that publishes the status.
+const PUBLISH_LIMIT: Duration = Duration::from_secs(10);
+/// Those loops turn at least this often, with or without news.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Grace for requests that are being answered when the agent is told to end.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A built agent: everything is opened, nothing runs yet.
+#[derive(Debug)]
+pub struct Agent {
+    config: Config,
+    listener: TcpListener,
+    address: SocketAddr,
+    fabric: Arc<Fabric>,
+    streams: Arc<Streams>,
+    registry: prometheus::Registry,
+    metrics: Metrics,
+    health: Health,
+    kvm: bool,
+    /// One agent per run directory; the kernel lets go of it with the process.
+    _lock: Flock<fs::File>,
+}
+
+impl Agent {
+    /// Opens what the agent needs, cheapest first, so that a start that cannot work changes nothing.
+    ///
+    /// # Errors
+    /// Each names what could not be had and the remedy.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        config::check_capabilities()?;
+        let listener = TcpListener::bind(config.listen).await.with_context(|| {
+            format!(
+                "--listen {} cannot be used; end what uses it (`ss -ltnp`), or choose another address",
+                config.listen
+            )
+        })?;
+        let address = listener.local_addr().context("the API's socket has no address")?;
+        let lock = prepare_run_dir(&config)?;
+        let registry = telemetry::registry();
+        let metrics = Metrics::register(&registry, config.node.as_str())?;
+        let health = Health::new();
+        let streams = StreamConfig { media_ip: config.media_ip.into(), ports: config.media_ports.clone() };
+        let streams = Arc::new(Streams::new(streams, &registry)?);
+        let kvm = prove_kvm(&config).await;
+        let fabric = Arc::new(Fabric::start(fabric_config(&config), &registry).await?);
+        Ok(Self { config, listener, address, fabric, streams, registry, metrics, health, kvm, _lock: lock })
+    }
+
+    /// Where the API is served: the port is real even if `--listen` said 0.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Runs until `shutdown` ends, then stops serving, says goodbye to the viewers, and leaves fabric, taps and guests as they are.
+    ///
+    /// # Errors
+    /// When the API can no longer be served.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+        let (changed, news) = watch::channel(0);
+        let seats = Arc::new(Seats::new(Shared {
+            fabric: Arc::clone(&self.fabric),
+            streams: self.streams,
+            metrics: self.metrics.clone(),
+            health: self.health.clone(),
+            changed: Arc::new(changed),
+            seats_dir: self.config.run_dir.join("seats"),
+            kvm: self.kvm,
+        }));
+        let follower = Follower::start(&self.config.snapshot);
+        let source = status::Source {
+            node: self.config.node.clone(),
+            directory: follower.watch(),
+            fabric: self.fabric.status(),
+            instances: seats.watch(),
+            changed: news,
+        };
+        let (published, events) = watch::channel(Arc::<str>::from("{}"));
+        let router = http::router(http::Api {
+            token: self.config.token.clone(),
+            source: source.clone(),
+            instances: seats.watch(),
+            events,
+            metrics: self.metrics,
+        })
+        .merge(telemetry::router("node-agent", self.health.clone(), self.registry));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(source.publish(published, self.health.heartbeat("status", PUBLISH_LIMIT)));
+        tasks.spawn(follow(Following {
+            node: self.config.node,
+            directory: follower.watch(),
+            fabric: Arc::clone(&self.fabric),
+            seats: Arc::clone(&seats),
+            heartbeat: self.health.heartbeat("directory", FOLLOW_LIMIT),
+            conditions: Conditions::new(&self.health),
+        }));
+        let (stop, stopped) = watch::channel(());
+        let mut stopping = stopped.clone();
+        let server = axum::serve(self.listener, router).with_graceful_shutdown(async move {
+            // An error means that the sender is gone: that is the end as well.
+            stopping.changed().await.ok();
+        });
+        let server = tokio::spawn(server.into_future());
+        tokio::pin!(server);
+        tokio::select! {
+            ended = &mut server => {
+                ended.context("the HTTP server broke")?.context("the API can no longer be served")?;
+            }
+            () = shutdown => {
+                // The publisher first: its channel's end is what ends the streams of events.
+                tasks.shutdown().await;
+                drop(stop);
+                time::timeout(GRACE, seats.close_sessions()).await.ok();
+                if time::timeout(GRACE, &mut server).await.is_err() {
+                    warn!("some requests were cut off");
+                    server.abort();
+                }
+            }
+        }
+        info!("ended; fabric, taps and guests stay as they are");
+        Ok(())
+    }
+}
+
+/// Makes the run directory and takes it for this process.
+fn prepare_run_dir(config: &Config) -> anyhow::Result<Flock<fs::File>> {
+    let run_dir = &config.run_dir;
+    let context = || format!("--run-dir {} cannot be used; free it or choose another", run_dir.display());
+    fs::create_dir_all(run_dir).with_context(context)?;
+    seats::prepare(run_dir).with_context(context)?;
+    seats::prepare(&run_dir.join("seats")).with_context(context)?;
+    let file = fs::File::create(run_dir.join("agent.lock")).with_context(context)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        anyhow::Error::new(io::Error::from(errno)).context(format!(
+            "--run-dir {} is in use by another agent; end that one, or choose another directory",
+            run_dir.display()
+        ))
+    })
+}
+
+fn fabric_config(config: &Config) -> FabricConfig {
+    FabricConfig {
+        node: config.node.clone(),
+        netns: config::fabric_netns(&config.run_dir),
+        underlay_ip: config.media_ip,
+        vxlan_port: config.vxlan_port,
+        underlay_netns: None,
+    }
+}
+
+async fn prove_kvm(config: &Config) -> bool {
+    let Some(kernel) = &config.kvm_probe else { return false };
+    let proof = guest::prove_kvm(kernel).await;
+    info!(?proof, "KVM probe");
+    proof.is_proven()
+}
+
+/// What a client waits for before it sends work here.
+struct Conditions {
+    snapshot: Condition,
+    listed: Condition,
+    fabric: Condition,
+}
+
+impl Conditions {
+    fn new(health: &Health) -> Self {
+        Self {
+            snapshot: health.condition("snapshot", "not read yet"),
+            listed: health.condition("listed", "the snapshot was not read yet"),
+            fabric: health.condition("fabric", "no pass was made yet"),
+        }
+    }
+
+    fn judge(&self, node: &model::NodeName, directory: &Directory, desired: Option<&Desired>, fabric: &FabricStatus) {
+        match (&directory.problem, directory.loaded_at) {
+            (None, Some(_)) => self.snapshot.hold(),
+            (Some(problem), Some(_)) => self.snapshot.fail(format!("{problem}; the last good one is in force")),
+            (problem, None) => self.snapshot.fail(problem.as_deref().unwrap_or("not read yet")),
+        }
+        match desired {
+            Some(desired) if desired.listed => self.listed.hold(),
+            Some(_) => self.listed.fail(format!("the snapshot does not list node `{node}`; add it, or correct --node")),
+            None => self.listed.fail("there is no good snapshot yet"),
+        }
+        match fabric.problems.first() {
+            Some(problem) => self.fabric.fail(problem),
+            None if fabric.spec_seen == 0 => self.fabric.fail("no pass was made yet"),
+            None => self.fabric.hold(),
+        }
+    }
+}
+
+struct Following {
+    node: model::NodeName,
+    directory: watch::Receiver<Directory>,
+    fabric: Arc<Fabric>,
+    seats: Arc<Seats>,
+    heartbeat: Heartbeat,
+    conditions: Conditions,
+}
+
+/// Carries the directory into fabric and seats, and says whether this node is ready.
+async fn follow(mut following: Following) {
+    let mut done: Option<Desired> = None;
+    let mut fabric_status = following.fabric.status();
+    loop {
+        following.heartbeat.tick();
+        let directory = following.directory.borrow_and_update().clone();
+        // Before the first good snapshot nothing is known, and nothing known must not look like nothing wanted.
+        if directory.loaded_at.is_some() {
+            let desired = Desired::from_snapshot(&directory.snapshot, &following.node);
+            if done.as_ref() != Some(&desired) {
+                following.fabric.set_spec(desired.fabric.clone());
+                following.seats.reconcile(&desired.seats).await;
+                done = Some(desired);
+            }
+        }
+        let status = fabric_status.borrow_and_update().clone();
+        following.conditions.judge(&following.node, &directory, done.as_ref(), &status);
+        tokio::select! {
+            changed = following.directory.changed() => if changed.is_err() { return },
+            changed = fabric_status.changed() => if changed.is_err() { return },
+            () = time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}
+
+/// Removes what agents of `run_dir` left: the fabric's namespace with all in it, the seats, the directory.
+///
+/// # Errors
+/// When something could not be removed; what could be is gone then.
+pub fn uninstall(run_dir: PathBuf) -> anyhow::Result<()> {
+    let run_dir = config::checked_run_dir(run_dir)?;
+    let fabric = fabric::uninstall(&FabricConfig {
+        node: "uninstall".parse().expect("a constant, valid name"),
+        netns: config::fabric_netns(&run_dir),
+        underlay_ip: std::net::Ipv4Addr::UNSPECIFIED,
+        vxlan_port: 0,
+        underlay_netns: None,
+    });
+    let own = remove_own(&run_dir);
+    fabric?;
+    own.with_context(|| format!("{} could not be removed; remove it by hand", run_dir.display()))
+}
+
+/// Removes what an agent makes below its run directory, and the directory if nothing else is in it.
+fn remove_own(run_dir: &std::path::Path) -> io::Result<()> {
+    let absent_is_fine = |outcome: io::Result<()>| match outcome {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    };
+    absent_is_fine(fs::remove_dir_all(run_dir.join("seats")))?;
+    absent_is_fine(fs::remove_file(run_dir.join("agent.lock")))?;
+    absent_is_fine(fs::remove_file(config::fabric_netns(run_dir)))?;
+    match fs::remove_dir(run_dir) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => absent_is_fine(other),
+    }
+}

@@ -1,0 +1,183 @@
+//! What one agent knows, put together from the directory, the fabric and the instances.
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use api::{
+    agent::{AgentStatus, InstanceStatus, LanOnNode, Picture, Viewers},
+    lan::{PortCounters, Reachability},
+};
+use directory::Directory;
+use fabric::{FabricStatus, PortStatus, ReachStatus};
+use model::{InstanceId, NodeName};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
+
+use crate::{instance::Instance, seats::Instances};
+
+/// A new status is published at least this often: counters and times move all the while.
+const PUBLISH_EVERY: Duration = Duration::from_secs(2);
+/// And at most this often, however much happens: five times a second.
+const PUBLISH_GAP: Duration = Duration::from_millis(200);
+
+/// Where the status comes from. Cheap to clone; putting one together takes microseconds.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub(crate) node: NodeName,
+    pub(crate) directory: watch::Receiver<Directory>,
+    pub(crate) fabric: watch::Receiver<FabricStatus>,
+    pub(crate) instances: watch::Receiver<Instances>,
+    /// Bumped by instances at each change worth showing.
+    pub(crate) changed: watch::Receiver<u64>,
+}
+
+impl Source {
+    /// The status of now.
+    pub(crate) fn status(&self) -> AgentStatus {
+        let fabric = self.fabric.borrow();
+        let instances = self.instances.borrow();
+        AgentStatus {
+            node: self.node.to_string(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            at: seconds(SystemTime::now()),
+            instances: instances.values().map(|i| instance_status(&self.node, i, fabric.ports.get(&i.id))).collect(),
+            lans: fabric
+                .lans
+                .iter()
+                .map(|(name, lan)| LanOnNode {
+                    name: name.to_string(),
+                    vni: lan.vni.get(),
+                    mode: lan.mode.map(|mode| mode.to_string()),
+                    seats: lan.seats,
+                })
+                .collect(),
+            reachability: fabric.reachability.iter().map(|reach| reachability(&self.node, reach)).collect(),
+            fabric_problems: fabric.problems.clone(),
+            snapshot_problem: self.directory.borrow().problem.clone(),
+        }
+    }
+
+    /// The status of one instance, if it is here.
+    pub(crate) fn instance(&self, id: &InstanceId) -> Option<InstanceStatus> {
+        let fabric = self.fabric.borrow();
+        self.instances.borrow().get(id).map(|i| instance_status(&self.node, i, fabric.ports.get(id)))
+    }
+
+    /// Publishes the status as JSON: when something that people watch for has changed (at most five times a second), and each 2 s.
+    pub(crate) async fn publish(mut self, sender: watch::Sender<Arc<str>>, heartbeat: telemetry::Heartbeat) {
+        loop {
+            heartbeat.tick();
+            let status = self.status();
+            match serde_json::to_string(&status) {
+                Ok(text) => drop(sender.send_replace(text.into())),
+                Err(error) => tracing::error!(%error, "the status could not be written as JSON"),
+            }
+            let shown = still(status);
+            let next = Instant::now() + PUBLISH_EVERY;
+            time::sleep(PUBLISH_GAP).await;
+            while time::timeout_at(next, self.any_change()).await.is_ok() {
+                if shown != still(self.status()) {
+                    break;
+                }
+                // A change of counters only; not worth an event of its own, nor a busy loop.
+                time::sleep(PUBLISH_GAP).await;
+            }
+        }
+    }
+
+    async fn any_change(&mut self) {
+        // A closed channel is a part that has ended; the 2 s beat goes on without it.
+        let changed = tokio::select! {
+            changed = self.changed.changed() => changed,
+            changed = self.fabric.changed() => changed,
+            changed = self.directory.changed() => changed,
+            changed = self.instances.changed() => changed,
+        };
+        if changed.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// `status` without what moves all the time, to tell whether something happened.
+fn still(mut status: AgentStatus) -> AgentStatus {
+    status.at = 0.0;
+    for instance in &mut status.instances {
+        instance.counters = None;
+        if let Some(picture) = &mut instance.picture {
+            picture.changes = 0;
+            picture.still_for = 0.0;
+        }
+    }
+    for reach in &mut status.reachability {
+        *reach = Reachability { rtt_ms: None, last_seen: None, asked: 0, answered: 0, ..reach.clone() };
+    }
+    status
+}
+
+fn instance_status(node: &NodeName, instance: &Instance, port: Option<&PortStatus>) -> InstanceStatus {
+    let report = instance.report();
+    let size = *instance.screen.size().borrow();
+    let changes = instance.screen.generation().saturating_sub(report.picture_base);
+    let picture = size.zip(report.picture_changed).map(|(size, at)| Picture {
+        width: size.width,
+        height: size.height,
+        changes,
+        still_for: at.elapsed().unwrap_or_default().as_secs_f64(),
+    });
+    let spec = &instance.spec;
+    InstanceStatus {
+        id: instance.id.to_string(),
+        lan: spec.lan.to_string(),
+        seat: spec.seat.0,
+        node: node.to_string(),
+        mac: spec.identity.mac.to_string(),
+        ip: spec.identity.ip,
+        host_name: spec.identity.host_name.clone(),
+        state: report.state.into(),
+        since: seconds(report.since),
+        detail: report.detail,
+        link: port.and_then(|port| port.carrier),
+        address_in_use: port.and_then(|port| port.address_in_use),
+        counters: port.and_then(|port| port.counters).map(|c| PortCounters {
+            tx_frames: c.tx_frames,
+            tx_bytes: c.tx_bytes,
+            rx_frames: c.rx_frames,
+            rx_bytes: c.rx_bytes,
+            rx_dropped: c.rx_dropped,
+        }),
+        picture,
+        accelerator: report.accelerator,
+        qemu_pid: report.qemu_pid,
+        runner_pid: report.runner_pid,
+        lease: instance.stream.lease().map(|session| session.to_string()),
+        viewers: viewers(instance),
+    }
+}
+
+fn viewers(instance: &Instance) -> Viewers {
+    let all = u32::try_from(instance.stream.viewers()).unwrap_or(u32::MAX);
+    Viewers { thumb: 0, full: all }
+}
+
+fn reachability(node: &NodeName, reach: &ReachStatus) -> Reachability {
+    Reachability {
+        from: node.to_string(),
+        to: reach.instance.to_string(),
+        lan: reach.lan.to_string(),
+        reachable: reach.reachable,
+        rtt_ms: reach.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+        last_seen: reach.last_seen.map(seconds),
+        asked: reach.asked,
+        answered: reach.answered,
+    }
+}
+
+/// Seconds since the epoch. A clock before 1970 reads as 0.
+fn seconds(at: SystemTime) -> f64 {
+    at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
