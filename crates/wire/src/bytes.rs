@@ -97,7 +97,9 @@ impl<'b> Writer<'b> {
     }
 
     pub(crate) fn words(&mut self, values: &[u32]) {
-        values.iter().for_each(|value| self.u32(*value));
+        for value in values {
+            self.u32(*value);
+        }
     }
 
     /// A length or count as `u32`.

@@ -113,3 +113,54 @@ fn by_llc(llc: &[u8]) -> (Class, &[u8]) {
         _ => (Class::Malformed, llc),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Class, Frame, FrameFormat, IP_UDP, classify};
+
+    /// The class of a frame with `kind` (type or length) and `body` behind the MACs.
+    #[track_caller]
+    fn check(kind: u16, body: &[u8], want: Class) {
+        let mut frame = [0_u8; 128];
+        frame[12..14].copy_from_slice(&kind.to_be_bytes());
+        frame[14..14 + body.len()].copy_from_slice(body);
+        assert_eq!(classify(&frame[..14 + body.len()]), want);
+    }
+
+    #[test]
+    fn types_and_lengths_are_told_apart() {
+        let udp = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, IP_UDP, 0, 0, 10, 98, 0, 1, 10, 98, 0, 2];
+        check(0x0800, &udp, Class::Ipv4 { protocol: IP_UDP });
+        check(0x0800, &udp[..19], Class::Malformed);
+        check(0x0800, &[0x60; 20], Class::Malformed);
+        check(0x0806, &[], Class::Arp);
+        check(0x86dd, &[], Class::Ipv6);
+        check(0x8137, &[], Class::Ipx(FrameFormat::EthernetII));
+        check(0x88cc, &[], Class::OtherType(0x88cc));
+        check(1500, &[0xff, 0xff], Class::Ipx(FrameFormat::Raw8023));
+        check(1501, &[0xff, 0xff], Class::Malformed);
+        check(0x05ff, &[0xff, 0xff], Class::Malformed);
+        check(0x0600, &[0xff, 0xff], Class::OtherType(0x0600));
+    }
+
+    #[test]
+    fn llc_is_read_as_far_as_the_length_says() {
+        check(33, &[0xe0, 0xe0, 0x03], Class::Ipx(FrameFormat::Llc));
+        check(33, &[0xe0, 0xe0, 0x04], Class::OtherLlc(0xe0));
+        check(38, &[0xaa, 0xaa, 3, 0, 0, 0, 0x81, 0x37], Class::Ipx(FrameFormat::Snap));
+        check(38, &[0xaa, 0xaa, 3, 0, 0, 0, 0x08, 0x06], Class::Arp);
+        check(38, &[0xaa, 0xaa, 3, 0, 0, 0xc, 0x20, 0], Class::OtherLlc(0xaa));
+        check(47, &[0xf0, 0xf0, 3, 0x2c], Class::NetBeui);
+        check(3, &[0x42, 0x42, 3], Class::OtherLlc(0x42));
+        check(2, &[0x42, 0x42, 3], Class::Malformed);
+        check(0, &[0xff, 0xff], Class::Malformed);
+    }
+
+    #[test]
+    fn padding_of_802_3_is_left_out() {
+        let mut frame = [0_u8; 60];
+        frame[12..17].copy_from_slice(&[0, 4, 0xe0, 0xe0, 3]);
+        assert_eq!(Frame::parse(&frame).unwrap().payload, [0]);
+        assert_eq!(Frame::parse(&frame[..13]), None);
+    }
+}

@@ -221,3 +221,34 @@ flags! {
         PASSWORD_REQUIRED = 0x40;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::format;
+
+    use super::{Command, HResult, PlayerFlags, SessionFlags};
+
+    #[test]
+    fn values_print_by_name_or_number() {
+        assert_eq!(format!("{:?} {:?}", Command::I_AM_NAME_SERVER, Command(0x14)), "IAMNAMESERVER Command(0x14)");
+        assert_eq!(format!("{:?}", HResult(0x8877_014a)), "DPERR_NONEWPLAYERS");
+        assert_eq!(format!("{}", SessionFlags::MIGRATE_HOST | SessionFlags::KEEP_ALIVE), "0x00000044");
+    }
+
+    /// protocols.md 1.3: 14, 1B, 23, 2A and 32-34 do not exist.
+    #[test]
+    fn every_command_of_the_specification_has_a_name() {
+        for number in 1..=0x38 {
+            let exists = !matches!(number, 0x14 | 0x1b | 0x23 | 0x2a | 0x32..=0x34);
+            assert_eq!(Command(number).name().is_some(), exists, "{number:#x}");
+        }
+        assert_eq!((Command(0).name(), Command(0x39).name(), Command::ALL.len()), (None, None, 0x38 - 7));
+    }
+
+    #[test]
+    fn flags_contain_all_bits_or_not() {
+        let host = PlayerFlags::SYSTEM | PlayerFlags::NAME_SERVER;
+        assert!(host.contains(PlayerFlags::SYSTEM) && !PlayerFlags::SYSTEM.contains(host));
+        assert_eq!(host.without(PlayerFlags::NAME_SERVER), PlayerFlags::SYSTEM);
+    }
+}

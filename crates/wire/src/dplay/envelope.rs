@@ -168,3 +168,47 @@ fn write_sockaddr(to: &mut Writer<'_>, socket: SocketAddrV4) {
     to.bytes(&socket.ip().octets());
     to.bytes(&[0; 8]);
 }
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+
+    use super::{Envelope, NotAnEnvelope, SpAddresses, begins};
+
+    #[test]
+    fn an_envelope_is_refused_at_the_first_byte_that_rules_it_out() {
+        let good = [0x34, 0x00, 0xb0, 0xfa, 2, 0];
+        for len in 0..6 {
+            assert_eq!(begins(&good[..len]), Ok(None), "{len} bytes may still become one");
+        }
+        assert_eq!(begins(&good), Ok(Some(52)));
+        for (bad, len) in [
+            ([0x34, 0x00, 0xa0, 0, 0, 0], 3),
+            ([0x34, 0x00, 0xb0, 0xfb, 0, 0], 4),
+            ([0x13, 0x00, 0xb0, 0xfa, 0, 0], 4),
+            ([0x34, 0x00, 0xb0, 0xfa, 3, 0], 5),
+            ([0x34, 0x00, 0xb0, 0xfa, 2, 1], 6),
+        ] {
+            assert_eq!(begins(&bad[..len]), Err(NotAnEnvelope), "{bad:?}");
+            assert_eq!(begins(&bad[..len - 1]), Ok(None), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_envelope_is_twenty_bytes() {
+        let mut bytes = [0; 20];
+        bytes[..8].copy_from_slice(&[0x14, 0, 0xb0, 0xca, 2, 0, 0x08, 0xfc]);
+        let (envelope, size) = Envelope::parse(&bytes).unwrap();
+        assert_eq!((envelope.sender.port(), size), (2300, 20));
+        assert_eq!(Envelope::parse(&bytes[..19]), None);
+    }
+
+    #[test]
+    fn only_an_absent_address_is_filled_in() {
+        let (seen, own) = (Ipv4Addr::new(10, 98, 0, 3), Ipv4Addr::new(192, 168, 0, 3));
+        let ports = |ip| SpAddresses::new(ip, 2301, 2351);
+        assert_eq!(ports(Ipv4Addr::UNSPECIFIED).resolved(seen), ports(seen));
+        assert_eq!(ports(own).resolved(seen), ports(own));
+        assert_eq!(SpAddresses::parse(&[0; 14]), None, "SP data over IPX");
+    }
+}

@@ -84,3 +84,29 @@ impl fmt::Debug for Guid {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::{Guid, Id, IdKey};
+
+    #[test]
+    fn ids_and_guids_print_as_the_contracts_say() {
+        assert_eq!(Id(0x5e41).to_string(), "00005e41");
+        assert_eq!(IdKey(0xf).to_string(), "0000000f");
+        // DirectPlay's own TCP/IP provider, {36E95EE0-8577-11cf-960C-0080C7534E82}, as Windows has it in memory.
+        let guid = Guid::from_fields(0x36e9_5ee0, 0x8577, 0x11cf, [0x96, 0x0c, 0x00, 0x80, 0xc7, 0x53, 0x4e, 0x82]);
+        assert_eq!(guid.to_string(), "e05ee9367785cf11960c0080c7534e82");
+    }
+
+    /// Ids of the genuine capture: the host's two, then Bob's.
+    #[test]
+    fn the_key_gives_small_numbers() {
+        let key = IdKey(0x5e40_26f1);
+        for (id, counter, index) in [(0x5e41_26ff, 1, 14), (0x5e42_26fe, 2, 15), (0x5e44_26e0, 4, 17)] {
+            assert_eq!((key.counter(Id(id)), key.index(Id(id))), (counter, index));
+            assert_eq!(key.make_id(counter, index), Id(id));
+        }
+    }
+}

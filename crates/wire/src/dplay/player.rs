@@ -54,7 +54,7 @@ impl<'a> Player<'a> {
         if r.len()? != PACKED_LEN {
             return None;
         }
-        let dialect = Dialect(u16::try_from(r.u32()?).ok()?);
+        let dialect = Dialect(low_half(r.u32()?));
         let parent = Id(r.u32()?);
         let mut name = |len: usize| Some(if len == 0 { None } else { Some(Text::from_wire(r.bytes(len)?)) });
         let (short_name, long_name) = (name(short)?, name(long)?);
@@ -101,7 +101,7 @@ impl<'a> Player<'a> {
         let mask = r.u32()?;
         let system_or_dialect = r.u32()?;
         if player.is_system() {
-            player.dialect = Dialect(u16::try_from(system_or_dialect).ok()?);
+            player.dialect = Dialect(low_half(system_or_dialect));
             player.system_id = player.id;
         } else {
             player.system_id = Id(system_or_dialect);
@@ -159,6 +159,11 @@ impl<'a> Player<'a> {
             name.write(w);
         }
     }
+}
+
+/// The dialect in a dword. The rest is not checked: for ordinary players the whole field is to be ignored.
+const fn low_half(word: u32) -> u16 {
+    (word & 0xffff) as u16
 }
 
 /// Bits of the mask of a super packed player; those of two bits as their position.
@@ -325,7 +330,7 @@ impl<'a> Players<'a> {
     }
 
     pub(crate) fn write(self, form: Form, w: &mut Writer<'_>) {
-        for player in self.iter() {
+        for player in self {
             match form {
                 Form::Packed => player.write_packed(w),
                 Form::SuperPacked => player.write_super(w),

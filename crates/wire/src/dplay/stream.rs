@@ -8,7 +8,7 @@
 //! ```
 //!
 //! **Invariant.** Which messages come out does not depend on how the stream was cut into segments.
-use super::envelope::{NotAnEnvelope, begins};
+use super::envelope::{ENVELOPE_LEN, NotAnEnvelope, begins};
 
 /// What to do with the bytes of a stream that are there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +66,9 @@ impl<const N: usize> Default for Reassembler<N> {
 }
 
 impl<const N: usize> Reassembler<N> {
+    /// Fails to compile for an `N` below 20, the shortest message.
     pub const fn new() -> Self {
+        const { assert!(N >= ENVELOPE_LEN, "a message has 20 bytes at least") };
         Self { buffer: [0; N], len: 0, skipping: 0, oversized: 0, garbage: 0 }
     }
 

@@ -124,9 +124,50 @@ impl fmt::Debug for Text<'_> {
 }
 
 /// A string by offset: 0 is absent, past the end is malformed (`None`).
+#[expect(clippy::option_option, reason = "malformed ends the parser with `?`, absent is a value of the message")]
 pub(crate) fn text_at(message: &[u8], offset: u32) -> Option<Option<Text<'_>>> {
     if offset == 0 {
         return Some(None);
     }
     Some(Some(Text::from_wire(message.get(usize::try_from(offset).ok()?..)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::ToString;
+
+    use super::{Text, text_at};
+
+    #[track_caller]
+    fn check(wire: &[u8], want: &str, wire_len: usize) {
+        let text = Text::from_wire(wire);
+        assert_eq!((text.to_string().as_str(), text.wire_len()), (want, wire_len));
+    }
+
+    #[test]
+    fn strings_end_at_the_zero_word_or_where_the_bytes_do() {
+        check(b"B\0o\0\0\0x\0", "Bo", 6);
+        check(b"B\0o\0", "Bo", 6);
+        check(b"B\0o", "B", 4);
+        check(b"", "", 2);
+        check(b"\0\x01A\0\0\0", "\u{100}A", 6);
+        check(b"\x3d\xd8\x82\xde", "\u{1f682}", 6);
+        check(b"\x3d\xd8A\0", "\u{fffd}A", 6);
+    }
+
+    #[test]
+    fn both_sources_compare_and_end_alike() {
+        assert_eq!(Text::from_wire(b"A\0\0\0"), Text::new("A"));
+        assert_eq!(Text::new("A\0B"), "A");
+        assert_ne!(Text::from_wire(b"A\0\0\0"), Text::new("B"));
+        assert!(Text::EMPTY.is_empty() && !Text::new("A").is_empty());
+    }
+
+    #[test]
+    fn offsets_past_the_end_are_malformed_and_zero_is_absent() {
+        assert_eq!(text_at(b"play", 0), Some(None));
+        assert_eq!(text_at(b"play", 4), Some(Some(Text::EMPTY)));
+        assert_eq!(text_at(b"play", 5), None);
+        assert_eq!(text_at(b"play", u32::MAX), None);
+    }
 }
