@@ -339,7 +339,34 @@ mod tests {
 
     #[test]
     fn demo_kernel() {
-        check(&spec(Boot::Kernel { append: "seat=3 name=LOCO1068-4".into() }), expect![[""]]);
+        check(
+            &spec(Boot::Kernel { append: "seat=3 name=LOCO1068-4".into() }),
+            expect![[r#"
+            -name guest=instance-3,process=loco-instance-3,debug-threads=off
+            -nodefaults
+            -no-user-config
+            -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+            -machine pc
+            -m 24
+            -smp 1
+            -accel tcg,thread=single,tb-size=32
+            -vga std
+            -display dbus,p2p=on,audiodev=snd0
+            -audiodev dbus,id=snd0,out.frequency=48000,timer-period=10000
+            -device sb16,audiodev=snd0
+            -netdev tap,id=net0,fd=3
+            -device pcnet,netdev=net0,mac=02:4c:00:10:68:04,romfile=
+            -chardev socket,id=qmp-runner,server=on,wait=off,path=/run/loco/work/instance-3/qmp-runner.sock
+            -mon chardev=qmp-runner,mode=control
+            -chardev socket,id=qmp-input,server=on,wait=off,path=/run/loco/work/instance-3/qmp-input.sock
+            -mon chardev=qmp-input,mode=control
+            -chardev socket,id=qmp-poke,server=on,wait=off,path=/run/loco/work/instance-3/qmp-poke.sock
+            -mon chardev=qmp-poke,mode=control
+            -chardev file,id=com1,path=/proc/self/fd/1
+            -serial chardev:com1
+            -kernel /proc/self/fd/5
+            -append seat=3 name=LOCO1068-4"#]],
+        );
     }
 
     #[test]
@@ -349,7 +376,45 @@ mod tests {
         spec.nic = NicModel::Ne2kPci;
         spec.accelerator = Accelerator::Kvm;
         spec.work_dir = "/run/a,b".into();
-        check(&spec, expect![[""]]);
+        check(
+            &spec,
+            expect![[r#"
+            -name guest=instance-3,process=loco-instance-3,debug-threads=off
+            -nodefaults
+            -no-user-config
+            -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
+            -machine pc
+            -m 512
+            -smp 1
+            -add-fd fd=4,set=2,opaque=kvm
+            -accel kvm,device=/dev/fdset/2
+            -vga std
+            -display dbus,p2p=on,audiodev=snd0
+            -audiodev dbus,id=snd0,out.frequency=48000,timer-period=10000
+            -device sb16,audiodev=snd0
+            -netdev tap,id=net0,fd=3
+            -device ne2k_pci,netdev=net0,mac=02:4c:00:10:68:04,romfile=
+            -chardev socket,id=qmp-runner,server=on,wait=off,path=/run/a,,b/qmp-runner.sock
+            -mon chardev=qmp-runner,mode=control
+            -chardev socket,id=qmp-input,server=on,wait=off,path=/run/a,,b/qmp-input.sock
+            -mon chardev=qmp-input,mode=control
+            -chardev socket,id=qmp-poke,server=on,wait=off,path=/run/a,,b/qmp-poke.sock
+            -mon chardev=qmp-poke,mode=control
+            -chardev file,id=com1,path=/proc/self/fd/1
+            -serial chardev:com1
+            -cpu qemu32,+sse3,+ssse3,+sse4.1
+            -rtc base=localtime
+            -add-fd fd=6,set=1,opaque=base
+            -blockdev driver=file,node-name=base-file,filename=/dev/fdset/1,read-only=on,auto-read-only=off
+            -blockdev driver=qcow2,node-name=base,file=base-file,read-only=on
+            -blockdev driver=file,node-name=overlay-file,filename=/run/a,,b/overlay.qcow2
+            -blockdev driver=qcow2,node-name=disk0,file=overlay-file,backing=base
+            -device ide-hd,drive=disk0,bus=ide.0,unit=0,bootindex=1,werror=enospc
+            -add-fd fd=7,set=3,opaque=cdrom
+            -blockdev driver=file,node-name=cdrom-file,filename=/dev/fdset/3,read-only=on,auto-read-only=off
+            -blockdev driver=raw,node-name=cdrom0,file=cdrom-file,read-only=on
+            -device ide-cd,drive=cdrom0,bus=ide.1,unit=0,bootindex=2"#]],
+        );
     }
 
     #[test]

@@ -90,7 +90,9 @@ pub(crate) fn parse_get_all(message: &[u8]) -> Result<GetAll, Unforeseen> {
     }
     let body = fields_end.next_multiple_of(8);
     let len = number_at(message, body)? as usize;
-    let name = message.get(body + 4..).and_then(|rest| rest.get(..len)).ok_or(Unforeseen("cut short"))?;
+    let name = message.get(body + 4..).and_then(|rest| rest.get(..len));
+    let terminated = message.get(body + 4 + len) == Some(&0);
+    let name = name.filter(|_| terminated).ok_or(Unforeseen("cut short"))?;
     let interface = std::str::from_utf8(name).map_err(|_| Unforeseen("an interface name that is no UTF-8"))?;
     Ok(GetAll { serial: number_at(message, 8)?, interface: interface.to_owned() })
 }
