@@ -1,5 +1,6 @@
-// A scripted gateway for the page's own tests: serves dist/, plays canned answers on /api, and refuses every WHEP offer,
-// so what is shown is what the page says without any picture. Not part of the product.
+// A scripted gateway for the page's own tests: serves dist/ and plays canned answers on /api. WHEP offers go to a scripted
+// agent, or without one wait and are refused, so that what is shown is what the page says without any picture. Not part
+// of the product.
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { dirname, extname, join, normalize } from "node:path";
@@ -28,7 +29,10 @@ export function instance(seat, change = {}) {
 export class FakeGateway {
   wall = { instances: [], lans: [{ name: "party", vni: 4200, mode: "vxlan", seats: 9 }] };
   away = false;
-  offers = [];
+  /** A FakeAgent that answers offers. */
+  agent = undefined;
+  ended = [];
+  role = "admin";
   #streams = new Set();
   #server;
 
@@ -78,13 +82,20 @@ export class FakeGateway {
     }
   }
 
+  async #offer(request, response, instance) {
+    let sdp = "";
+    for await (const chunk of request) sdp += chunk;
+    const answer = await this.agent.answer(instance, sdp);
+    response.writeHead(201, { "Content-Type": "application/sdp", Location: `/api/whep/${instance}/${answer.session}` }).end(answer.sdp);
+  }
+
   #api(request, response, pathname) {
     const fail = (status, code, message, remedy) =>
       response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify({ error: { code, message, remedy } }));
     const json = (body) => response.writeHead(200, { "Content-Type": "application/json" }).end(JSON.stringify(body));
     if (this.away) return request.socket.destroy();
     if (request.headers.authorization !== `Bearer ${TOKEN}`) return fail(401, "unauthorized", "No such token.", "Ask for one.");
-    if (pathname === "/api/session") return json({ role: "admin", version: "0.1.0" });
+    if (pathname === "/api/session") return json({ role: this.role, version: "0.1.0" });
     if (pathname === "/api/instances/discovery-info") {
       const agents = ["node-a", "node-b", "node-c"].map((node) => ({ node, url: "", answers: true }));
       return json({ mode: "file", source: "snapshot", instanceCount: this.wall.instances.length, agents });
@@ -97,7 +108,12 @@ export class FakeGateway {
       return undefined;
     }
     if (pathname.startsWith("/api/whep/")) {
-      this.offers.push(pathname);
+      const [, , , instance, session] = pathname.split("/");
+      if (request.method === "DELETE") {
+        this.ended.push(session);
+        return response.writeHead(204).end();
+      }
+      if (this.agent) return this.#offer(request, response, instance);
       // Held for a while, as a slow agent would, then refused.
       setTimeout(() => fail(503, "agent-silent", "The agent does not answer.", "Wait."), 30_000).unref();
       return undefined;

@@ -95,7 +95,7 @@ export class WheelNotches {
     const unit = mode === 0 ? 100 : mode === 1 ? 3 : 1;
     if (Math.sign(delta) !== Math.sign(this.#rest)) this.#rest = 0;
     this.#rest += delta / unit;
-    const notches = Math.trunc(this.#rest);
+    const notches = Math.trunc(this.#rest) + 0; // + 0: no negative zero
     this.#rest -= notches;
     return notches;
   }

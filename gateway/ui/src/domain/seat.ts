@@ -61,6 +61,8 @@ export interface SeatView {
   /** 0 to 4; 0 = not measured. */
   bars: number;
   quality: string;
+  /** There is a picture, moving or kept. */
+  hasPicture: boolean;
   /** The grey canvas is shown instead of the video. */
   frozen: boolean;
   /** The board's words are older than the gateway's last answer. */
@@ -113,8 +115,10 @@ function core(input: SeatInput): Core {
   const playing = session !== undefined && session.frames > 0 && (session.phase === "connected");
   const silent = instance.agent_silent_for ?? undefined;
 
-  // While the gateway is away its last word on the guest is old: only the picture itself counts.
-  if (!input.away && silent === undefined) {
+  // What a silent agent or an absent gateway said last is old: then only the picture itself counts. A gateway that has
+  // just come back knows places, but not yet what their agents say (no status).
+  const fresh = !input.away && silent === undefined && instance.status !== undefined && instance.status !== null;
+  if (fresh) {
     if (instance.state === "stopped") {
       const at = instance.status ? `At ${clockTime(instance.status.since * 1000 - input.clockOffset, false)}. ` : "";
       return { state: "offline", tone: "off", word: "Off", note: { title: "Switched off", text: detail || `${at}Its disk is safe.`, over: false } };
@@ -137,6 +141,8 @@ function core(input: SeatInput): Core {
     }
   }
   if (playing) return { state: "live", tone: "clear", word: "Live" };
+  const guestOff = instance.state === "stopped" || instance.state === "failed";
+  if (guestOff) return { state: instance.state === "stopped" ? "offline" : "error", tone: "off", word: instance.state === "stopped" ? "Was off" : "Had stopped" };
 
   const frozenAt = session?.frozenAt;
   if (silent !== undefined) {
@@ -169,11 +175,8 @@ function core(input: SeatInput): Core {
   }
   const trying = now - (session?.tryingSince ?? now);
   const sent = session !== undefined && session.phase !== "idle" && session.phase !== "waiting";
-  const note: Note = {
-    title: "Opening the picture",
-    text: sent ? `The offer is sent. Waiting for ${instance.node}.` : `Waiting for ${instance.node}.`,
-    over: false,
-  };
+  const waiting = sent ? `The offer is sent. Waiting for ${instance.node}.` : `Waiting for ${instance.node}.`;
+  const note: Note = { title: "Opening the picture", text: input.away ? "Waiting for the gateway." : waiting, over: false };
   if (trying >= WHY_AFTER_MS) note.action = { act: "why", label: "Why?" };
   return { state: "connecting", tone: "lunar", word: `Connecting, ${duration(trying / 1000)}`, note };
 }
@@ -207,7 +210,8 @@ export function seatView(input: SeatInput): SeatView {
   const { instance, session } = input;
   const what = core(input);
   const measured = what.state === "live" || what.state === "booting";
-  const lan = instance && !input.away ? lanWord(instance) : "unknown";
+  const off = what.state === "offline" || (what.state === "error" && instance?.state === "failed");
+  const lan = instance && !input.away && !off ? lanWord(instance) : "unknown";
   const held = input.away && instance !== undefined;
   const lease = measured ? session?.lease : undefined;
   const view: SeatView = {
@@ -217,10 +221,11 @@ export function seatView(input: SeatInput): SeatView {
     tone: what.tone,
     word: what.word,
     lan,
-    lanWord: held && instance ? LAN_WORDS_STALE[lanWord(instance)] : LAN_WORDS[lan],
-    controls: lease ? CONTROLS[lease] : `Seat ${input.seat}`,
+    lanWord: off ? "Off" : held && instance ? LAN_WORDS_STALE[lanWord(instance)] : LAN_WORDS[lan],
+    controls: lease ? CONTROLS[lease] : (instance?.node ?? `Seat ${input.seat}`),
     bars: measured && !session?.paused ? barsOf(session?.lossPercent, session?.rttMs) : 0,
     quality: qualityWords(what.state, input),
+    hasPicture: (session !== undefined && session.frames > 0) || (what.frozen ?? false),
     frozen: what.frozen ?? false,
     held,
     width: session?.screen?.width ?? instance?.status?.picture?.width ?? 640,

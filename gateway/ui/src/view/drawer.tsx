@@ -106,7 +106,7 @@ function Power({ instance }: { instance: Instance }): ReactNode {
   const page = usePage();
   const [asking, setAsking] = useState(false);
   const [said, setSaid] = useState<{ text: string; bad: boolean }>();
-  const may = page.role !== "view";
+  const may = page.role === "admin";
   const running = instance.state === "live" || instance.state === "starting";
   const power = (action: "shutdown" | "reset", done: string): void => {
     setAsking(false);
@@ -115,7 +115,7 @@ function Power({ instance }: { instance: Instance }): ReactNode {
       (error: unknown) => setSaid({ text: error instanceof ApiError ? `${error.message} ${error.remedy}` : "The gateway did not take it. Try again.", bad: true }),
     );
   };
-  const reason = may ? (running ? undefined : "Shut down and Reset need a running guest.") : "Shut down and Reset need a play token.";
+  const reason = may ? (running ? undefined : "Shut down and Reset need a running guest.") : "Shut down and Reset need an admin token.";
   return (
     <section>
       <h2>Power</h2>

@@ -178,6 +178,15 @@ function Mini({ seat, current }: { seat: number; current: number }): ReactNode {
   );
 }
 
+function Measured({ name, value }: { name: string; value: string | undefined }): ReactNode {
+  return (
+    <>
+      <span>{name}</span>
+      {value === undefined ? <span className="muted">not measured</span> : <b>{value}</b>}
+    </>
+  );
+}
+
 export function HudRight({ view }: { view: SeatView }): ReactNode {
   const app = useApp();
   const page = usePage();
@@ -210,12 +219,9 @@ export function HudRight({ view }: { view: SeatView }): ReactNode {
         ))}
       </div>
       <div className="nums">
-        <span>Click to picture</span>
-        <b>{view.clickToPicture === undefined ? "not measured" : `${Math.round(view.clickToPicture)} ms`}</b>
-        <span>Pictures a second</span>
-        <b>{view.perSecond === undefined ? "not measured" : view.perSecond === 0 ? "still" : view.perSecond}</b>
-        <span>Packets lost</span>
-        <b>{view.lossPercent === undefined ? "not measured" : `${view.lossPercent.toFixed(1)} %`}</b>
+        <Measured name="Click to picture" value={view.clickToPicture === undefined ? undefined : `${Math.round(view.clickToPicture)} ms`} />
+        <Measured name="Pictures a second" value={view.perSecond === undefined ? undefined : view.perSecond === 0 ? "still" : String(view.perSecond)} />
+        <Measured name="Packets lost" value={view.lossPercent === undefined ? undefined : `${view.lossPercent.toFixed(1)} %`} />
       </div>
       {page.role === "view" ? null : (
         <details className="menu" ref={menu}>

@@ -47,7 +47,6 @@ function Board({ view }: { view: SeatView }): ReactNode {
   const app = useApp();
   const audio = useAudio(view.instance);
   const empty = view.state === "empty";
-  const hasPicture = view.state === "live" || view.state === "booting" || view.frozen;
   const soundLabel = audio === "waiting" ? SOUND_WAITS : `${audio === "on" ? "Mute" : "Listen to"} seat ${view.seat}`;
   return (
     <div className="board">
@@ -67,7 +66,7 @@ function Board({ view }: { view: SeatView }): ReactNode {
       </div>
       {empty || view.state === "loading" ? null : (
         <div className="acts">
-          {hasPicture ? (
+          {view.hasPicture ? (
             <>
               <button
                 className="ib"
