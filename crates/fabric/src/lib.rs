@@ -10,13 +10,22 @@
 //! **Invariants.** Level-triggered: every pass looks at the kernel anew, so no event can be missed for good. What exists is
 //! adopted; a pass with nothing to do writes nothing; a tap with carrier is never deleted; a link that is not ours is
 //! never touched. Only `kernel` speaks netlink. The kernel owns the data path: this process may die at any time.
+mod arp;
+mod dhcp;
+mod edge;
 mod error;
 mod fabric;
+mod kernel;
 mod metrics;
 mod netns;
+mod observed;
+mod packet;
+mod plan;
+mod reach;
 mod reconcile;
 mod spec;
 mod status;
+mod tap;
 
 pub use error::FabricError;
 pub use fabric::{Fabric, FabricConfig, uninstall};

@@ -15,7 +15,11 @@ use nix::{
     sys::statfs::{NSFS_MAGIC, statfs},
 };
 
-use crate::FabricError;
+use crate::{
+    FabricError,
+    kernel::{Kernel, io_error},
+    plan::Step,
+};
 
 /// Whether a namespace is mounted at `path` (an empty file is what a reboot leaves).
 pub(crate) fn is_mounted(path: &Path) -> bool {
@@ -63,7 +67,68 @@ pub(crate) fn remove(path: &Path) -> Result<(), FabricError> {
     }
 }
 
-/// See [`crate::uninstall`].
+/// What must be 0 and 1 inside. bridge-nf-call-* sends bridged frames through iptables and drops what those dislike (frames with
+/// a bad IP checksum, for one); it is 1 in every new namespace. IPv6 would put its own neighbour chatter on the LAN.
+const SYSCTLS: [(&str, &str); 5] = [
+    ("/proc/sys/net/bridge/bridge-nf-call-iptables", "0"),
+    ("/proc/sys/net/bridge/bridge-nf-call-ip6tables", "0"),
+    ("/proc/sys/net/bridge/bridge-nf-call-arptables", "0"),
+    ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"),
+    ("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"),
+];
+
+/// Sets the sysctls of the calling thread's namespace that differ. Returns the number of writes, and problems.
+/// One that does not exist belongs to a module that is not loaded; it is looked at again in every pass.
+pub(crate) fn settle_sysctls() -> (u64, Vec<String>) {
+    let (mut writes, mut problems) = (0, Vec::new());
+    for (path, want) in SYSCTLS {
+        let Ok(value) = fs::read_to_string(path) else { continue };
+        if value.trim() == want {
+            continue;
+        }
+        writes += 1;
+        if let Err(error) = fs::write(path, want) {
+            problems.push(format!(
+                "could not set {path} to {want}: {error}; without it the node's firewall may eat the guests' frames: mount /proc/sys writable"
+            ));
+        }
+    }
+    (writes, problems)
+}
+
+/// See [`crate::uninstall`]. Runs on a thread of its own, which is left inside the namespace and ends.
 pub(crate) fn uninstall(path: &Path) -> Result<(), FabricError> {
+    if is_mounted(path) {
+        let inside = path.to_owned();
+        thread::Builder::new()
+            .name("fabric-uninstall".to_owned())
+            .spawn(move || delete_links(&inside))
+            .map_err(FabricError::SpawnThread)?
+            .join()
+            .unwrap_or(Err(FabricError::Ended))?;
+    }
     remove(path)
+}
+
+/// Deletes our links one by one: the kernel would do it some time after the namespace's last user has gone, and a QEMU that
+/// holds a tap is such a user.
+fn delete_links(path: &Path) -> Result<(), FabricError> {
+    let failed = |what: &str, source| FabricError::Uninstall { what: what.to_owned(), source };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| failed("the fabric's links", source))?;
+    runtime.block_on(async {
+        let kernel = Kernel::open(path, None, 0)?;
+        let read = |error: &rtnetlink::Error| failed("the fabric's links", io_error(error));
+        let observed = kernel.observe().await.map_err(|error| read(&error))?;
+        let mut first_failure = None;
+        for (name, _) in observed.ours() {
+            let name = name.text();
+            if let Err(problem) = kernel.perform(&Step::DeleteLink { name: name.clone() }).await {
+                first_failure.get_or_insert_with(|| failed(&format!("link `{name}`"), io::Error::other(problem)));
+            }
+        }
+        first_failure.map_or(Ok(()), Err)
+    })
 }

@@ -1,33 +1,283 @@
-//! The fabric's thread: one loop that looks at the kernel, computes what to change, and changes it.
+//! The fabric's thread: one loop that looks at the kernel, computes what to change, changes it, and says how it is.
+//!
+//! ```text
+//!   set_spec ─┐
+//!   news from the kernel (settled for 20 ms) ─┤
+//!   tap asked for and missing ─┤── pass: observe -> plan -> apply -> observe if changed -> follow -> publish
+//!   30 s, or 2 s after a problem ─┘
+//!   1 s ── observe -> publish (counters, carriers, books)
+//! ```
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use model::{InstanceId, NetworkMode};
 use tokio::{
     runtime,
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
 };
 
 use crate::{
-    FabricConfig, FabricError, FabricStatus,
+    FabricConfig, FabricError, FabricSpec, FabricStatus, LanStatus, PortStatus, ReachStatus,
+    edge::Edge,
     fabric::{OpenTap, Wish},
+    kernel::{Kernel, io_error},
     netns,
+    observed::{LinkKind, Observed, OurName},
+    plan::{Vtep, plan},
+    tap::{self, TapError},
 };
 
+/// Looks again although nobody said anything.
+const RESYNC: Duration = Duration::from_secs(30);
+/// The same while something is wrong.
+const RETRY: Duration = Duration::from_secs(2);
+/// News come in bursts, also from our own writes: one pass for a burst.
+const SETTLE: Duration = Duration::from_millis(20);
+/// Counters and carriers are read this often.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Runs until the fabric's handle is dropped. Changes nothing at its end: frames flow on.
 pub(crate) fn run(
     config: FabricConfig,
-    mut requests: mpsc::Receiver<OpenTap>,
-    _wishes: watch::Receiver<Wish>,
-    _status: &watch::Sender<FabricStatus>,
+    requests: mpsc::Receiver<OpenTap>,
+    wishes: watch::Receiver<Wish>,
+    status: &watch::Sender<FabricStatus>,
     ready: oneshot::Sender<Result<(), FabricError>>,
 ) {
-    let opened = netns::ensure(&config.netns).and_then(|_| netns::enter(&config.netns));
-    let runtime = runtime::Builder::new_current_thread().enable_all().build();
-    let (_ns, runtime) = match (opened, runtime) {
-        (Ok(ns), Ok(runtime)) => (ns, runtime),
-        (Err(error), _) => return drop(ready.send(Err(error))),
-        (_, Err(error)) => return drop(ready.send(Err(FabricError::SpawnThread(error)))),
+    let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return drop(ready.send(Err(FabricError::SpawnThread(error)))),
     };
-    drop(ready.send(Ok(())));
     runtime.block_on(async {
-        while let Some(OpenTap { instance, reply }) = requests.recv().await {
-            drop(reply.send(Err(FabricError::NoPort(instance))));
+        match Reconciler::open(config, status) {
+            Ok(reconciler) => {
+                drop(ready.send(Ok(())));
+                reconciler.live(requests, wishes).await;
+            }
+            Err(error) => drop(ready.send(Err(error))),
         }
     });
+}
+
+struct Reconciler<'a> {
+    kernel: Kernel,
+    vtep: Vtep,
+    edge: Edge,
+    news: Arc<Notify>,
+    status: &'a watch::Sender<FabricStatus>,
+    spec: Option<Arc<FabricSpec>>,
+    spec_seen: u64,
+    passes: u64,
+    /// Of the last pass.
+    problems: Vec<String>,
+}
+
+impl<'a> Reconciler<'a> {
+    /// Leaves the calling thread inside the fabric's namespace.
+    fn open(config: FabricConfig, status: &'a watch::Sender<FabricStatus>) -> Result<Self, FabricError> {
+        let made = netns::ensure(&config.netns)?;
+        let kernel = Kernel::open(&config.netns, config.underlay_netns.as_deref(), config.vxlan_port)?;
+        tracing::info!(netns = %config.netns.display(), made, "fabric namespace is ours");
+        let news = Arc::new(Notify::new());
+        kernel.watch(Arc::clone(&news))?;
+        Ok(Self {
+            kernel,
+            vtep: Vtep { local: config.underlay_ip, port: config.vxlan_port },
+            edge: Edge::default(),
+            news,
+            status,
+            spec: None,
+            spec_seen: 0,
+            passes: 0,
+            problems: Vec::new(),
+        })
+    }
+
+    async fn live(mut self, mut requests: mpsc::Receiver<OpenTap>, mut wishes: watch::Receiver<Wish>) {
+        let news = Arc::clone(&self.news);
+        let mut glance = interval(STATUS_INTERVAL);
+        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut next_pass = Instant::now() + RESYNC;
+        loop {
+            let reason = tokio::select! {
+                request = requests.recv() => {
+                    let Some(OpenTap { instance, reply }) = request else { return };
+                    self.take_wish(&mut wishes);
+                    // The asker may have gone; then the fd closes and the tap is free again.
+                    drop(reply.send(self.open_tap(&instance).await));
+                    continue;
+                }
+                // The sender is dropped after the requests' sender, which ends this loop.
+                Ok(()) = wishes.changed() => "the directory changed",
+                () = news.notified() => {
+                    sleep(SETTLE).await;
+                    "the kernel reported a change"
+                }
+                () = sleep_until(next_pass) => "it was time to look again",
+                _ = glance.tick() => {
+                    self.glance().await;
+                    continue;
+                }
+            };
+            self.take_wish(&mut wishes);
+            self.pass(reason).await;
+            next_pass = Instant::now() + if self.problems.is_empty() { RESYNC } else { RETRY };
+        }
+    }
+
+    fn take_wish(&mut self, wishes: &mut watch::Receiver<Wish>) {
+        let (number, spec) = wishes.borrow_and_update().clone();
+        self.spec_seen = number;
+        self.spec = spec;
+    }
+
+    /// Observe, plan, apply. A failed step is a problem, and the rest is still done.
+    async fn pass(&mut self, reason: &'static str) {
+        let Some(spec) = self.spec.clone() else { return };
+        self.passes += 1;
+        let (sysctls, mut problems) = netns::settle_sysctls();
+        (0..sysctls).for_each(|_| self.kernel.count_write());
+        let mut observed = match self.kernel.observe().await {
+            Ok(observed) => observed,
+            Err(error) => {
+                problems.push(format!(
+                    "could not read the links of the fabric: {}; the agent needs CAP_NET_ADMIN",
+                    io_error(&error)
+                ));
+                return self.tell(problems, None);
+            }
+        };
+        let plan = plan(&spec, self.vtep, &observed);
+        problems.extend(plan.problems);
+        if !plan.steps.is_empty() {
+            tracing::info!(reason, steps = plan.steps.len(), "changing the fabric");
+            for step in &plan.steps {
+                tracing::debug!(?step, "step");
+                if let Err(problem) = self.kernel.perform(step).await {
+                    problems.push(problem);
+                }
+            }
+            if let Ok(after) = self.kernel.observe().await {
+                observed = after;
+            }
+        }
+        problems.extend(self.edge.follow(&spec, &observed));
+        self.tell(problems, Some(&observed));
+    }
+
+    /// Refreshes the status without changing anything.
+    async fn glance(&mut self) {
+        if self.spec.is_none() {
+            return;
+        }
+        if let Ok(observed) = self.kernel.observe().await {
+            self.publish(&observed);
+        }
+    }
+
+    fn tell(&mut self, mut problems: Vec<String>, observed: Option<&Observed>) {
+        problems.dedup();
+        for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
+            tracing::warn!(problem, "the fabric is not as desired");
+        }
+        self.problems = problems;
+        match observed {
+            Some(observed) => self.publish(observed),
+            None => self.publish(&Observed::default()),
+        }
+    }
+
+    fn publish(&self, observed: &Observed) {
+        let Some(spec) = &self.spec else { return };
+        let books = self.edge.books().lock();
+        let mut status = FabricStatus {
+            problems: self.problems.clone(),
+            passes: self.passes,
+            netlink_writes: self.kernel.writes(),
+            spec_seen: self.spec_seen,
+            ..FabricStatus::default()
+        };
+        for lan in spec.lans.values() {
+            let state = LanStatus { vni: lan.vni, mode: mode(lan.vni, observed), seats: lan.seats };
+            status.lans.insert(lan.name.clone(), state);
+            for (seat, port) in &lan.ports {
+                let name = OurName::Tap(lan.vni, *seat);
+                let link = observed.our(name);
+                let state = PortStatus {
+                    lan: lan.name.clone(),
+                    seat: *seat,
+                    mac: port.identity.mac,
+                    tap: name.text(),
+                    exists: link.is_some(),
+                    carrier: link.map(|link| link.carrier),
+                    counters: link.map(|link| link.counters),
+                    address_in_use: books
+                        .addresses
+                        .get(&port.instance)
+                        .copied()
+                        .filter(|_| link.is_some_and(|link| link.carrier)),
+                };
+                status.ports.insert(port.instance.clone(), state);
+            }
+        }
+        status.reachability = books
+            .pages
+            .iter()
+            .map(|((lan, instance), page)| ReachStatus {
+                lan: lan.clone(),
+                instance: instance.clone(),
+                reachable: page.reachable(),
+                rtt: page.rtt,
+                last_seen: page.last_seen,
+                asked: page.asked,
+                answered: page.answered,
+            })
+            .collect();
+        drop(books);
+        self.status.send_if_modified(|old| {
+            let differs = *old != status;
+            *old = status;
+            differs
+        });
+    }
+
+    async fn open_tap(&mut self, instance: &InstanceId) -> Result<OwnedFd, FabricError> {
+        let no_port = || FabricError::NoPort(instance.clone());
+        let spec = self.spec.clone().ok_or_else(no_port)?;
+        let (lan, seat, _) = spec.port(instance).ok_or_else(no_port)?;
+        let name = OurName::Tap(lan.vni, seat);
+        let tap = name.text();
+        let plugged = |observed: &Observed| observed.our(name).is_some_and(|link| link.up && link.master.is_some());
+        // Attaching to a name that is not there would make a tap outside the bridge: the guest would be deaf.
+        let mut ready = self.kernel.observe().await.is_ok_and(|observed| plugged(&observed));
+        if !ready {
+            self.pass("a tap was asked for that is missing").await;
+            ready = self.kernel.observe().await.is_ok_and(|observed| plugged(&observed));
+        }
+        if !ready {
+            let problem = self
+                .problems
+                .first()
+                .cloned()
+                .unwrap_or_else(|| "no reason is known; look at the agent's log".to_owned());
+            return Err(FabricError::NoTap { instance: instance.clone(), tap, problem });
+        }
+        tap::attach(&tap).map_err(|error| match error {
+            TapError::NoTun(source) => FabricError::NoTun(source),
+            TapError::Busy => FabricError::TapBusy { tap },
+            TapError::Io(source) => FabricError::OpenTap { tap, source },
+        })
+    }
+}
+
+/// How the LAN's guests are joined, by what the kernel has: a bridge that is up with a tunnel of that VNI that is up.
+fn mode(vni: model::Vni, observed: &Observed) -> Option<NetworkMode> {
+    let bridge = OurName::Bridge(vni);
+    observed.our(bridge).filter(|link| link.up)?;
+    let tunnel = |kind: &LinkKind| matches!(kind, LinkKind::Vxlan(tunnel) if tunnel.vni == vni.get());
+    observed
+        .links
+        .values()
+        .any(|link| tunnel(&link.kind) && link.up && link.master.as_ref() == Some(&bridge.text()))
+        .then_some(NetworkMode::Vxlan)
 }

@@ -1,1 +1,15 @@
-//! testkit
+//! What privileged tests and benches share: namespaces, an underlay of nodes, taps, frames, waiting for values.
+//!
+//! **Invariants.** Nothing here asserts: helpers return what they saw, tests judge. Everything made is removed on drop, and
+//! names carry the process's id, so that test runs do not meet. A development dependency only.
+mod frame;
+mod netns;
+mod tap;
+mod underlay;
+mod wait;
+
+pub use frame::{Frame, IpxFraming, Numbered};
+pub use netns::NetNs;
+pub use tap::Tap;
+pub use underlay::Underlay;
+pub use wait::eventually;

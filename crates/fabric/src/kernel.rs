@@ -1,0 +1,384 @@
+//! The only module that speaks netlink: reads the namespace into [`Observed`] and performs single [`Step`]s.
+//!
+//! Two sockets: one in the fabric's namespace, and one in the node's. VXLAN devices are asked for over the latter with the
+//! former as their place, in one message: the kernel puts the device into the fabric and keeps its UDP socket on the node
+//! (`vxlan_newlink` takes the sender's namespace as the link's). A crash cannot leave one half way.
+use std::{cell::Cell, collections::BTreeMap, fs::File, io, net::Ipv4Addr, os::fd::AsRawFd, path::Path};
+
+use futures_util::{StreamExt, TryStreamExt};
+use model::MacAddr;
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    link::{
+        BridgeStpState, InfoBridge, InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        VxlanDf,
+    },
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+};
+use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan, MulticastGroup};
+use tokio::sync::Notify;
+
+use crate::{
+    FabricError, FdbEntry, PortCounters, netns,
+    observed::{Link, LinkKind, Observed, Tunnel},
+    plan::{MTU, Step},
+    tap::{self, TapError},
+};
+
+/// Hop limit of the outer packets: the nodes may be some routers apart.
+const TTL: u8 = 64;
+/// `IFLA_TUN_TYPE` and its value for a tap (linux/if_link.h, linux/if_tun.h).
+const IFLA_TUN_TYPE: u16 = 3;
+const IFF_TAP: u8 = 2;
+/// `NUD_PERMANENT | NUD_NOARP`: what `bridge fdb append … self permanent` sends.
+const PERMANENT: u16 = 0xc0;
+
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    fabric: Handle,
+    node: Handle,
+    namespace: File,
+    writes: Cell<u64>,
+    vxlan_port: u16,
+}
+
+impl Kernel {
+    /// Leaves the calling thread inside the fabric's namespace. Needs a tokio runtime on this thread.
+    pub(crate) fn open(netns: &Path, underlay: Option<&Path>, vxlan_port: u16) -> Result<Self, FabricError> {
+        if let Some(underlay) = underlay {
+            netns::enter(underlay)?;
+        }
+        let connect = || -> Result<Handle, FabricError> {
+            let (connection, handle, _) = rtnetlink::new_connection().map_err(FabricError::OpenNetlink)?;
+            tokio::spawn(connection);
+            Ok(handle)
+        };
+        let node = connect()?;
+        let namespace = netns::enter(netns)?;
+        Ok(Self { fabric: connect()?, node, namespace, writes: Cell::new(0), vxlan_port })
+    }
+
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.get()
+    }
+
+    pub(crate) fn count_write(&self) {
+        self.writes.set(self.writes.get() + 1);
+    }
+
+    /// Wakes `changed` at every change of a link or of a VXLAN table in the namespace, and when the kernel had to drop such
+    /// news. Addresses that a bridge learns are no news: every guest's first frame would cost a pass.
+    pub(crate) fn watch(&self, changed: std::sync::Arc<Notify>) -> Result<(), FabricError> {
+        let groups = [MulticastGroup::Link, MulticastGroup::Neigh];
+        let (connection, handle, mut news) =
+            rtnetlink::new_multicast_connection(&groups).map_err(FabricError::OpenNetlink)?;
+        tokio::spawn(connection);
+        tokio::spawn(async move {
+            // The connection ends when its last handle goes.
+            let _keep = handle;
+            while let Some((message, _)) = news.next().await {
+                let matters = match message.payload {
+                    NetlinkPayload::InnerMessage(
+                        RouteNetlinkMessage::NewNeighbour(row) | RouteNetlinkMessage::DelNeighbour(row),
+                    ) => row.header.flags.contains(NeighbourFlags::Own),
+                    _ => true,
+                };
+                if matters {
+                    changed.notify_one();
+                }
+            }
+            // The stream ended, so nothing is heard any more; the periodic pass still looks.
+            tracing::warn!("no more news from the kernel; changes are seen at the periodic pass only");
+        });
+        Ok(())
+    }
+
+    pub(crate) async fn observe(&self) -> Result<Observed, rtnetlink::Error> {
+        let links: Vec<LinkMessage> = self.fabric.link().get().execute().try_collect().await?;
+        let rows: Vec<NeighbourMessage> =
+            self.fabric.neighbours().get().set_address_family(AddressFamily::Bridge).execute().try_collect().await?;
+        let names: BTreeMap<u32, String> =
+            links.iter().filter_map(|link| Some((link.header.index, name_of(link)?))).collect();
+        let mut observed = Observed::default();
+        for link in &links {
+            if let Some(name) = names.get(&link.header.index) {
+                observed.links.insert(name.clone(), read_link(link, &names));
+            }
+        }
+        for (index, entry) in rows.iter().filter_map(read_fdb) {
+            if let Some(link) = names.get(&index).and_then(|name| observed.links.get_mut(name))
+                && matches!(link.kind, LinkKind::Vxlan(_))
+            {
+                link.fdb.insert(entry);
+            }
+        }
+        Ok(observed)
+    }
+
+    /// Index of a link, asked anew, as it may have been made a moment ago.
+    async fn index(&self, name: &str) -> Result<u32, rtnetlink::Error> {
+        let mut answer = Box::pin(self.fabric.link().get().match_name(name).execute());
+        answer.try_next().await?.map(|link| link.header.index).ok_or(rtnetlink::Error::RequestFailed)
+    }
+
+    /// Performs one step. The error is a sentence with the remedy.
+    pub(crate) async fn perform(&self, step: &Step) -> Result<(), String> {
+        self.count_write();
+        if let Step::CreateTap { name } = step {
+            return tap::create(name).map_err(|error| tap_problem(name, error));
+        }
+        self.perform_netlink(step).await.map_err(|error| self.problem(step, &error))
+    }
+
+    async fn perform_netlink(&self, step: &Step) -> Result<(), rtnetlink::Error> {
+        let set = async |name: &str, change: fn(LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec>| {
+            let link = LinkUnspec::new_with_index(self.index(name).await?);
+            self.fabric.link().set(change(link).build()).execute().await
+        };
+        match step {
+            Step::CreateTap { .. } => Ok(()),
+            Step::DeleteLink { name } => self.fabric.link().del(self.index(name).await?).execute().await,
+            Step::CreateBridge { name, mac } => {
+                let bridge = LinkBridge::new(name)
+                    .stp_state(BridgeStpState::Disabled)
+                    .mcast_snooping(false)
+                    .mtu(MTU)
+                    .address(mac.0.to_vec())
+                    .build();
+                self.fabric.link().add(bridge).execute().await
+            }
+            Step::QuietBridge { name } => {
+                let bridge = LinkBridge::new(name)
+                    .index(self.index(name).await?)
+                    .stp_state(BridgeStpState::Disabled)
+                    .mcast_snooping(false)
+                    .build();
+                // RTM_NEWLINK without CREATE changes the settings of a bridge (RTM_SETLINK takes no kind-specific data).
+                self.fabric.link().add(bridge).set_flags(NLM_F_REQUEST | NLM_F_ACK).execute().await
+            }
+            Step::CreateVxlan { name, mac, tunnel } => {
+                let mut vxlan = LinkVxlan::new(name, tunnel.vni)
+                    .port(tunnel.port)
+                    .learning(tunnel.learning)
+                    .ttl(TTL)
+                    .df(VxlanDf::Unset)
+                    .mtu(MTU)
+                    .address(mac.0.to_vec())
+                    .setns_by_fd(self.namespace.as_raw_fd());
+                if let Some(local) = tunnel.local {
+                    vxlan = vxlan.local(local);
+                }
+                self.node.link().add(vxlan.build()).execute().await
+            }
+            Step::SetMac { name, mac } => {
+                let link = LinkUnspec::new_with_index(self.index(name).await?).address(mac.0.to_vec()).build();
+                self.fabric.link().set(link).execute().await
+            }
+            Step::SetMtu { name } => set(name, |link| link.mtu(MTU)).await,
+            Step::SetUp { name } => set(name, LinkMessageBuilder::up).await,
+            Step::SetMaster { name, bridge } => {
+                let bridge = self.index(bridge).await?;
+                let link = LinkUnspec::new_with_index(self.index(name).await?).controller(bridge).build();
+                self.fabric.link().set(link).execute().await
+            }
+            Step::AddFdb { vxlan, entry } => {
+                let row = fdb_row(self.index(vxlan).await?, *entry);
+                let mut message = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(row));
+                // rtnetlink's own request knows EXCL and REPLACE only; a second VTEP for one MAC needs APPEND.
+                message.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND;
+                let mut answers = self.fabric.clone().request(message)?;
+                while let Some(answer) = answers.next().await {
+                    if let NetlinkPayload::Error(error) = answer.payload
+                        && error.code.is_some()
+                    {
+                        return Err(rtnetlink::Error::NetlinkError(error));
+                    }
+                }
+                Ok(())
+            }
+            Step::RemoveFdb { vxlan, entry } => {
+                let row = fdb_row(self.index(vxlan).await?, *entry);
+                self.fabric.neighbours().del(row).execute().await
+            }
+        }
+    }
+
+    fn problem(&self, step: &Step, error: &rtnetlink::Error) -> String {
+        let (what, error) = (step.words(), io_error(error));
+        let port = self.vxlan_port;
+        match (step, error.raw_os_error()) {
+            (_, Some(nix::libc::EPERM)) => format!("could not {what}: the agent needs CAP_NET_ADMIN"),
+            (Step::SetUp { .. }, Some(nix::libc::EADDRINUSE)) => {
+                format!(
+                    "could not {what}: UDP port {port} of this node is in use; free it, or give all agents another --vxlan-port"
+                )
+            }
+            (Step::CreateVxlan { .. }, Some(nix::libc::EEXIST)) => format!(
+                "could not {what}: this node already has a VXLAN device with that VNI on port {port}; remove the other fabric (`loco down`) or give it another VNI"
+            ),
+            (Step::CreateVxlan { .. }, Some(nix::libc::EOPNOTSUPP)) => {
+                format!("could not {what}: load the kernel module `vxlan`")
+            }
+            (Step::CreateBridge { .. }, Some(nix::libc::EOPNOTSUPP)) => {
+                format!("could not {what}: load the kernel module `bridge`")
+            }
+            _ => format!("could not {what}: {error}; it is tried again every 2 seconds"),
+        }
+    }
+}
+
+impl Step {
+    fn words(&self) -> String {
+        match self {
+            Self::RemoveFdb { vxlan, entry } => format!("remove {} to {} from `{vxlan}`", entry.mac, entry.vtep),
+            Self::DeleteLink { name } => format!("delete link `{name}`"),
+            Self::CreateBridge { name, .. } => format!("create bridge `{name}`"),
+            Self::CreateVxlan { name, tunnel, .. } => format!("create VXLAN device `{name}` (VNI {})", tunnel.vni),
+            Self::CreateTap { name } => format!("create tap `{name}`"),
+            Self::QuietBridge { name } => format!("turn off STP and multicast snooping of `{name}`"),
+            Self::SetMac { name, mac } => format!("give `{name}` the MAC {mac}"),
+            Self::SetMtu { name } => format!("set the MTU of `{name}`"),
+            Self::SetMaster { name, bridge } => format!("plug `{name}` into `{bridge}`"),
+            Self::SetUp { name } => format!("set `{name}` up"),
+            Self::AddFdb { vxlan, entry } => format!("send {} to {} through `{vxlan}`", entry.mac, entry.vtep),
+        }
+    }
+}
+
+pub(crate) fn io_error(error: &rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+fn tap_problem(name: &str, error: TapError) -> String {
+    match error {
+        TapError::NoTun(error) => FabricError::NoTun(error).to_string(),
+        TapError::Busy => FabricError::TapBusy { tap: name.to_owned() }.to_string(),
+        TapError::Io(error) => format!("could not create tap `{name}`: {error}; the agent needs CAP_NET_ADMIN"),
+    }
+}
+
+fn fdb_row(index: u32, entry: FdbEntry) -> NeighbourMessage {
+    let mut row = NeighbourMessage::default();
+    row.header.family = AddressFamily::Bridge;
+    row.header.ifindex = index;
+    row.header.state = NeighbourState::Other(PERMANENT);
+    // `self`: the device's own table, not the bridge's.
+    row.header.flags = NeighbourFlags::Own;
+    row.attributes = vec![
+        NeighbourAttribute::LinkLayerAddress(entry.mac.0.to_vec()),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(entry.vtep)),
+    ];
+    row
+}
+
+/// A row of a device's own table that has a VTEP.
+fn read_fdb(row: &NeighbourMessage) -> Option<(u32, FdbEntry)> {
+    if !row.header.flags.contains(NeighbourFlags::Own) {
+        return None;
+    }
+    let mac = row.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(octets) => Some(MacAddr(octets.as_slice().try_into().ok()?)),
+        _ => None,
+    })?;
+    let vtep = row.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => Some(*ip),
+        // With AF_BRIDGE the address's family shows in its length only.
+        NeighbourAttribute::Destination(NeighbourAddress::Other(octets)) => {
+            Some(Ipv4Addr::from(<[u8; 4]>::try_from(octets.as_slice()).ok()?))
+        }
+        _ => None,
+    })?;
+    Some((row.header.ifindex, FdbEntry { mac, vtep }))
+}
+
+fn name_of(link: &LinkMessage) -> Option<String> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })
+}
+
+fn read_link(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Link {
+    let mut link = Link {
+        index: message.header.index,
+        kind: LinkKind::Other("a device without a kind".to_owned()),
+        mac: MacAddr::ZERO,
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        master: None,
+        fdb: std::collections::BTreeSet::new(),
+        counters: PortCounters::default(),
+    };
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Address(octets) => {
+                link.mac = octets.as_slice().try_into().map(MacAddr).unwrap_or_default();
+            }
+            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Carrier(carrier) => link.carrier = *carrier != 0,
+            LinkAttribute::Controller(index) => {
+                link.master = Some(names.get(index).cloned().unwrap_or_else(|| format!("link {index}")));
+            }
+            // What the kernel receives from a tap is what the guest sent.
+            LinkAttribute::Stats64(stats) => {
+                link.counters = PortCounters {
+                    tx_frames: stats.rx_packets,
+                    tx_bytes: stats.rx_bytes,
+                    rx_frames: stats.tx_packets,
+                    rx_bytes: stats.tx_bytes,
+                    rx_dropped: stats.tx_dropped,
+                };
+            }
+            LinkAttribute::LinkInfo(infos) => link.kind = read_kind(infos),
+            _ => {}
+        }
+    }
+    link
+}
+
+fn read_kind(infos: &[LinkInfo]) -> LinkKind {
+    let kind = infos.iter().find_map(|info| match info {
+        LinkInfo::Kind(kind) => Some(kind),
+        _ => None,
+    });
+    let data = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(data) => Some(data),
+        _ => None,
+    });
+    match (kind, data) {
+        (Some(InfoKind::Bridge), Some(InfoData::Bridge(data))) => LinkKind::Bridge {
+            stp: data
+                .iter()
+                .any(|item| matches!(item, InfoBridge::StpState(state) if *state != BridgeStpState::Disabled)),
+            mcast_snooping: data.contains(&InfoBridge::MulticastSnooping(true)),
+        },
+        (Some(InfoKind::Vxlan), Some(InfoData::Vxlan(data))) => {
+            let mut tunnel = Tunnel { vni: 0, local: None, port: 0, learning: false };
+            for item in data {
+                match item {
+                    InfoVxlan::Id(vni) => tunnel.vni = *vni,
+                    InfoVxlan::Local(local) => tunnel.local = Some(*local),
+                    InfoVxlan::Port(port) => tunnel.port = *port,
+                    InfoVxlan::Learning(learning) => tunnel.learning = *learning,
+                    _ => {}
+                }
+            }
+            LinkKind::Vxlan(tunnel)
+        }
+        (Some(InfoKind::Tun), Some(InfoData::Tun(data))) => {
+            let is_tap = data.iter().any(|item| {
+                let mut value = vec![0; item.value_len()];
+                item.emit_value(&mut value);
+                item.kind() == IFLA_TUN_TYPE && value == [IFF_TAP]
+            });
+            if is_tap { LinkKind::Tap } else { LinkKind::Other("tun".to_owned()) }
+        }
+        (Some(kind), _) => LinkKind::Other(kind.to_string()),
+        (None, _) => LinkKind::Other("a device without a kind".to_owned()),
+    }
+}

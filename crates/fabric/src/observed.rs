@@ -1,0 +1,153 @@
+//! What is in the namespace, in the words of the plan. Pure data; `kernel` fills it in.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use model::{MacAddr, Seat, Vni};
+
+use crate::{FdbEntry, PortCounters};
+
+/// Every link of the namespace, by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Observed {
+    pub(crate) links: BTreeMap<String, Link>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) kind: LinkKind,
+    pub(crate) mac: MacAddr,
+    pub(crate) mtu: u32,
+    /// Administratively up.
+    pub(crate) up: bool,
+    /// For a tap: somebody holds it open.
+    pub(crate) carrier: bool,
+    /// Name of the bridge it is a port of.
+    pub(crate) master: Option<String>,
+    /// Rows of the device's own forwarding table (VXLAN only).
+    pub(crate) fdb: BTreeSet<FdbEntry>,
+    pub(crate) counters: PortCounters,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LinkKind {
+    Bridge {
+        stp: bool,
+        mcast_snooping: bool,
+    },
+    Vxlan(Tunnel),
+    Tap,
+    /// Not something this program makes; the text is the kernel's word for it.
+    Other(String),
+}
+
+/// What of a VXLAN device cannot be changed once it exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tunnel {
+    pub(crate) vni: u32,
+    pub(crate) local: Option<Ipv4Addr>,
+    pub(crate) port: u16,
+    pub(crate) learning: bool,
+}
+
+/// What a name of ours stands for. The kernel takes 15 characters; the longest of ours, a tap's, has exactly that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum OurName {
+    Bridge(Vni),
+    Vxlan(Vni),
+    Tap(Vni, Seat),
+}
+
+impl OurName {
+    pub(crate) fn text(self) -> String {
+        match self {
+            Self::Bridge(vni) => format!("locobr{:06x}", vni.get()),
+            Self::Vxlan(vni) => format!("locovx{:06x}", vni.get()),
+            Self::Tap(vni, seat) => format!("locot{:06x}-{}", vni.get(), seat.0),
+        }
+    }
+
+    /// Only what [`OurName::text`] writes, to the letter: `locobr1` is somebody else's.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let vni = |hex: &str| u32::from_str_radix(hex, 16).ok().and_then(|raw| Vni::new(raw).ok());
+        let name = if let Some(hex) = text.strip_prefix("locobr") {
+            Self::Bridge(vni(hex)?)
+        } else if let Some(hex) = text.strip_prefix("locovx") {
+            Self::Vxlan(vni(hex)?)
+        } else {
+            let (hex, seat) = text.strip_prefix("locot")?.split_once('-')?;
+            Self::Tap(vni(hex)?, Seat(seat.parse().ok()?))
+        };
+        (name.text() == text).then_some(name)
+    }
+
+    pub(crate) const fn vni(self) -> Vni {
+        match self {
+            Self::Bridge(vni) | Self::Vxlan(vni) | Self::Tap(vni, _) => vni,
+        }
+    }
+
+    /// Whether a link of that kind is what we would have made under this name.
+    pub(crate) const fn fits(self, kind: &LinkKind) -> bool {
+        matches!(
+            (self, kind),
+            (Self::Bridge(_), LinkKind::Bridge { .. })
+                | (Self::Vxlan(_), LinkKind::Vxlan(_))
+                | (Self::Tap(..), LinkKind::Tap)
+        )
+    }
+}
+
+impl Observed {
+    /// Our links: name and kind are ours.
+    pub(crate) fn ours(&self) -> impl Iterator<Item = (OurName, &Link)> {
+        self.links.iter().filter_map(|(text, link)| {
+            let name = OurName::parse(text)?;
+            name.fits(&link.kind).then_some((name, link))
+        })
+    }
+
+    pub(crate) fn our(&self, name: OurName) -> Option<&Link> {
+        self.links.get(&name.text()).filter(|link| name.fits(&link.kind))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_the_kernel_and_read_back() {
+        for raw in [1, 4200, 0x00ff_ffff] {
+            let vni = Vni::new(raw).unwrap();
+            for name in
+                [OurName::Bridge(vni), OurName::Vxlan(vni), OurName::Tap(vni, Seat(0)), OurName::Tap(vni, Seat(253))]
+            {
+                let text = name.text();
+                assert!(text.len() <= 15, "{text}");
+                assert_eq!(OurName::parse(&text), Some(name));
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_others_are_not_ours() {
+        for other in [
+            "lo",
+            "eth0",
+            "locobr",
+            "locobr1",
+            "locobr00106G",
+            "locobr001068x",
+            "locot001068-",
+            "locot001068-00",
+            "locot001068-256",
+            "locovx000000",
+            "locobr00ABCD",
+        ] {
+            assert_eq!(OurName::parse(other), None, "{other}");
+        }
+    }
+}

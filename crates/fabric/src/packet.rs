@@ -1,0 +1,130 @@
+//! Raw packet sockets (packet(7)) on a tap or a bridge, filtered in the kernel to ARP and DHCP requests.
+//!
+//! The kernel's receive buffer is the queue, and it is bounded; when it is full the kernel drops the newest. That costs an
+//! answer that the guest asks for again, never a frame of the LAN, since these are copies.
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+};
+
+use nix::libc;
+use tokio::io::unix::AsyncFd;
+
+/// Longest frame that matters: 1500 + Ethernet header, and room for a tag.
+pub(crate) const FRAME_LEN_MAX: usize = 1600;
+
+/// Classic BPF: what came in (not what went out), and is ARP, or an unfragmented UDP datagram to port 67.
+/// Offsets are of an Ethernet frame with IPv4; jumps (if true, if false) count from the next instruction.
+static FILTER: [libc::sock_filter; 14] = {
+    const ABS_W: u16 = 0x20;
+    const ABS_H: u16 = 0x28;
+    const ABS_B: u16 = 0x30;
+    const IND_H: u16 = 0x48;
+    const MSH: u16 = 0xb1;
+    const JEQ: u16 = 0x15;
+    const JSET: u16 = 0x45;
+    const RET: u16 = 0x06;
+    /// `SKF_AD_OFF + SKF_AD_PKTTYPE`
+    const PACKET_TYPE: u32 = 0xffff_f004;
+    const PACKET_OUTGOING: u32 = 4;
+    const fn op(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
+        libc::sock_filter { code, jt, jf, k }
+    }
+    [
+        op(ABS_W, 0, 0, PACKET_TYPE),
+        op(JEQ, 11, 0, PACKET_OUTGOING), // -> drop
+        op(ABS_H, 0, 0, 12),
+        op(JEQ, 8, 0, 0x0806), // ARP -> accept
+        op(JEQ, 0, 8, 0x0800), // not IPv4 -> drop
+        op(ABS_B, 0, 0, 23),
+        op(JEQ, 0, 6, 17), // not UDP -> drop
+        op(ABS_H, 0, 0, 20),
+        op(JSET, 4, 0, 0x3fff), // a fragment -> drop
+        op(MSH, 0, 0, 14),
+        op(IND_H, 0, 0, 16),
+        op(JEQ, 0, 1, 67),     // not for a DHCP server -> drop
+        op(RET, 0, 0, 0xffff), // accept
+        op(RET, 0, 0, 0),      // drop
+    ]
+};
+
+#[derive(Debug)]
+pub(crate) struct PacketSocket {
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl PacketSocket {
+    /// Opens in the calling thread's namespace, on the link with this index.
+    pub(crate) fn open(index: u32) -> io::Result<Self> {
+        // Protocol 0 receives nothing until `bind`, so no frame slips in before the filter.
+        // SAFETY: no pointers; the result is checked and then owned here alone.
+        #[expect(unsafe_code, reason = "nix cannot ask for protocol 0 of AF_PACKET")]
+        let fd = unsafe {
+            let raw = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0);
+            if raw < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(raw)
+        };
+        let program = libc::sock_fprog {
+            len: u16::try_from(FILTER.len()).expect("a dozen instructions"),
+            filter: FILTER.as_ptr().cast_mut(),
+        };
+        // SAFETY: the kernel copies `len` instructions from `FILTER`, which is static, and writes nothing there.
+        #[expect(unsafe_code, reason = "nix has no SO_ATTACH_FILTER")]
+        let attached = unsafe {
+            libc::setsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const program).cast(),
+                size_of_u32::<libc::sock_fprog>(),
+            )
+        };
+        if attached != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let address = libc::sockaddr_ll {
+            sll_family: u16::try_from(libc::AF_PACKET).expect("a small constant"),
+            sll_protocol: u16::try_from(libc::ETH_P_ALL).expect("a small constant").to_be(),
+            sll_ifindex: i32::try_from(index).map_err(io::Error::other)?,
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 0,
+            sll_addr: [0; 8],
+        };
+        // SAFETY: the address is a `sockaddr_ll` of the length given.
+        #[expect(unsafe_code, reason = "nix cannot build a link-layer address")]
+        let bound =
+            unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size_of_u32::<libc::sockaddr_ll>()) };
+        if bound != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the `AsyncFd` owns the open fd, and nothing replaces it while it does.
+        #[expect(unsafe_code, reason = "tokio has no safe constructor any more")]
+        let fd = unsafe { AsyncFd::register(fd) }?;
+        Ok(Self { fd })
+    }
+
+    /// The next frame. A link that goes down is an error once; the socket works again when it comes back.
+    pub(crate) async fn receive(&self, buffer: &mut [u8; FRAME_LEN_MAX]) -> io::Result<usize> {
+        loop {
+            let mut guard = self.fd.readable().await?;
+            if let Ok(result) = guard
+                .try_io(|fd| Ok(nix::sys::socket::recv(fd.as_raw_fd(), buffer, nix::sys::socket::MsgFlags::empty())?))
+            {
+                return result;
+            }
+        }
+    }
+
+    /// Sends out of the link: from a tap's socket to the guest. Never waits; a full queue is an error.
+    pub(crate) fn send(&self, frame: &[u8]) -> io::Result<()> {
+        nix::sys::socket::send(self.fd.as_raw_fd(), frame, nix::sys::socket::MsgFlags::MSG_DONTWAIT)?;
+        Ok(())
+    }
+}
+
+fn size_of_u32<T>() -> u32 {
+    u32::try_from(size_of::<T>()).expect("a small struct")
+}

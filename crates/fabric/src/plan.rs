@@ -1,0 +1,298 @@
+//! What to change: pure, ordered, remove before add.
+//!
+//! **Invariants.** From any observed state one pass arrives at the desired one, and a second pass has no steps (property
+//! tests below). Only links that are ours by name and kind appear in a step. A tap with carrier is never deleted, and as
+//! long as there is one, its LAN keeps its bridge and tunnel.
+//!
+//! **Learning.** The VXLAN device learns nothing: its table is the directory's, so a frame never goes to a node by hearsay.
+//! The *bridge* does learn, on taps and on the tunnel port: that table is soft state which the traffic itself repairs while no
+//! agent lives, and an unknown address is flooded, which costs a frame on other taps but loses none. Static rows there
+//! would be wrong exactly when a guest moves while its agent is away.
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use model::{MacAddr, NetworkMode, Vni};
+
+use crate::{
+    FabricSpec, FdbEntry, LanSpec,
+    observed::{Link, LinkKind, Observed, OurName, Tunnel},
+};
+
+/// Inner MTU of all links: what the guests' cards have. The outer packet may be fragmented (DF is not set).
+pub(crate) const MTU: u32 = 1500;
+
+/// One change of the kernel's state. Links are named, as a link made by an earlier step has no index yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    RemoveFdb {
+        vxlan: String,
+        entry: FdbEntry,
+    },
+    DeleteLink {
+        name: String,
+    },
+    CreateBridge {
+        name: String,
+        mac: MacAddr,
+    },
+    CreateVxlan {
+        name: String,
+        mac: MacAddr,
+        tunnel: Tunnel,
+    },
+    CreateTap {
+        name: String,
+    },
+    /// STP and multicast snooping off.
+    QuietBridge {
+        name: String,
+    },
+    SetMac {
+        name: String,
+        mac: MacAddr,
+    },
+    SetMtu {
+        name: String,
+    },
+    SetMaster {
+        name: String,
+        bridge: String,
+    },
+    SetUp {
+        name: String,
+    },
+    AddFdb {
+        vxlan: String,
+        entry: FdbEntry,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    /// What no step can mend: sentences with remedies.
+    pub(crate) problems: Vec<String>,
+}
+
+/// This node's end of all tunnels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Vtep {
+    pub(crate) local: Ipv4Addr,
+    pub(crate) port: u16,
+}
+
+impl Vtep {
+    fn tunnel(self, vni: Vni) -> Tunnel {
+        Tunnel { vni: vni.get(), local: Some(self.local), port: self.port, learning: false }
+    }
+}
+
+pub(crate) fn plan(spec: &FabricSpec, vtep: Vtep, observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    plan.check_directory(spec, vtep);
+    let blocked = plan.blocked(spec, observed);
+    let held = held(spec, observed);
+    let active: Vec<&LanSpec> = spec
+        .lans
+        .values()
+        .filter(|lan| lan.mode == NetworkMode::Vxlan && !blocked.contains(&lan.vni))
+        .filter(|lan| !lan.ports.is_empty() || held.contains(&lan.vni))
+        .collect();
+    let wanted: BTreeSet<OurName> = active.iter().flat_map(|lan| names(lan)).collect();
+
+    let removed = plan.remove(observed, &wanted, &held, vtep, &blocked);
+    for lan in &active {
+        plan.prune_fdb(lan, observed, &removed);
+    }
+    if observed.links.get("lo").is_some_and(|lo| !lo.up) {
+        plan.steps.push(Step::SetUp { name: "lo".to_owned() });
+    }
+    for lan in active {
+        plan.build(lan, vtep, observed, &removed);
+    }
+    plan
+}
+
+/// LANs that a guest still uses which the directory does not place here: of its tap's name, and of the bridge it is on.
+fn held(spec: &FabricSpec, observed: &Observed) -> BTreeSet<Vni> {
+    let placed = |name| match name {
+        OurName::Tap(vni, seat) => spec.lans.get(&vni).is_some_and(|lan| lan.ports.contains_key(&seat)),
+        OurName::Bridge(_) | OurName::Vxlan(_) => true,
+    };
+    observed
+        .ours()
+        .filter(|(name, link)| is_tap(*name) && link.carrier && !placed(*name))
+        .flat_map(|(name, link)| [Some(name), link.master.as_deref().and_then(OurName::parse)])
+        .flatten()
+        .map(OurName::vni)
+        .collect()
+}
+
+fn names(lan: &LanSpec) -> impl Iterator<Item = OurName> {
+    [OurName::Bridge(lan.vni), OurName::Vxlan(lan.vni)]
+        .into_iter()
+        .chain(lan.ports.keys().map(|seat| OurName::Tap(lan.vni, *seat)))
+}
+
+const fn is_tap(name: OurName) -> bool {
+    matches!(name, OurName::Tap(..))
+}
+
+impl Plan {
+    /// What is wrong with the directory itself, as seen from this node.
+    fn check_directory(&mut self, spec: &FabricSpec, vtep: Vtep) {
+        match spec.underlay_ip {
+            None => self.problems.push("the directory does not list this node; add it, or start the agent with the name that is listed".to_owned()),
+            Some(listed) if listed != vtep.local => self.problems.push(format!(
+                "the directory says this node is at {listed}, but its agent was started with {}; other nodes send to the former: make them equal",
+                vtep.local
+            )),
+            Some(_) => {}
+        }
+        for lan in spec.lans.values().filter(|lan| lan.mode != NetworkMode::Vxlan && !lan.ports.is_empty()) {
+            self.problems.push(format!(
+                "LAN `{}` asks for mode {}, which this version does not have; set it to vxlan",
+                lan.name, lan.mode
+            ));
+        }
+    }
+
+    /// LANs for which a link of somebody else sits on a name of ours.
+    fn blocked(&mut self, spec: &FabricSpec, observed: &Observed) -> BTreeSet<Vni> {
+        let mut blocked = BTreeSet::new();
+        for lan in spec.lans.values() {
+            for name in names(lan).map(OurName::text) {
+                if let Some(link) = observed.links.get(&name)
+                    && !OurName::parse(&name).is_some_and(|ours| ours.fits(&link.kind))
+                {
+                    blocked.insert(lan.vni);
+                    let kind = link.kind.word();
+                    self.problems.push(format!("link `{name}` is in the way: it is of kind {kind} and was not made by loco; rename or delete it"));
+                }
+            }
+        }
+        blocked
+    }
+
+    /// Deletes what is ours and not wanted, and tunnels that must be made anew. Returns the names of all that go.
+    fn remove(
+        &mut self,
+        observed: &Observed,
+        wanted: &BTreeSet<OurName>,
+        held: &BTreeSet<Vni>,
+        vtep: Vtep,
+        blocked: &BTreeSet<Vni>,
+    ) -> BTreeSet<String> {
+        let mut removed = BTreeSet::new();
+        // Taps first: a bridge goes after its ports.
+        let mut ours: Vec<_> = observed.ours().filter(|(name, _)| !blocked.contains(&name.vni())).collect();
+        ours.sort_by_key(|(name, _)| !is_tap(*name));
+        for (name, link) in ours {
+            let text = name.text();
+            let goes = match (&link.kind, wanted.contains(&name)) {
+                (LinkKind::Tap, false) if link.carrier => {
+                    self.problems.push(format!(
+                        "tap `{text}` is held by a guest that the directory does not place here; stop that guest, or list it again"
+                    ));
+                    false
+                }
+                (LinkKind::Vxlan(tunnel), true) => *tunnel != vtep.tunnel(name.vni()),
+                (_, true) => false,
+                (LinkKind::Tap, false) => true,
+                // The directory does not know this LAN any more, but a guest still uses it.
+                (_, false) => !held.contains(&name.vni()),
+            };
+            if goes {
+                self.steps.push(Step::DeleteLink { name: text.clone() });
+                removed.insert(text);
+            }
+        }
+        removed
+    }
+
+    fn prune_fdb(&mut self, lan: &LanSpec, observed: &Observed, removed: &BTreeSet<String>) {
+        let name = OurName::Vxlan(lan.vni);
+        let Some(link) = observed.our(name).filter(|_| !removed.contains(&name.text())) else { return };
+        for entry in link.fdb.difference(&lan.fdb()) {
+            self.steps.push(Step::RemoveFdb { vxlan: name.text(), entry: *entry });
+        }
+    }
+
+    /// Creates and corrects the links of one LAN.
+    fn build(&mut self, lan: &LanSpec, vtep: Vtep, observed: &Observed, removed: &BTreeSet<String>) {
+        let there = |name: OurName| observed.our(name).filter(|_| !removed.contains(&name.text()));
+        let (bridge, vxlan) = (OurName::Bridge(lan.vni), OurName::Vxlan(lan.vni));
+
+        let link = there(bridge);
+        match link {
+            None => self.steps.push(Step::CreateBridge { name: bridge.text(), mac: lan.bridge_mac }),
+            Some(link) => {
+                if link.kind != (LinkKind::Bridge { stp: false, mcast_snooping: false }) {
+                    self.steps.push(Step::QuietBridge { name: bridge.text() });
+                }
+                if link.mac != lan.bridge_mac {
+                    self.steps.push(Step::SetMac { name: bridge.text(), mac: lan.bridge_mac });
+                }
+            }
+        }
+        self.mtu_and_up(&bridge.text(), link);
+
+        let link = there(vxlan);
+        match link {
+            None => self.steps.push(Step::CreateVxlan {
+                name: vxlan.text(),
+                mac: lan.vxlan_mac,
+                tunnel: vtep.tunnel(lan.vni),
+            }),
+            Some(link) if link.mac != lan.vxlan_mac => {
+                self.steps.push(Step::SetMac { name: vxlan.text(), mac: lan.vxlan_mac });
+            }
+            Some(_) => {}
+        }
+        let known = link.map(|link| link.fdb.clone()).unwrap_or_default();
+        for entry in lan.fdb().difference(&known) {
+            self.steps.push(Step::AddFdb { vxlan: vxlan.text(), entry: *entry });
+        }
+        self.port_of(bridge, &vxlan.text(), link);
+
+        for seat in lan.ports.keys() {
+            let tap = OurName::Tap(lan.vni, *seat);
+            let link = there(tap);
+            if link.is_none() {
+                self.steps.push(Step::CreateTap { name: tap.text() });
+            }
+            self.port_of(bridge, &tap.text(), link);
+        }
+    }
+
+    fn port_of(&mut self, bridge: OurName, name: &str, link: Option<&Link>) {
+        let bridge = bridge.text();
+        if link.and_then(|link| link.master.as_ref()) != Some(&bridge) {
+            self.steps.push(Step::SetMaster { name: name.to_owned(), bridge });
+        }
+        self.mtu_and_up(name, link);
+    }
+
+    /// A link that is made in this pass is made with the right MTU.
+    fn mtu_and_up(&mut self, name: &str, link: Option<&Link>) {
+        if link.is_some_and(|link| link.mtu != MTU) {
+            self.steps.push(Step::SetMtu { name: name.to_owned() });
+        }
+        if link.is_none_or(|link| !link.up) {
+            self.steps.push(Step::SetUp { name: name.to_owned() });
+        }
+    }
+}
+
+impl LinkKind {
+    fn word(&self) -> &str {
+        match self {
+            Self::Bridge { .. } => "bridge",
+            Self::Vxlan(_) => "vxlan",
+            Self::Tap => "tap",
+            Self::Other(word) => word,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! The plan against a small model of the kernel: random starting points, one pass, judged by what must hold.
+use std::collections::BTreeMap;
+
+use model::{InstanceId, Lan, Node, NodeName, PlacedInstance, Seat, Snapshot};
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use super::*;
+use crate::PortCounters;
+
+const VTEP: Vtep = Vtep { local: Ipv4Addr::new(10, 99, 0, 11), port: 14789 };
+
+fn snapshot(seats: &[(u8, u8, &str)]) -> Snapshot {
+    let lan = |index: u8| {
+        let subnet = "10.98.0.0/24".parse().unwrap();
+        let name = format!("lan-{index}").parse().unwrap();
+        Lan::new(name, Vni::new(4200 + u32::from(index)).unwrap(), NetworkMode::Vxlan, subnet, 9).unwrap()
+    };
+    let node = |name: &str, last| Node {
+        name: name.parse().unwrap(),
+        underlay_ip: Ipv4Addr::new(10, 99, 0, last),
+        agent_url: String::new(),
+    };
+    let placed = seats.iter().map(|(lan, seat, node)| PlacedInstance {
+        id: format!("i-{lan}-{seat}").parse().unwrap(),
+        lan: format!("lan-{lan}").parse().unwrap(),
+        seat: Seat(*seat),
+        node: node.parse().unwrap(),
+    });
+    Snapshot::new((0..3).map(lan), [node("a", 11), node("b", 12), node("c", 13)], placed.collect::<Vec<_>>()).unwrap()
+}
+
+fn spec_of(seats: &[(u8, u8, &str)]) -> FabricSpec {
+    FabricSpec::from_snapshot(&snapshot(seats), &"a".parse::<NodeName>().unwrap())
+}
+
+/// Which node each of 3 x 4 seats is on, if any.
+fn specs() -> impl Strategy<Value = FabricSpec> {
+    vec(select(&[None, Some("a"), Some("b"), Some("c")][..]), 12).prop_map(|places| {
+        let seats: Vec<(u8, u8, &str)> =
+            (0u8..).zip(places).filter_map(|(at, place)| Some((at / 4, at % 4, place?))).collect();
+        spec_of(&seats)
+    })
+}
+
+fn fdb_entries() -> impl Strategy<Value = FdbEntry> {
+    (0u8..4, 11u8..15).prop_map(|(mac, vtep)| {
+        let mac = if mac == 0 { MacAddr::ZERO } else { MacAddr([2, 0x4c, 0, 0x10, 0x68, mac]) };
+        FdbEntry { mac, vtep: Ipv4Addr::new(10, 99, 0, vtep) }
+    })
+}
+
+fn kinds() -> impl Strategy<Value = LinkKind> {
+    let tunnel = (4200u32..4203, select(&[11u8, 99][..]), select(&[14789u16, 4789][..]), any::<bool>()).prop_map(
+        |(vni, local, port, learning)| {
+            LinkKind::Vxlan(Tunnel { vni, local: Some(Ipv4Addr::new(10, 99, 0, local)), port, learning })
+        },
+    );
+    prop_oneof![
+        3 => any::<(bool, bool)>().prop_map(|(stp, mcast_snooping)| LinkKind::Bridge { stp, mcast_snooping }),
+        3 => tunnel,
+        4 => Just(LinkKind::Tap),
+        1 => Just(LinkKind::Other("dummy".to_owned())),
+    ]
+}
+
+/// Any link at all, under a name that may or may not be ours, of a kind that mostly goes with it.
+fn links() -> impl Strategy<Value = (String, Link)> {
+    let name = prop_oneof![
+        8 => (0u32..3, 0u8..6).prop_map(|(lan, seat)| OurName::Tap(Vni::new(4200 + lan).unwrap(), Seat(seat)).text()),
+        3 => (0u32..4).prop_map(|lan| OurName::Bridge(Vni::new(4200 + lan).unwrap()).text()),
+        3 => (0u32..4).prop_map(|lan| OurName::Vxlan(Vni::new(4200 + lan).unwrap()).text()),
+        1 => select(&["lo", "eth0", "locobr1", "loco", "veth7"][..]).prop_map(str::to_owned),
+    ];
+    let master =
+        prop_oneof![Just(None), (0u32..4).prop_map(|lan| Some(OurName::Bridge(Vni::new(4200 + lan).unwrap()).text())),];
+    (
+        name,
+        kinds(),
+        any::<(bool, bool, bool)>(),
+        select(&[1500u32, 1450][..]),
+        master,
+        vec(fdb_entries(), 0..5),
+        any::<u8>(),
+    )
+        .prop_map(|(name, kind, (up, carrier, own_kind), mtu, master, fdb, mac)| {
+            let kind = match (OurName::parse(&name), own_kind || carrier) {
+                (Some(OurName::Tap(..)), true) => LinkKind::Tap,
+                (Some(OurName::Bridge(_)), true) if !matches!(kind, LinkKind::Bridge { .. }) => {
+                    LinkKind::Bridge { stp: up, mcast_snooping: carrier }
+                }
+                _ => kind,
+            };
+            let fdb = if matches!(kind, LinkKind::Vxlan(_)) { fdb.into_iter().collect() } else { BTreeSet::new() };
+            let mac = MacAddr([2, 0, 0, 0, 0, mac]);
+            (name, Link { index: 0, kind, mac, mtu, up, carrier, master, fdb, counters: PortCounters::default() })
+        })
+}
+
+fn observed() -> impl Strategy<Value = Observed> {
+    vec(links(), 0..16).prop_map(|links| {
+        let mut links: BTreeMap<String, Link> = links.into_iter().collect();
+        let bridges: BTreeSet<String> = links
+            .iter()
+            .filter(|(_, link)| matches!(link.kind, LinkKind::Bridge { .. }))
+            .map(|(name, _)| name.clone())
+            .collect();
+        for (index, link) in (1..).zip(links.values_mut()) {
+            link.index = index;
+            link.master = link.master.take().filter(|master| bridges.contains(master));
+        }
+        Observed { links }
+    })
+}
+
+/// What the kernel does with a step. A step that the kernel would refuse is a failure of the plan.
+fn perform(state: &mut Observed, step: &Step) {
+    let new = |kind, mac| Link {
+        index: 1000,
+        kind,
+        mac,
+        mtu: MTU,
+        up: false,
+        carrier: false,
+        master: None,
+        fdb: BTreeSet::new(),
+        counters: PortCounters::default(),
+    };
+    let links = &mut state.links;
+    match step {
+        Step::DeleteLink { name } => {
+            links.remove(name).expect("deletes what is there");
+            for link in links.values_mut() {
+                link.master = link.master.take().filter(|master| master != name);
+            }
+        }
+        Step::CreateBridge { name, mac } => {
+            let kind = LinkKind::Bridge { stp: false, mcast_snooping: false };
+            assert!(links.insert(name.clone(), new(kind, *mac)).is_none(), "EEXIST {name}");
+        }
+        Step::CreateVxlan { name, mac, tunnel } => {
+            assert!(links.insert(name.clone(), new(LinkKind::Vxlan(*tunnel), *mac)).is_none(), "EEXIST {name}");
+        }
+        Step::CreateTap { name } => {
+            assert!(links.insert(name.clone(), new(LinkKind::Tap, MacAddr::ZERO)).is_none(), "EEXIST {name}");
+        }
+        Step::QuietBridge { name } => {
+            links.get_mut(name).expect("is there").kind = LinkKind::Bridge { stp: false, mcast_snooping: false };
+        }
+        Step::SetMac { name, mac } => links.get_mut(name).expect("is there").mac = *mac,
+        Step::SetMtu { name } => links.get_mut(name).expect("is there").mtu = MTU,
+        Step::SetUp { name } => links.get_mut(name).expect("is there").up = true,
+        Step::SetMaster { name, bridge } => {
+            assert!(links.contains_key(bridge), "no bridge {bridge}");
+            links.get_mut(name).expect("is there").master = Some(bridge.clone());
+        }
+        Step::AddFdb { vxlan, entry } => {
+            assert!(links.get_mut(vxlan).expect("is there").fdb.insert(*entry), "appended twice");
+        }
+        Step::RemoveFdb { vxlan, entry } => {
+            assert!(links.get_mut(vxlan).expect("is there").fdb.remove(entry), "ENOENT");
+        }
+    }
+}
+
+fn run(spec: &FabricSpec, state: &Observed) -> Observed {
+    let mut end = state.clone();
+    for step in plan(spec, VTEP, state).steps {
+        perform(&mut end, &step);
+    }
+    end
+}
+
+/// Said without the planner's help: what one LAN must look like.
+fn assert_stands(lan: &LanSpec, state: &Observed) {
+    let bridge = format!("locobr{:06x}", lan.vni.get());
+    let quiet = LinkKind::Bridge { stp: false, mcast_snooping: false };
+    let link = &state.links[&bridge];
+    assert!(link.up && link.mtu == 1500 && link.mac == lan.bridge_mac && link.kind == quiet, "{link:?}");
+    let link = &state.links[&format!("locovx{:06x}", lan.vni.get())];
+    let tunnel = Tunnel { vni: lan.vni.get(), local: Some(VTEP.local), port: VTEP.port, learning: false };
+    assert_eq!(link.kind, LinkKind::Vxlan(tunnel));
+    assert!(link.up && link.mtu == 1500 && link.mac == lan.vxlan_mac && link.master.as_ref() == Some(&bridge));
+    assert_eq!(link.fdb, lan.fdb());
+    for seat in lan.ports.keys() {
+        let link = &state.links[&format!("locot{:06x}-{}", lan.vni.get(), seat.0)];
+        assert!(link.kind == LinkKind::Tap && link.up && link.mtu == 1500 && link.master.as_ref() == Some(&bridge));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn one_pass_arrives_and_the_second_writes_nothing(spec in specs(), start in observed()) {
+        let end = run(&spec, &start);
+        prop_assert_eq!(plan(&spec, VTEP, &end).steps, vec![]);
+        let in_the_way = |lan: &LanSpec| names(lan).any(|name| {
+            start.links.get(&name.text()).is_some_and(|link| !name.fits(&link.kind))
+        });
+        for lan in spec.lans.values().filter(|lan| !lan.ports.is_empty() && !in_the_way(lan)) {
+            assert_stands(lan, &end);
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_and_what_is_held_stays(spec in specs(), start in observed()) {
+        let end = run(&spec, &start);
+        for (name, link) in &start.links {
+            let ours = OurName::parse(name).is_some_and(|ours| ours.fits(&link.kind));
+            if !ours && name != "lo" {
+                let mut now = end.links[name].clone();
+                // A foreign port of a bridge of ours loses its master with the bridge: the kernel's doing.
+                now.master.clone_from(&link.master);
+                prop_assert_eq!(&now, link);
+            }
+            if ours && link.kind == LinkKind::Tap && link.carrier {
+                prop_assert!(end.links.contains_key(name), "{} was deleted under a guest", name);
+                let placed = matches!(OurName::parse(name), Some(OurName::Tap(vni, seat))
+                    if spec.lans.get(&vni).is_some_and(|lan| lan.ports.contains_key(&seat)));
+                if let Some(master) = link.master.as_ref().filter(|_| !placed) {
+                    prop_assert!(end.links.contains_key(master), "the bridge of {} was deleted under a guest", name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn removals_come_first(spec in specs(), start in observed()) {
+        let steps = plan(&spec, VTEP, &start).steps;
+        let removes = |step: &Step| matches!(step, Step::DeleteLink { .. } | Step::RemoveFdb { .. });
+        let first_add = steps.iter().position(|step| !removes(step)).unwrap_or(steps.len());
+        prop_assert!(!steps[first_add..].iter().any(removes), "{:?}", steps);
+    }
+}
+
+#[test]
+fn a_seat_that_moved_away_leaves_nothing_behind() {
+    let before = run(&spec_of(&[(0, 0, "a"), (0, 1, "b")]), &Observed::default());
+    let after = run(&spec_of(&[(0, 0, "c"), (0, 1, "b")]), &before);
+    assert_eq!(after, Observed::default());
+}
+
+#[test]
+fn a_held_tap_of_a_guest_that_moved_is_a_problem_that_is_told() {
+    let mut state = run(&spec_of(&[(0, 0, "a"), (0, 1, "b")]), &Observed::default());
+    state.links.get_mut("locot001068-0").unwrap().carrier = true;
+    let spec = spec_of(&[(0, 0, "c"), (0, 1, "b")]);
+    let plan = plan(&spec, VTEP, &state);
+    // Its LAN goes on here, with the forwarding table of the new directory.
+    assert!(!plan.steps.iter().any(|step| matches!(step, Step::DeleteLink { .. })), "{:?}", plan.steps);
+    assert_eq!(plan.problems.len(), 1);
+    assert!(plan.problems[0].contains("locot001068-0") && plan.problems[0].contains("stop that guest"));
+}
+
+#[test]
+fn a_wrong_directory_is_told() {
+    let told = |spec: &FabricSpec, vtep, want: &str| {
+        let problems = plan(spec, vtep, &Observed::default()).problems;
+        assert!(problems.iter().any(|problem| problem.contains(want)), "{problems:?}");
+    };
+    let spec = spec_of(&[(0, 0, "a")]);
+    told(&spec, Vtep { local: Ipv4Addr::new(10, 99, 0, 77), ..VTEP }, "10.99.0.77");
+    told(&FabricSpec { underlay_ip: None, ..spec.clone() }, VTEP, "does not list this node");
+    let mut other = spec;
+    other.lans.values_mut().for_each(|lan| lan.mode = NetworkMode::Macvlan);
+    told(&other, VTEP, "mode macvlan");
+    assert!(other.port(&"i-0-0".parse::<InstanceId>().unwrap()).is_some());
+}

@@ -1,0 +1,10 @@
+//! The fabric on the real kernel: nodes as network namespaces, each with a fabric of its own, taps held by the test in
+//! QEMU's place. Run as root: `cargo test -p fabric --test privileged -- --ignored --test-threads=1`.
+mod cluster;
+mod dhcp;
+mod frames;
+mod hostile;
+mod install;
+mod reach;
+mod repair;
+mod restart;

@@ -1,0 +1,132 @@
+//! What somebody breaks by hand is back within 2 s, without anybody calling.
+use std::time::{Duration, Instant};
+
+use futures_util::TryStreamExt;
+use model::MacAddr;
+use netlink_packet_route::{
+    AddressFamily,
+    neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage},
+};
+use rtnetlink::{Handle, LinkUnspec};
+use testkit::{Frame, Numbered, Tap, eventually};
+
+use crate::cluster::{Cluster, VXLAN_PORT, mac, netlink};
+
+const BROADCAST: [u8; 6] = [0xff; 6];
+const REPAIRED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Sends numbered broadcasts from one tap until one comes out of the other; gives how long that took.
+async fn time_until_heard(from: &Tap, to: &Tap, round: u8) -> Duration {
+    let start = Instant::now();
+    to.drain().unwrap();
+    for sequence in 0.. {
+        let number = Numbered { kind: round, sender: 0, sequence };
+        from.send(&Frame::ethernet(BROADCAST, mac(0).0, number, 46)).await.unwrap();
+        let heard = || {
+            let frames = to.drain().unwrap();
+            frames.iter().any(|frame| Numbered::find(frame).is_some_and(|number| number.kind == round)).then_some(())
+        };
+        if eventually(Duration::from_millis(50), heard).await.is_ok() {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "nothing was heard for 10 s");
+    }
+    start.elapsed()
+}
+
+async fn rows(handle: &Handle, vxlan: u32) -> Vec<NeighbourMessage> {
+    let rows: Vec<NeighbourMessage> =
+        handle.neighbours().get().set_address_family(AddressFamily::Bridge).execute().try_collect().await.unwrap();
+    let own = |row: &NeighbourMessage| row.header.ifindex == vxlan && row.header.flags.contains(NeighbourFlags::Own);
+    rows.into_iter().filter(own).collect()
+}
+
+async fn delete_flood_list(handle: Handle) {
+    let vxlan = netlink::index(&handle, "locovx001068").await;
+    let zero = NeighbourAttribute::LinkLayerAddress(MacAddr::ZERO.0.to_vec());
+    for row in rows(&handle, vxlan).await.into_iter().filter(|row| row.attributes.contains(&zero)) {
+        handle.neighbours().del(row).execute().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+async fn damage_is_repaired() {
+    let cluster = Cluster::new(2, &[0, 1]).await;
+    let (here, there) = (cluster.tap(0).await, cluster.tap(1).await);
+    time_until_heard(&here, &there, 0).await;
+    let netns = cluster.netns(0);
+
+    let change = |name: &'static str, what: fn(u32) -> netlink_packet_route::link::LinkMessage| {
+        netlink::inside(netns, async move |handle| {
+            let link = what(netlink::index(&handle, name).await);
+            handle.link().set(link).execute().await.unwrap();
+        });
+    };
+    let delete = |name: &'static str| {
+        netlink::inside(netns, async move |handle| {
+            let index = netlink::index(&handle, name).await;
+            handle.link().del(index).execute().await.unwrap();
+        });
+    };
+    let damages: [(&str, &dyn Fn()); 7] = [
+        ("flood list deleted", &|| netlink::inside(netns, delete_flood_list)),
+        ("tap unplugged", &|| {
+            change("locot001068-0", |index| LinkUnspec::new_with_index(index).nocontroller().build())
+        }),
+        ("tunnel unplugged", &|| {
+            change("locovx001068", |index| LinkUnspec::new_with_index(index).nocontroller().build())
+        }),
+        ("bridge down", &|| change("locobr001068", |index| LinkUnspec::new_with_index(index).down().build())),
+        ("tap down", &|| change("locot001068-0", |index| LinkUnspec::new_with_index(index).down().build())),
+        ("tunnel deleted", &|| delete("locovx001068")),
+        ("bridge deleted", &|| delete("locobr001068")),
+    ];
+    for (round, (what, damage)) in (1..).zip(damages) {
+        let writes = cluster.status(0).netlink_writes;
+        damage();
+        let took = time_until_heard(&here, &there, round).await;
+        let status = cluster.until(0, |status| status.netlink_writes > writes).await;
+        assert!(took < REPAIRED_WITHIN, "{what}: {took:?}; {status:#?}");
+        assert_eq!(status.problems, Vec::<String>::new(), "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+async fn links_of_others_are_left_alone_and_a_rival_does_not_keep_it_busy() {
+    let cluster = Cluster::new(1, &[0]).await;
+    let netns = cluster.netns(0);
+    netlink::inside(netns, async |handle| {
+        handle.link().add(rtnetlink::LinkDummy::new("stranger").build()).execute().await.unwrap();
+    });
+    cluster.set_spec(0).await;
+    let quiet = cluster.status(0);
+    netlink::inside(netns, async |handle| netlink::index(&handle, "stranger").await);
+    // Everything is as desired: passes may come, writes must not.
+    cluster.set_spec(0).await;
+    let status = cluster.status(0);
+    assert!(status.passes > quiet.passes);
+    assert_eq!(status.netlink_writes, quiet.netlink_writes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+async fn a_vxlan_port_in_use_is_told_and_taken_once_it_is_free() {
+    let mut cluster = Cluster::new(1, &[]).await;
+    let squatter =
+        cluster.underlay.node(0).run(|| std::net::UdpSocket::bind(("0.0.0.0", VXLAN_PORT)).unwrap()).unwrap();
+    cluster.place(&[0]);
+    cluster.set_spec(0).await;
+    let status = cluster.until(0, |status| !status.problems.is_empty()).await;
+    assert!(
+        status.problems.iter().any(|problem| problem.contains("UDP port 14789") && problem.contains("in use")),
+        "{status:#?}"
+    );
+    // The guests of this node have each other meanwhile.
+    assert!(status.ports.values().all(|port| port.exists));
+    assert_eq!(status.lans[&"party".parse().unwrap()].mode, None);
+    drop(squatter);
+    cluster.until(0, |status| status.problems.is_empty()).await;
+    assert_eq!(cluster.status(0).lans[&"party".parse().unwrap()].mode, Some(model::NetworkMode::Vxlan));
+}
