@@ -54,6 +54,13 @@ describe("state of a tile", () => {
     expect([v.state, v.word, v.note?.title, v.note?.text]).toEqual(["stale", "14 s old", "Last picture, 14 s old", "The agent on node-b is silent. The game may still run."]);
     expect(v.lanWord).toBe("Unknown");
   });
+  test("silence on both ways: the connection stands in name only, so its picture is old", () => {
+    const silent = instance({ agent_silent_for: 5 });
+    const v = view({ instance: silent, session: { ...playing, heardAt: NOW - 4_000 } });
+    expect([v.state, v.word, v.frozen]).toEqual(["stale", "4 s old", true]);
+    expect(view({ instance: silent, session: { ...playing, heardAt: NOW - 2_600 } }).state).toBe("live");
+    expect(view({ instance: instance(), session: { ...playing, heardAt: NOW - 4_000 } }).state).toBe("live");
+  });
   test("a picture that still arrives is live, though the agent's other line is silent or the gateway away", () => {
     expect(view({ instance: instance({ agent_silent_for: 5 }), session: playing }).state).toBe("live");
     expect(view({ instance: instance(), session: playing, away: true }).state).toBe("live");

@@ -29,6 +29,8 @@ export interface SessionView {
   clickToPictureMs?: number;
   screen?: { width: number; height: number };
   lastFrameAt?: number;
+  /** When anything came from the agent on this connection: a frame, a message, or a packet in the statistics. */
+  heardAt?: number;
 }
 
 export type Failure =
@@ -87,6 +89,8 @@ export interface SeatInput {
   session?: SessionView;
 }
 
+/** A living line is heard every 2.5 s at least. Silence on both ways to an agent is no picture any more. */
+const UNHEARD_MS_MAX = 3_000;
 const WHY_AFTER_MS = 5_000;
 
 interface Core {
@@ -112,8 +116,10 @@ function core(input: SeatInput): Core {
   const since = instance.status ? now + input.clockOffset - instance.status.since * 1000 : undefined;
   const counted = since === undefined ? "" : `, ${duration(since / 1000)}`;
   const detail = instance.status?.detail ?? "";
-  const playing = session !== undefined && session.frames > 0 && (session.phase === "connected");
   const silent = instance.agent_silent_for ?? undefined;
+  const unheard = session?.heardAt === undefined ? 0 : now - session.heardAt;
+  const dead = silent !== undefined && unheard > UNHEARD_MS_MAX;
+  const playing = session !== undefined && session.frames > 0 && session.phase === "connected" && !dead;
 
   // What a silent agent or an absent gateway said last is old: then only the picture itself counts. A gateway that has
   // just come back knows places, but not yet what their agents say (no status).
@@ -144,7 +150,7 @@ function core(input: SeatInput): Core {
   const guestOff = instance.state === "stopped" || instance.state === "failed";
   if (guestOff) return { state: instance.state === "stopped" ? "offline" : "error", tone: "off", word: instance.state === "stopped" ? "Was off" : "Had stopped" };
 
-  const frozenAt = session?.frozenAt;
+  const frozenAt = session?.frozenAt ?? (dead && session !== undefined && session.frames > 0 ? session.heardAt : undefined);
   if (silent !== undefined) {
     // The gateway counts the silence; between its words we count on.
     const age = frozenAt === undefined ? silent : (now - frozenAt) / 1000;

@@ -216,6 +216,7 @@ export class SeatSession {
     if (this.#failure) view.failure = this.#failure;
     if (this.#lease) view.lease = this.#lease;
     if (this.#screen) view.screen = this.#screen;
+    if (this.#phase === "connected") view.heardAt = this.#heardAt;
     if (this.#lastFrameEpoch !== undefined) view.lastFrameAt = this.#lastFrameEpoch;
     if (this.#phase === "connected" && this.#ring.total > 0) {
       view.perSecond = this.#ring.perSecond(performance.now());
