@@ -1,10 +1,24 @@
 //! All streams of a node, and of one instance.
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use model::{InstanceId, InstanceState};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{AudioTap, Injection, OfferError, Role, Screen, SessionId, StreamConfig, StreamError, Tier};
+use crate::{
+    AudioTap, Injection, OfferError, Role, Screen, SessionId, StreamConfig, StreamError, Tier,
+    audio::SoundEncoder,
+    encoder::Encoders,
+    input::desk::Desk,
+    metrics::Metrics,
+    session::{PortPool, Session, Studio},
+};
+
+/// Viewers of one instance. Each costs its own encryption and a port, not an encode.
+pub const VIEWERS_MAX: usize = 32;
 
 /// An accepted session.
 #[derive(Debug, Clone)]
@@ -16,13 +30,24 @@ pub struct Answer {
 /// Everything the instances of one node share: media ports, metrics, GStreamer.
 #[derive(Debug)]
 pub struct Streams {
-    config: StreamConfig,
+    ports: Arc<PortPool>,
+    metrics: Metrics,
 }
 
 impl Streams {
+    /// Starts GStreamer and checks that its encoders are there, so that a missing package is named now and not when
+    /// the first viewer comes.
     pub fn new(config: StreamConfig, registry: &prometheus::Registry) -> Result<Self, StreamError> {
-        let _ = registry;
-        Ok(Self { config })
+        gstreamer::init().map_err(StreamError::GStreamer)?;
+        for (element, package) in [
+            ("x264enc", "gstreamer1.0-plugins-ugly"),
+            ("opusenc", "gstreamer1.0-plugins-base"),
+            ("audioconvert", "gstreamer1.0-plugins-base"),
+            ("audioresample", "gstreamer1.0-plugins-base"),
+        ] {
+            gstreamer::ElementFactory::find(element).ok_or(StreamError::NoElement(element, package))?;
+        }
+        Ok(Self { ports: PortPool::new(config), metrics: Metrics::register(registry)? })
     }
 
     /// The streams of one instance. Its screen and tap may be attached to QEMU before or after, and again after a crash.
@@ -33,48 +58,149 @@ impl Streams {
         audio: Arc<AudioTap>,
         injections: mpsc::Sender<Injection>,
     ) -> Arc<InstanceStream> {
-        let _ = &self.config;
-        Arc::new(InstanceStream { id, screen, audio, injections })
+        let studio = Studio {
+            encoders: Arc::new(Encoders::new(id.clone(), Arc::clone(&screen), self.metrics.clone())),
+            sound: SoundEncoder::new(id.clone(), audio, self.metrics.clone()),
+            desk: Desk::new(injections, Arc::clone(&screen)),
+            state: watch::Sender::new(InstanceState::Starting),
+            metrics: self.metrics.clone(),
+            instance: id,
+            screen,
+        };
+        Arc::new(InstanceStream {
+            studio: Arc::new(studio),
+            ports: Arc::clone(&self.ports),
+            sessions: Arc::default(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
     }
 }
 
-/// The sessions of one instance.
+/// The sessions of one instance. Dropping it ends them.
 #[derive(Debug)]
 pub struct InstanceStream {
-    id: InstanceId,
-    screen: Arc<Screen>,
-    audio: Arc<AudioTap>,
-    injections: mpsc::Sender<Injection>,
+    studio: Arc<Studio>,
+    ports: Arc<PortPool>,
+    sessions: Arc<Sessions>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Sessions and those on their way: a place is taken before the long part of a negotiation.
+#[derive(Debug, Default)]
+struct Sessions {
+    places: Mutex<Places>,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    taken: usize,
+    running: BTreeMap<SessionId, CancellationToken>,
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One viewer's place; given back when dropped.
+struct Place {
+    sessions: Arc<Sessions>,
+    gauge: prometheus::IntGauge,
+}
+
+impl Place {
+    fn take(sessions: &Arc<Sessions>, gauge: prometheus::IntGauge) -> Result<Self, OfferError> {
+        let mut places = sessions.lock();
+        if places.taken >= VIEWERS_MAX {
+            return Err(OfferError::Busy { limit: VIEWERS_MAX });
+        }
+        places.taken += 1;
+        drop(places);
+        gauge.inc();
+        Ok(Self { sessions: Arc::clone(sessions), gauge })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.sessions.lock().taken -= 1;
+        self.gauge.dec();
+    }
 }
 
 impl InstanceStream {
-    /// Answers a browser's offer. The session lives until the browser says bye, [`Self::close`], or it is gone for some seconds.
+    /// Answers a browser's offer. The session lives until the browser says bye, [`Self::close`], or it is gone for some
+    /// seconds. Call it inside a tokio runtime that outlives the session.
     pub async fn offer(&self, sdp: &str, tier: Tier, role: Role) -> Result<Answer, OfferError> {
-        let _ = (sdp, tier, role, &self.id, &self.screen, &self.audio, &self.injections);
-        Err(OfferError::Closed)
+        let answer = self.answer(sdp, tier, role).await;
+        let outcome = answer.as_ref().map_or_else(OfferError::code, |_| "answered");
+        self.studio.metrics.offers.with_label_values(&[outcome]).inc();
+        answer
+    }
+
+    async fn answer(&self, sdp: &str, tier: Tier, role: Role) -> Result<Answer, OfferError> {
+        if self.stop.is_cancelled() {
+            return Err(OfferError::Closed);
+        }
+        let instance = self.studio.instance.as_str();
+        let place = Place::take(&self.sessions, self.studio.metrics.sessions.with_label_values(&[instance]))?;
+        let stop = self.stop.child_token();
+        let (session, sdp) =
+            Session::negotiate(Arc::clone(&self.studio), &self.ports, sdp, tier, role, stop.clone()).await?;
+        let id = session.id().clone();
+        self.sessions.lock().running.insert(id.clone(), stop);
+        let task_id = id.clone();
+        self.tasks.spawn(async move {
+            session.run().await;
+            place.sessions.lock().running.remove(&task_id);
+        });
+        Ok(Answer { session: id, sdp })
     }
 
     /// Ends one session; false if there is none of that name.
     pub async fn close(&self, session: &SessionId) -> bool {
-        let _ = session;
-        false
+        // Removed at once, so that a second DELETE finds nothing; the session's own end takes a moment more.
+        let stop = self.sessions.lock().running.remove(session);
+        stop.inspect(CancellationToken::cancel).is_some()
     }
 
-    /// Ends all sessions.
-    pub async fn close_all(&self) {}
+    /// Ends all sessions, and waits for it. New offers are refused from then on.
+    pub async fn close_all(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.studio.metrics.forget(self.studio.instance.as_str());
+    }
 
     /// Sessions that are connected or connecting.
     pub fn viewers(&self) -> usize {
-        0
+        self.sessions.lock().taken
     }
 
     /// Who holds the controls.
     pub fn lease(&self) -> Option<SessionId> {
-        None
+        self.studio.desk.holder()
+    }
+
+    /// The screen that it shows.
+    pub fn screen(&self) -> &Arc<Screen> {
+        &self.studio.screen
     }
 
     /// Tells all viewers the state of the instance; anything held is released when it is not `live`.
     pub fn set_state(&self, state: InstanceState) {
-        let _ = state;
+        let changed = self.studio.state.send_if_modified(|old| std::mem::replace(old, state) != state);
+        if changed && state != InstanceState::Live {
+            self.studio.desk.release_all();
+        }
+    }
+}
+
+impl Drop for InstanceStream {
+    fn drop(&mut self) {
+        self.stop.cancel();
     }
 }

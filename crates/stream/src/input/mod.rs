@@ -1,5 +1,6 @@
 //! What browsers send on their data channels, and what the guest must get.
 pub(crate) mod controls;
+pub(crate) mod desk;
 mod injection;
 pub(crate) mod message;
 

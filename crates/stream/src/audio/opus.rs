@@ -1,0 +1,233 @@
+//! One Opus encoder per instance, made for the first listening session and gone with the last.
+//!
+//! 10 ms packets at 48 kHz stereo. **Full queue:** a session that lags by [`QUEUE`] packets loses the oldest.
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use model::InstanceId;
+use prometheus::IntCounter;
+use tokio::sync::broadcast;
+
+use super::tap::{AudioTap, Chunk, SampleFormat};
+use crate::metrics::Metrics;
+
+/// 320 ms.
+const QUEUE: usize = 32;
+/// RTP ticks of one packet: 10 ms of 48 kHz.
+const PACKET_TICKS: u32 = 480;
+const PACKET: Duration = Duration::from_millis(10);
+/// A pause longer than this moves the time stamps on; shorter ones are jitter of QEMU's timer.
+const GAP: Duration = Duration::from_millis(120);
+const BITRATE_BPS: i32 = 96_000;
+
+/// One Opus packet and its place in time.
+#[derive(Debug)]
+pub(crate) struct OpusPacket {
+    pub(crate) data: Bytes,
+    /// RTP time stamp, counted from the encoder's start.
+    pub(crate) ticks: u32,
+    /// The first one after silence: the receiver may adapt its jitter buffer here.
+    pub(crate) talk_spurt: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct SoundSubscription {
+    pub(crate) packets: broadcast::Receiver<Arc<OpusPacket>>,
+    _encoder: Arc<Running>,
+}
+
+/// The sound encoder of one instance.
+#[derive(Debug)]
+pub(crate) struct SoundEncoder {
+    instance: InstanceId,
+    tap: Arc<AudioTap>,
+    metrics: Metrics,
+    running: Mutex<Weak<Running>>,
+}
+
+impl SoundEncoder {
+    pub(crate) fn new(instance: InstanceId, tap: Arc<AudioTap>, metrics: Metrics) -> Self {
+        Self { instance, tap, metrics, running: Mutex::default() }
+    }
+
+    pub(crate) fn subscribe(&self) -> SoundSubscription {
+        let mut slot = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let encoder = slot.upgrade().unwrap_or_else(|| {
+            let running = Running::start(&self.instance, Arc::clone(&self.tap), &self.metrics);
+            *slot = Arc::downgrade(&running);
+            running
+        });
+        SoundSubscription { packets: encoder.packets.subscribe(), _encoder: encoder }
+    }
+}
+
+#[derive(Debug)]
+struct Running {
+    packets: broadcast::Sender<Arc<OpusPacket>>,
+    tap: Arc<AudioTap>,
+    number: u64,
+}
+
+impl Running {
+    fn start(instance: &InstanceId, tap: Arc<AudioTap>, metrics: &Metrics) -> Arc<Self> {
+        let (packets, _) = broadcast::channel(QUEUE);
+        let name = format!("au-{instance}");
+        let counter = metrics.audio_packets.with_label_values(&[instance.as_str()]);
+        let number = tap.open();
+        let worker = Worker { name: name.clone(), tap: Arc::clone(&tap), number, packets: packets.clone(), counter };
+        std::thread::Builder::new().name(name).spawn(move || worker.run()).expect("a thread can be started");
+        Arc::new(Self { packets, tap, number })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.tap.close(self.number);
+    }
+}
+
+struct Worker {
+    name: String,
+    tap: Arc<AudioTap>,
+    number: u64,
+    packets: broadcast::Sender<Arc<OpusPacket>>,
+    counter: IntCounter,
+}
+
+impl Worker {
+    fn run(self) {
+        let clock = Arc::new(Mutex::new(Clock::default()));
+        let mut pipeline: Option<Pipeline> = None;
+        while let Some(Chunk { format, data }) = self.tap.next(self.number) {
+            if pipeline.as_ref().is_none_or(|p| p.format != format) {
+                pipeline = match self.build(format, &clock) {
+                    Ok(built) => Some(built),
+                    Err(error) => {
+                        tracing::error!(encoder = self.name, %error, "sound cannot be encoded");
+                        None
+                    }
+                };
+            }
+            if let Some(p) = &mut pipeline
+                && p.push(data).is_err()
+            {
+                pipeline = None;
+            }
+        }
+    }
+
+    fn build(&self, format: SampleFormat, clock: &Arc<Mutex<Clock>>) -> Result<Pipeline, gst::glib::BoolError> {
+        let missing = || gst::glib::bool_error!("no such sample format");
+        let caps = gst::Caps::builder("audio/x-raw")
+            .field("format", format.gstreamer().ok_or_else(missing)?)
+            .field("layout", "interleaved")
+            .field("rate", i32::try_from(format.rate).map_err(|_| missing())?)
+            .field("channels", i32::from(format.channels))
+            .build();
+        let source = gst_app::AppSrc::builder()
+            .name(&self.name)
+            .caps(&caps)
+            .is_live(true)
+            .format(gst::Format::Time)
+            .block(false)
+            .build();
+        // Both pass the samples through untouched when QEMU was told to make 48 kHz stereo.
+        let convert = gst::ElementFactory::make("audioconvert").build()?;
+        let resample = gst::ElementFactory::make("audioresample").build()?;
+        let target = gst::Caps::builder("audio/x-raw").field("rate", 48_000).field("channels", 2).build();
+        let filter = gst::ElementFactory::make("capsfilter").property("caps", &target).build()?;
+        let encoder = gst::ElementFactory::make("opusenc")
+            .property("bitrate", BITRATE_BPS)
+            .property_from_str("frame-size", "10")
+            .property("complexity", 4i32)
+            .build()?;
+        let (packets, counter, clock) = (self.packets.clone(), self.counter.clone(), Arc::clone(clock));
+        let sink = gst_app::AppSink::builder().sync(false).max_buffers(8).build();
+        sink.set_callbacks(
+            gst_app::AppSinkCallbacks::builder()
+                .new_sample(move |sink| {
+                    let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                    let data = sample.buffer().and_then(|b| b.map_readable().ok()).ok_or(gst::FlowError::Error)?;
+                    let (ticks, talk_spurt) = clock.lock().unwrap_or_else(PoisonError::into_inner).tick(Instant::now());
+                    counter.inc();
+                    packets.send(Arc::new(OpusPacket { data: Bytes::copy_from_slice(&data), ticks, talk_spurt })).ok();
+                    Ok(gst::FlowSuccess::Ok)
+                })
+                .build(),
+        );
+        let pipeline = gst::Pipeline::new();
+        let elements = [source.upcast_ref(), &convert, &resample, &filter, &encoder, sink.upcast_ref()];
+        pipeline.add_many(elements)?;
+        gst::Element::link_many(elements)?;
+        pipeline.set_state(gst::State::Playing).map_err(|e| gst::glib::bool_error!("{e}"))?;
+        Ok(Pipeline { pipeline, source, format, frames: 0 })
+    }
+}
+
+struct Pipeline {
+    pipeline: gst::Pipeline,
+    source: gst_app::AppSrc,
+    format: SampleFormat,
+    frames: u64,
+}
+
+impl Pipeline {
+    fn push(&mut self, data: Vec<u8>) -> Result<(), gst::FlowError> {
+        let time = |frames: u64| gst::ClockTime::from_nseconds(frames * 1_000_000_000 / u64::from(self.format.rate));
+        let start = time(self.frames);
+        self.frames += (data.len() / self.format.frame_bytes()) as u64;
+        let mut buffer = gst::Buffer::from_mut_slice(data);
+        let inner = buffer.get_mut().expect("nobody else has it yet");
+        inner.set_pts(start);
+        inner.set_duration(time(self.frames) - start);
+        self.source.push_buffer(buffer).map(|_| ())
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        self.pipeline.set_state(gst::State::Null).ok();
+    }
+}
+
+/// RTP time: packet after packet while sound flows, and the wall clock over pauses.
+#[derive(Debug, Default)]
+struct Clock {
+    ticks: u32,
+    last: Option<Instant>,
+}
+
+impl Clock {
+    fn tick(&mut self, now: Instant) -> (u32, bool) {
+        let pause = self.last.map(|last| now.saturating_duration_since(last)).filter(|p| *p > GAP);
+        if let Some(pause) = pause {
+            let packets = (pause.as_millis() / PACKET.as_millis()).saturating_sub(1) as u32;
+            self.ticks = self.ticks.wrapping_add(packets.wrapping_mul(PACKET_TICKS));
+        }
+        let first = self.last.is_none();
+        self.last = Some(now);
+        let ticks = self.ticks;
+        self.ticks = self.ticks.wrapping_add(PACKET_TICKS);
+        (ticks, first || pause.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_counts_packets_and_jumps_over_pauses() {
+        let (mut clock, t) = (Clock::default(), Instant::now());
+        assert_eq!(clock.tick(t), (0, true));
+        assert_eq!(clock.tick(t + Duration::from_millis(25)), (480, false), "jitter is no pause");
+        assert_eq!(clock.tick(t + Duration::from_millis(1025)), (960 + 99 * 480, true));
+        assert_eq!(clock.tick(t + Duration::from_millis(1035)), (960 + 100 * 480, false));
+    }
+}
