@@ -107,6 +107,17 @@ await visit("a lost line keeps the last picture, says so, and comes back", { wal
   ok(await page.evaluate((s) => window.video === document.querySelector(`${s} video`), SEAT), "the video element was replaced");
 });
 
+await visit("a line that stays lost keeps the frozen picture", { wall: three, agent: true }, async (page, wait, agent) => {
+  await live(wait, 3);
+  gateway.agent = undefined;
+  await agent.kill("instance-4");
+  await text(page, "Restarting the stream");
+  // Through several tries, each of them refused or unanswered.
+  await wait((s) => /Restarting, [3-9] s/.test(document.querySelector(s).textContent), SEAT);
+  equal(await page.evaluate((s) => document.querySelector(`${s} canvas`).hidden, SEAT), false);
+  gateway.agent = agent;
+});
+
 await visit("a still picture stays live", { wall: three, agent: true }, async (page, wait, agent) => {
   await live(wait, 3);
   await agent.set("instance-4", { still: true });

@@ -186,6 +186,8 @@ export class SeatSession {
 
   /** A frame has been presented (requestVideoFrameCallback). */
   presented(at: number, rtp: number | undefined): void {
+    // A frame of the ended connection may still be on its way to the screen: it does not unfreeze anything.
+    if (this.#phase !== "connected") return;
     const first = this.#ring.total === 0;
     this.#ring.add(at);
     this.#frameNumber += 1;
@@ -375,6 +377,7 @@ export class SeatSession {
     this.#abort?.abort();
     const peer = this.#peer;
     this.#peer = undefined;
+    this.#stream = undefined;
     this.#keys = undefined;
     this.#pointer = undefined;
     peer?.close();

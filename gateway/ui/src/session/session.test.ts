@@ -145,6 +145,13 @@ describe("connection", () => {
     expect(session.view().frozenAt).toBeUndefined();
   });
 
+  test("a frame that arrives after its connection ended unfreezes nothing", async () => {
+    const session = await playing();
+    peer().go("failed");
+    session.presented(11, 1_500);
+    expect([session.view().frozenAt === undefined, session.view().frames, session.stream]).toEqual([false, 0, undefined]);
+  });
+
   test("what an old connection says is ignored", async () => {
     const session = await playing();
     const old = peer();

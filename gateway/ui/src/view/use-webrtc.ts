@@ -40,7 +40,7 @@ export function useWebRTC(session: SeatSession | undefined, refs: Refs, frozen: 
     };
     let handle = 0;
     const frame: VideoFrameRequestCallback = (now, metadata) => {
-      if (video.srcObject === session.stream) {
+      if (session.stream !== undefined && video.srcObject === session.stream) {
         kept.current = false;
         session.presented(now, metadata.rtpTimestamp);
       }
