@@ -24,7 +24,7 @@ use anyhow::Context as _;
 use desired::Desired;
 use directory::{Directory, Follower};
 use fabric::{Fabric, FabricConfig, FabricStatus};
-use instance::Shared;
+use instance::{Shared, Taps};
 use metrics::Metrics;
 use nix::fcntl::{Flock, FlockArg};
 use seats::Seats;
@@ -97,7 +97,7 @@ impl Agent {
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
         let (changed, news) = watch::channel(0);
         let seats = Arc::new(Seats::new(Shared {
-            fabric: Arc::clone(&self.fabric),
+            taps: Taps::of(Arc::clone(&self.fabric)),
             streams: self.streams,
             metrics: self.metrics.clone(),
             health: self.health.clone(),

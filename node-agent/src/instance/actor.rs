@@ -29,6 +29,8 @@ use super::{
 };
 use crate::desired::SeatSpec;
 
+/// Name of the socket in a seat's directory, as runners know it.
+const SOCKET: &str = "agent.sock";
 /// The actor's own pulse.
 const TICK: Duration = Duration::from_millis(250);
 /// How late the pulse may be: the longest wait in here is for QEMU's greeting and for a tap, 5 s each.
@@ -314,7 +316,7 @@ impl Actor {
         let mut fds: Vec<OwnedFd> = Vec::new();
         let mut kvm = false;
         if !has_port {
-            let opened = time::timeout(TAP_LIMIT, self.parts.shared.fabric.open_tap(&self.parts.id)).await;
+            let opened = time::timeout(TAP_LIMIT, self.parts.shared.taps.open(&self.parts.id)).await;
             let tap = opened
                 .map_err(|_| {
                     Refusal::new("the fabric did not open the tap in time", "look at the agent's fabric problems")
@@ -438,10 +440,14 @@ struct Acceptor(Option<JoinHandle<()>>);
 
 impl Acceptor {
     fn keep(&mut self, actor: &mut Actor, candidates: &mpsc::Sender<Candidate>) {
-        if self.0.is_some() {
-            return;
-        }
         let parts = &actor.parts;
+        // A socket that somebody removed leaves a listener that nobody can reach.
+        let stands = parts.shared.seats_dir.join(parts.id.as_str()).join(SOCKET).exists();
+        match &self.0 {
+            Some(task) if stands && !task.is_finished() => return,
+            Some(task) => task.abort(),
+            None => {}
+        }
         match open_seat(&parts.shared.seats_dir, &parts.id) {
             Ok(listener) => {
                 self.0 = Some(tokio::spawn(greet::accept(listener, parts.id.clone(), candidates.clone())));
@@ -453,6 +459,7 @@ impl Acceptor {
                     "its seat socket in {} could not be made: {error}; free the place or choose a shorter --run-dir",
                     place.display()
                 );
+                self.0 = None;
                 actor.learn(Fact::RunnerRefused(reason));
             }
         }
@@ -472,13 +479,13 @@ fn open_seat(seats_dir: &Path, id: &InstanceId) -> io::Result<SeatListener> {
     let folder = seats_dir.join(id.as_str());
     fs::create_dir_all(&folder)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
-    SeatListener::bind(&folder.join("agent.sock"))
+    SeatListener::bind(&folder.join(SOCKET))
 }
 
 /// Closes the seat of an instance that is not placed here (any more). A directory that holds something else stays.
 pub(crate) fn remove_seat(seats_dir: &Path, id: &InstanceId) {
     let folder = seats_dir.join(id.as_str());
-    for outcome in [fs::remove_file(folder.join("agent.sock")), fs::remove_dir(&folder)] {
+    for outcome in [fs::remove_file(folder.join(SOCKET)), fs::remove_dir(&folder)] {
         if let Err(error) = outcome
             && error.kind() != io::ErrorKind::NotFound
         {

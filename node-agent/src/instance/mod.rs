@@ -16,12 +16,14 @@ mod refresh;
 mod state;
 
 use std::{
+    os::fd::OwnedFd,
     path::PathBuf,
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
-use fabric::Fabric;
+use fabric::{Fabric, FabricError};
 use model::{InstanceId, InstanceState};
 use stream::{AudioTap, InstanceStream, Screen, Streams};
 use tokio::{
@@ -38,10 +40,42 @@ use crate::{desired::SeatSpec, metrics::Metrics};
 /// stream waits: input is never dropped while there is a guest to take it.
 const INJECTIONS_MAX: usize = 64;
 
+/// Opens the tap of an instance. A function and not the fabric itself, as a fabric needs root and a kernel of its own.
+#[derive(Clone)]
+pub(crate) struct Taps(Arc<dyn Fn(InstanceId) -> OpeningTap + Send + Sync>);
+
+type OpeningTap = Pin<Box<dyn Future<Output = Result<OwnedFd, FabricError>> + Send>>;
+
+impl Taps {
+    pub(crate) fn new<F>(open: impl Fn(InstanceId) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<OwnedFd, FabricError>> + Send + 'static,
+    {
+        Self(Arc::new(move |id| Box::pin(open(id))))
+    }
+
+    pub(crate) fn of(fabric: Arc<Fabric>) -> Self {
+        Self::new(move |id| {
+            let fabric = Arc::clone(&fabric);
+            async move { fabric.open_tap(&id).await }
+        })
+    }
+
+    async fn open(&self, id: &InstanceId) -> Result<OwnedFd, FabricError> {
+        (self.0)(id.clone()).await
+    }
+}
+
+impl std::fmt::Debug for Taps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Taps")
+    }
+}
+
 /// What every instance of this node shares.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
-    pub(crate) fabric: Arc<Fabric>,
+    pub(crate) taps: Taps,
     pub(crate) streams: Arc<Streams>,
     pub(crate) metrics: Metrics,
     pub(crate) health: telemetry::Health,
@@ -180,3 +214,6 @@ fn watching(stream: &InstanceStream) -> (bool, bool) {
     let viewers = stream.viewers();
     (viewers > 0, viewers > 0)
 }
+
+#[cfg(test)]
+mod tests;
