@@ -19,6 +19,11 @@ impl Flags {
         self
     }
 
+    fn switch(mut self, flag: &str, on: bool) -> Self {
+        self.0.extend(on.then(|| OsString::from(flag)));
+        self
+    }
+
     fn maybe(self, flag: &str, value: Option<impl Into<OsString>>) -> Self {
         match value {
             Some(value) => self.with(flag, value),
@@ -61,6 +66,7 @@ pub(crate) fn runner(wall: &Wall, paths: &Paths, instance: &InstancePlan, work: 
         .maybe("--append", wall.boot.append.as_deref())
         .maybe("--disk", wall.boot.disk.as_deref())
         .maybe("--cdrom", wall.boot.cdrom.as_deref())
+        .switch("--vnc", wall.boot.vnc)
         .with("--uid", instance.uid.to_string())
         .with("--gid", instance.uid.to_string())
         .0
@@ -108,7 +114,7 @@ mod tests {
         assert_eq!(
             joined(&runner(&wall, &paths, last, &wall.work_dir(&paths, &last.id))),
             "--instance instance-8 --agent-socket /run/loco/node-c/seats/instance-8/agent.sock \
-             --work-dir /run/loco/work/instance-8 --listen 10.99.0.13:14808 --kernel /k --append a b \
+             --work-dir /run/loco/guests/instance-8 --listen 10.99.0.13:14808 --kernel /k --append a b \
              --uid 1098008 --gid 1098008"
         );
     }

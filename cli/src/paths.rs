@@ -6,6 +6,7 @@
 //!          /snapshot.json   the directory            /tokens         ROLE TOKEN per line (0600)
 //!          /agent-token     (0600)                   /log/NAME.log   of each process, capped
 //!          /netns/loco-…    namespaces, bind-mounted
+//!          /guests/INSTANCE/ a runner's directory
 //!          /NODE/           a node agent's run directory: seats/, fabric.netns
 //! /var/lib/loco/INSTANCE/   overlay disks: too large for /run, which may be memory; only with --disk
 //! ```
@@ -95,8 +96,8 @@ impl Paths {
         self.node(node).join("seats").join(instance).join("agent.sock")
     }
 
-    /// Where the runner of `instance` works.
+    /// Where the runner of `instance` works, when there is no overlay.
     pub(crate) fn work(&self, instance: &str) -> PathBuf {
-        self.run.join("work").join(instance)
+        self.run.join("guests").join(instance)
     }
 }

@@ -98,6 +98,9 @@ pub(crate) struct Boot {
     pub(crate) append: Option<String>,
     pub(crate) disk: Option<PathBuf>,
     pub(crate) cdrom: Option<PathBuf>,
+    /// A VNC socket for each guest, beside the D-Bus display.
+    #[serde(default)]
+    pub(crate) vnc: bool,
     /// Overlays live here and survive `down`.
     pub(crate) keep_disks: Option<PathBuf>,
 }

@@ -172,22 +172,27 @@ mod tests {
     }
 
     /// In a namespace that stands for the host, so that the machine's own is never touched.
-    fn as_a_host(test: impl FnOnce(&Paths) + Send) {
-        let dir = std::env::temp_dir().join(format!("loco-underlay-test-{}", std::process::id()));
+    fn as_a_host(name: &str, test: impl FnOnce(&Paths) + Send) {
+        let dir = std::env::temp_dir().join(format!("loco-{name}-{}", std::process::id()));
         let paths = Paths::new(dir.join("run"), dir.join("disks"));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
+        let result = std::thread::scope(|scope| {
+            let host = scope.spawn(|| {
                 nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("this test needs root");
                 test(&paths);
             });
+            host.join()
         });
+        down::remove(&paths).unwrap();
         fs::remove_dir_all(dir).unwrap();
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
     }
 
     #[test]
     #[ignore = "privileged: run by `cargo xtask test --privileged`"]
     fn nodes_and_host_reach_each_other_and_nothing_stays() {
-        as_a_host(|paths| {
+        as_a_host("underlay-whole", |paths| {
             let wall = wall("--nodes 2");
             fs::create_dir_all(paths.run()).unwrap();
             make(&wall, paths).unwrap();
@@ -214,7 +219,7 @@ mod tests {
     #[test]
     #[ignore = "privileged: run by `cargo xtask test --privileged`"]
     fn half_an_underlay_is_removed_too() {
-        as_a_host(|paths| {
+        as_a_host("underlay-half", |paths| {
             fs::create_dir_all(paths.run()).unwrap();
             let wall = wall("--nodes 2");
             make(&wall, paths).unwrap();

@@ -135,6 +135,7 @@ fn plan(flags: &UpFlags) -> Result<Wall> {
         cdrom: absolute(&flags.cdrom)?,
         append: flags.no_autoplay.then(|| "autoplay=0".to_owned()),
         keep_disks: None,
+        vnc: flags.vnc,
     };
     if boot.kernel.is_none() && boot.disk.is_none() && boot.cdrom.is_none() {
         let missing = "the demo game is not built; build it: `cargo xtask build`, or name a --kernel or --disk";

@@ -55,6 +55,10 @@ pub struct UpFlags {
     #[arg(long)]
     pub no_autoplay: bool,
 
+    /// Give every guest a VNC socket in its work directory as well, to compare with
+    #[arg(long)]
+    pub vnc: bool,
+
     /// Keep the guests' overlay disks in this directory, and use those that are there already
     #[arg(long, value_name = "DIR", requires = "disk")]
     pub keep_disks: Option<PathBuf>,

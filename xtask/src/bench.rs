@@ -1,0 +1,53 @@
+//! Benches: programs of their own, dispatched by name. Each writes raw data and a short table to docs/benchmarks.
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::{
+    build,
+    dirs::Dirs,
+    run::{self, Run as _},
+    setup,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum)]
+    name: Bench,
+    /// Passed on to the bench
+    #[arg(last = true)]
+    rest: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Bench {
+    /// Input to presented picture in a real browser, with noVNC in the same run
+    Latency,
+    /// CPU, frames and bitrate of the streams, with their peers
+    Streams,
+    /// Tap to tap through the fabric, with a bare bridge and QEMU's own netdevs
+    Lan,
+}
+
+pub(crate) fn run(dirs: &Dirs, args: &BenchArgs) -> Result<()> {
+    let out = dirs.root().join("docs/benchmarks");
+    let program = match args.name {
+        Bench::Latency => dirs.root().join("bench/latency.mjs"),
+        Bench::Streams => dirs.root().join("bench/streams.mjs"),
+        Bench::Lan => dirs.root().join("crates/fabric/examples/bench-lan.rs"),
+    };
+    ensure!(program.is_file(), "this bench does not exist yet: {} is missing", program.display());
+    ensure!(run::is_root(), "benches start walls and namespaces, so they need root; run them as root");
+    setup::ensure(setup::For::Bench)?;
+    if args.name == Bench::Lan {
+        let mut lan = run::cargo(dirs);
+        lan.args(["run", "--package", "fabric", "--example", "bench-lan", "--", "--out"]).arg(&out);
+        return lan.args(&args.rest).run();
+    }
+    build::all(dirs)?;
+    let dir = dirs.root().join("bench");
+    build::node_modules(dirs, &dir)?;
+    let mut node = run::node(dirs, "node", &dir);
+    node.env("LOCO_DEMO_KERNEL", dirs.demo_kernel());
+    node.arg(program).arg("--loco").arg(dirs.binary("loco")).arg("--out").arg(out).args(&args.rest).run()
+}

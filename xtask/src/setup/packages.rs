@@ -1,0 +1,126 @@
+//! Which packages, for what, and how to see that they are there.
+use std::collections::BTreeMap;
+
+use super::For;
+
+enum Probe {
+    Program(&'static str),
+    Library(&'static str),
+    File(&'static str),
+}
+
+struct Package {
+    name: &'static str,
+    need: For,
+    /// Oldest major version that will do.
+    oldest: Option<u32>,
+    /// What it brings, for machines without dpkg.
+    probe: Probe,
+}
+
+const fn package(name: &'static str, need: For, probe: Probe) -> Package {
+    Package { name, need, oldest: None, probe }
+}
+
+const PACKAGES: &[Package] = &[
+    package("build-essential", For::Up, Probe::Program("cc")),
+    package("pkg-config", For::Up, Probe::Program("pkg-config")),
+    package("libgstreamer1.0-dev", For::Up, Probe::Library("gstreamer-1.0")),
+    package("libgstreamer-plugins-base1.0-dev", For::Up, Probe::Library("gstreamer-video-1.0")),
+    package("gstreamer1.0-plugins-base", For::Up, Probe::Library("gstreamer-plugins-base-1.0")),
+    package("gstreamer1.0-plugins-good", For::Up, Probe::Library("gstreamer-plugins-good-1.0")),
+    package("gstreamer1.0-plugins-bad", For::Up, Probe::Library("gstreamer-plugins-bad-1.0")),
+    // x264, which no library of pkg-config's tells of.
+    package("gstreamer1.0-plugins-ugly", For::Up, Probe::File("/usr/lib/gstreamer-1.0/libgstx264.so")),
+    Package { name: "qemu-system-x86", need: For::Up, oldest: Some(10), probe: Probe::Program("qemu-system-x86_64") },
+    // The D-Bus display.
+    package("qemu-system-modules-opengl", For::Up, Probe::File("/usr/lib/qemu/ui-dbus.so")),
+    package("qemu-utils", For::Up, Probe::Program("qemu-img")),
+    package("chromium", For::Test, Probe::Program("chromium")),
+    package("fonts-dejavu-core", For::Test, Probe::File("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")),
+    package("memtest86+", For::Test, Probe::File("/boot/memtest86+x64.bin")),
+    package("websockify", For::Bench, Probe::Program("websockify")),
+];
+
+/// Packages that are there, with their versions where those are known.
+#[derive(Debug, Default)]
+pub(super) struct Installed(BTreeMap<String, Option<String>>);
+
+impl Installed {
+    /// Lines `PACKAGE STATUS VERSION` of dpkg-query.
+    pub(super) fn from_dpkg(text: &str) -> Self {
+        let row = |line: &str| match line.split(' ').collect::<Vec<_>>()[..] {
+            [name, "installed", version] => Some((name.to_owned(), Some(version.to_owned()))),
+            _ => None,
+        };
+        Self(text.lines().filter_map(row).collect())
+    }
+
+    pub(super) fn by_probing(
+        program: impl Fn(&str) -> bool,
+        library: impl Fn(&str) -> bool,
+        file: impl Fn(&str) -> bool,
+    ) -> Self {
+        let there = |package: &&Package| match package.probe {
+            Probe::Program(name) => program(name),
+            Probe::Library(name) => library(name),
+            Probe::File(path) => file(path),
+        };
+        Self(PACKAGES.iter().filter(there).map(|package| (package.name.to_owned(), None)).collect())
+    }
+}
+
+pub(super) fn names(need: For) -> Vec<&'static str> {
+    PACKAGES.iter().filter(|package| package.need <= need).map(|package| package.name).collect()
+}
+
+/// What `need` lacks: not there, or older than will do.
+pub(super) fn missing(need: For, installed: &Installed) -> Vec<&'static str> {
+    let lacks = |package: &&Package| match installed.0.get(package.name) {
+        None => true,
+        Some(None) => false,
+        Some(Some(version)) => package.oldest.is_some_and(|oldest| major(version).is_none_or(|major| major < oldest)),
+    };
+    PACKAGES.iter().filter(|package| package.need <= need).filter(lacks).map(|package| package.name).collect()
+}
+
+/// From a Debian version, `EPOCH:MAJOR.…`.
+fn major(version: &str) -> Option<u32> {
+    let upstream = version.split_once(':').map_or(version, |(_, rest)| rest);
+    upstream.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(but: &str) -> String {
+        let line = |name: &&str| format!("{name} installed 1:10.0.2+ds-2~bpo12+1\n");
+        names(For::Bench).iter().filter(|name| **name != but).map(line).collect()
+    }
+
+    #[test]
+    fn nothing_is_missing_where_all_is_there() {
+        assert!(missing(For::Bench, &Installed::from_dpkg(&all(""))).is_empty());
+    }
+
+    #[test]
+    fn what_is_absent_removed_or_too_old_is_missing() {
+        assert_eq!(missing(For::Up, &Installed::from_dpkg(&all("qemu-utils"))), ["qemu-utils"]);
+        let removed = all("qemu-utils") + "qemu-utils config-files 1:10.0.2\n";
+        assert_eq!(missing(For::Up, &Installed::from_dpkg(&removed)), ["qemu-utils"]);
+        let old = all("qemu-system-x86") + "qemu-system-x86 installed 1:7.2+dfsg-7+deb12u13\n";
+        assert_eq!(missing(For::Up, &Installed::from_dpkg(&old)), ["qemu-system-x86"]);
+    }
+
+    #[test]
+    fn a_need_includes_those_before_it_and_no_others() {
+        let installed = Installed::from_dpkg(&all("chromium"));
+        assert!(missing(For::Up, &installed).is_empty());
+        assert_eq!(missing(For::Bench, &installed), ["chromium"]);
+        let nothing = Installed::by_probing(|_| false, |_| false, |_| false);
+        assert_eq!(missing(For::Test, &nothing), names(For::Test));
+        let programs = Installed::by_probing(|_| true, |_| false, |_| true);
+        assert_eq!(missing(For::Up, &programs).len(), 5);
+    }
+}

@@ -1,0 +1,242 @@
+//! Test tiers, and CI around them.
+//!
+//! | tier | what runs | needs |
+//! |---|---|---|
+//! | unit | cargo test, the demo game's tests on the host, vitest | nothing |
+//! | privileged | the `#[ignore]`d tests: namespaces, taps, real QEMU | root |
+//! | browser | the page in Chromium: pages against a scripted gateway, then a real wall | root, Chromium |
+//! | cluster | not there yet | |
+//!
+//! **Invariant.** A tier that was asked for and cannot run has failed. The last line of standard output is the sum.
+use std::{
+    net::TcpListener,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+
+use crate::{
+    build,
+    closing::{self, Count},
+    dirs::Dirs,
+    print,
+    run::{self, Run as _},
+    setup, tell, tidy,
+};
+
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "one switch per tier, each given or not")]
+pub(crate) struct TestArgs {
+    /// What needs neither root nor a browser
+    #[arg(long)]
+    unit: bool,
+    /// Namespaces, taps and real QEMU; needs root
+    #[arg(long)]
+    privileged: bool,
+    /// The page in real Chromium, and a real wall; needs root
+    #[arg(long)]
+    browser: bool,
+    /// A real cluster; not there yet
+    #[arg(long)]
+    cluster: bool,
+}
+
+const CLUSTER: &str = "not there yet (issue 5)";
+
+#[derive(Debug)]
+enum Outcome {
+    Ran(Count),
+    Failed(Count, String),
+    /// Not asked for by name, and it does not exist.
+    Absent(&'static str),
+}
+
+pub(crate) fn run(dirs: &Dirs, args: &TestArgs) -> Result<ExitCode> {
+    let everything = !(args.unit || args.privileged || args.browser || args.cluster);
+    setup::ensure(setup::For::Test)?;
+    let mut tiers = Vec::new();
+    let mut tier = |name, wanted: bool, run: &dyn Fn(&Dirs, &mut Count) -> Result<()>| {
+        if wanted || everything {
+            tell(&format!("== {name} tests"));
+            let mut count = Count::default();
+            let outcome = match run(dirs, &mut count) {
+                Ok(()) if count.passed == 0 => Outcome::Failed(count, "ran no test".to_owned()),
+                Ok(()) => Outcome::Ran(count),
+                Err(error) => Outcome::Failed(count, format!("{error:#}")),
+            };
+            tiers.push((name, outcome));
+        }
+    };
+    tier("unit", args.unit, &unit);
+    tier("privileged", args.privileged, &privileged);
+    tier("browser", args.browser, &browser);
+    if args.cluster {
+        tiers.push(("cluster", Outcome::Failed(Count::default(), CLUSTER.to_owned())));
+    } else if everything {
+        tiers.push(("cluster", Outcome::Absent(CLUSTER)));
+    }
+    print(&table(&tiers));
+    let total: Count = tiers.iter().map(|(_, outcome)| outcome.count()).sum();
+    print(&total.to_string());
+    Ok(if tiers.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed(..))) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+impl Outcome {
+    /// A tier that failed without a failed test (it could not run) counts as one failure, so that no sum looks green.
+    fn count(&self) -> Count {
+        match self {
+            Self::Ran(count) => *count,
+            Self::Failed(count, _) => Count { failed: count.failed.max(1), ..*count },
+            Self::Absent(_) => Count::default(),
+        }
+    }
+}
+
+fn table(tiers: &[(&str, Outcome)]) -> String {
+    let row = |(name, outcome): &(&str, Outcome)| match outcome {
+        Outcome::Ran(count) => format!("{name:10}  ok       {count}"),
+        Outcome::Failed(_, why) => format!("{name:10}  FAILED   {}: {why}", outcome.count()),
+        Outcome::Absent(why) => format!("{name:10}  skipped  {why}"),
+    };
+    format!("\n{}\n", tiers.iter().map(row).collect::<Vec<_>>().join("\n"))
+}
+
+/// Runs a test command, adds its closing lines to `count`, and is an error if it failed.
+fn tests(command: &mut Command, count: &mut Count) -> Result<()> {
+    let (status, transcript) = command.transcript()?;
+    let counted = closing::count(&transcript);
+    *count = [*count, counted].into_iter().sum();
+    ensure!(status.success(), "`{}` failed: {status}", command.get_program().display());
+    ensure!(counted.passed > 0, "`{}` ran no test", command.get_program().display());
+    Ok(())
+}
+
+/// Runs all, also after a failure, and tells the first one.
+fn all<const N: usize>(results: [Result<()>; N]) -> Result<()> {
+    results.into_iter().collect()
+}
+
+fn unit(dirs: &Dirs, count: &mut Count) -> Result<()> {
+    // The gateway embeds it.
+    build::page(dirs)?;
+    let workspace = tests(run::cargo(dirs).args(["test", "--workspace", "--no-fail-fast"]), count);
+    let mut cargo = run::cargo(dirs);
+    cargo.current_dir(dirs.root().join("demo-guest")).args(["test", "--no-fail-fast", "--target-dir"]);
+    let demo = tests(cargo.arg(dirs.cache().join("demo-target")), count);
+    let page = tests(run::node(dirs, "npm", &dirs.ui()).args(["test"]), count);
+    all([workspace, demo, page])
+}
+
+fn privileged(dirs: &Dirs, count: &mut Count) -> Result<()> {
+    ensure!(run::is_root(), "needs root: run `cargo xtask test` as root, or the others alone by their flags");
+    build::all(dirs)?;
+    let mut cargo = run::cargo(dirs);
+    cargo.env("LOCO_DEMO_KERNEL", dirs.demo_kernel());
+    cargo.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"]);
+    tests(cargo.args(["--", "--ignored", "--test-threads=1"]), count)
+}
+
+fn browser(dirs: &Dirs, count: &mut Count) -> Result<()> {
+    ensure!(
+        run::is_root(),
+        "needs root for a real wall: run `cargo xtask test` as root, or the others alone by their flags"
+    );
+    build::all(dirs)?;
+    let ui = dirs.ui();
+    let script = |name: &str| {
+        let mut node = run::node(dirs, "node", &ui);
+        node.arg(format!("tests/{name}"));
+        node
+    };
+    let pages = tests(&mut script("pages.mjs"), count);
+    all([pages, with_a_wall(dirs, |url| tests(script("browser.mjs").args(["--url", url]), count))])
+}
+
+/// A wall of its own for `work`; ended whatever happens.
+fn with_a_wall(dirs: &Dirs, work: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+    let loco = || {
+        let mut loco = Command::new(dirs.binary("loco"));
+        loco.env("LOCO_DEMO_KERNEL", dirs.demo_kernel());
+        loco
+    };
+    let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let (status, printed) = loco().args(["up", "--detach", "--port", &port.to_string()]).transcript()?;
+    ensure!(status.success(), "`loco up --detach` failed: {status}");
+    let url = printed.lines().last().context("`loco up --detach` printed no URL")?;
+    let worked = work(url);
+    let ended = loco().arg("down").run();
+    all([worked, ended])
+}
+
+/// Everything that must hold before a change lands.
+pub(crate) fn ci(dirs: &Dirs) -> Result<ExitCode> {
+    setup::ensure(setup::For::Test)?;
+    build::page(dirs)?;
+    let fmt = |dir| {
+        let mut cargo = run::cargo(dirs);
+        cargo.current_dir(dirs.root().join(dir)).args(["fmt", "--all", "--check"]);
+        cargo
+    };
+    let lint = |dir: &str, of: &[&str]| {
+        let mut cargo = run::cargo(dirs);
+        cargo.current_dir(dirs.root().join(dir)).arg("clippy").args(of);
+        cargo
+    };
+    let demo_target = dirs.cache().join("demo-target");
+    let mut doc = run::cargo(dirs);
+    doc.args(["doc", "--workspace", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "-D warnings");
+    let checks: [(&str, Result<()>); 7] = [
+        ("fmt", fmt(".").run()),
+        ("fmt of the demo game", fmt("demo-guest").run()),
+        ("clippy", lint(".", &["--workspace", "--all-targets", "--", "-D", "warnings"]).run()),
+        (
+            "clippy of the demo game",
+            lint("demo-guest", &["--target-dir"]).arg(demo_target).args(["--", "-D", "warnings"]).run(),
+        ),
+        ("types of the page", run::node(dirs, "npm", &dirs.ui()).args(["run", "lint"]).run()),
+        ("documentation", doc.run()),
+        ("tidy", tidy::check(dirs)),
+    ];
+    let failed: Vec<String> =
+        checks.into_iter().filter_map(|(name, result)| Some(format!("{name}: {:#}", result.err()?))).collect();
+    let everything = TestArgs { unit: false, privileged: false, browser: false, cluster: false };
+    let tested = run(dirs, &everything)?;
+    if !failed.is_empty() {
+        bail!("these checks failed\n  {}", failed.join("\n  "));
+    }
+    Ok(tested)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tier_that_could_not_run_is_a_failure_in_table_and_sum() {
+        let ran = Outcome::Ran(Count { passed: 3, failed: 0, skipped: 0 });
+        let failed = Outcome::Failed(Count::default(), "needs root".to_owned());
+        let tiers = [("unit", ran), ("privileged", failed), ("cluster", Outcome::Absent(CLUSTER))];
+        let want = "\nunit        ok       3 passed, 0 failed\n\
+                    privileged  FAILED   0 passed, 1 failed: needs root\n\
+                    cluster     skipped  not there yet (issue 5)\n";
+        assert_eq!(table(&tiers), want);
+        let total: Count = tiers.iter().map(|(_, outcome)| outcome.count()).sum();
+        assert_eq!(total.to_string(), "3 passed, 1 failed");
+    }
+
+    #[test]
+    fn a_command_that_fails_or_tests_nothing_is_an_error() {
+        let mut count = Count::default();
+        let mut sh =
+            |script: &str| tests(Command::new("sh").args(["-c", script]), &mut count).map_err(|e| e.to_string());
+        sh("echo '2 passed, 0 failed'").unwrap();
+        assert!(sh("echo hello").unwrap_err().contains("ran no test"));
+        assert!(sh("echo '1 passed, 1 failed'; exit 1").unwrap_err().contains("exit status: 1"));
+        assert_eq!(count, Count { passed: 3, failed: 1, skipped: 0 });
+    }
+}
