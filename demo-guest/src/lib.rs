@@ -5,8 +5,14 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod args;
 pub mod art;
 pub mod board;
+pub mod game;
 pub mod input;
+pub mod mark;
 pub mod rng;
+pub mod session;
+pub mod sound;
+pub mod text;
 pub mod track;

@@ -26,8 +26,6 @@ pub const TURN: i32 = 40;
 pub const STOP: i32 = 168;
 /// Height of the game's picture; the rest is the status bar.
 pub const TOWN_HEIGHT: i32 = 446;
-/// A train is this long at most, in pixels: what has to run out of sight.
-pub const TRAIN: i32 = 150;
 
 /// Directions are in 1/16384 of a full turn, clockwise from east: fine enough that a train on a bend does not jitter.
 pub const FULL_TURN: i32 = 16384;

@@ -2,6 +2,7 @@
 //! (`cargo run --example gallery`).
 pub mod building;
 pub mod canvas;
+pub mod damage;
 pub mod font;
 pub mod panel;
 pub mod town;

@@ -20,13 +20,8 @@ struct Rings {
     rx_data: [[u8; FRAME]; RX],
     tx_data: [[u8; FRAME]; TX],
 }
-static mut RINGS: Rings = Rings {
-    init: [0; 8],
-    rx: [[0; 4]; RX],
-    tx: [[0; 4]; TX],
-    rx_data: [[0; FRAME]; RX],
-    tx_data: [[0; FRAME]; TX],
-};
+static mut RINGS: Rings =
+    Rings { init: [0; 8], rx: [[0; 4]; RX], tx: [[0; 4]; TX], rx_data: [[0; FRAME]; RX], tx_data: [[0; FRAME]; TX] };
 
 /// Twelve-bit two's complement of a length, with the four ones above it that the card demands.
 const fn length(bytes: usize) -> u32 {
