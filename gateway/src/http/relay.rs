@@ -24,6 +24,7 @@ static ROLE_HEADER: HeaderName = HeaderName::from_static("x-loco-role");
 pub(super) struct OfferQuery {
     /// `thumb` or `full`; the session may change it later by message.
     #[serde(default)]
+    #[param(inline)]
     tier: Tier,
 }
 

@@ -883,7 +883,7 @@ export interface operations {
             path: {
                 instance: string;
                 /** @description `thumb` or `full`; the session may change it later by message. */
-                tier: "thumb" | "full";
+                tier: "thumb" | "full" | "none";
             };
             cookie?: never;
         };
