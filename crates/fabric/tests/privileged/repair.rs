@@ -21,7 +21,10 @@ async fn time_until_heard(from: &Tap, to: &Tap, round: u8) -> Duration {
     to.drain().unwrap();
     for sequence in 0.. {
         let number = Numbered { kind: round, sender: 0, sequence };
-        from.send(&Frame::ethernet(BROADCAST, mac(0).0, number, 46)).await.unwrap();
+        // EIO: the tap is down at the moment; that is what is waited out.
+        if let Err(error) = from.send(&Frame::ethernet(BROADCAST, mac(0).0, number, 46)).await {
+            assert_eq!(error.raw_os_error(), Some(nix::libc::EIO), "{error}");
+        }
         let heard = || {
             let frames = to.drain().unwrap();
             frames.iter().any(|frame| Numbered::find(frame).is_some_and(|number| number.kind == round)).then_some(())
@@ -94,11 +97,11 @@ async fn damage_is_repaired() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "privileged: run by `cargo xtask test --privileged`"]
-async fn links_of_others_are_left_alone_and_a_rival_does_not_keep_it_busy() {
+async fn links_of_others_are_left_alone() {
     let cluster = Cluster::new(1, &[0]).await;
     let netns = cluster.netns(0);
     netlink::inside(netns, async |handle| {
-        handle.link().add(rtnetlink::LinkDummy::new("stranger").build()).execute().await.unwrap();
+        handle.link().add(rtnetlink::LinkBridge::new("stranger").build()).execute().await.unwrap();
     });
     cluster.set_spec(0).await;
     let quiet = cluster.status(0);

@@ -19,7 +19,8 @@ async fn flow(tap: Arc<Tap>, from: usize, to: usize, stop: Arc<AtomicBool>, sent
     let mut sequence = 0;
     while !stop.load(Ordering::Relaxed) {
         tick.tick().await;
-        let number = Numbered { kind: 0, sender: u8::try_from(from).unwrap(), sequence };
+        // Seat 1 never speaks, so frames for it are flooded: the kind says for whom a frame is.
+        let number = Numbered { kind: u8::try_from(to).unwrap(), sender: u8::try_from(from).unwrap(), sequence };
         tap.send(&Frame::ethernet(mac(to).0, mac(from).0, number, 200)).await.unwrap();
         sequence += 1;
         sent.store(sequence, Ordering::Relaxed);
@@ -27,10 +28,12 @@ async fn flow(tap: Arc<Tap>, from: usize, to: usize, stop: Arc<AtomicBool>, sent
     sequence
 }
 
-/// Collects until `total` different frames of `from` are there, or no time is left.
-async fn sink(tap: Arc<Tap>, from: usize, seen: Arc<std::sync::Mutex<(BTreeSet<u32>, u32)>>) {
+/// Collects the frames from `from` to `to`: the numbers, and how many came twice.
+async fn sink(tap: Arc<Tap>, from: usize, to: usize, seen: Arc<std::sync::Mutex<(BTreeSet<u32>, u32)>>) {
     while let Ok(frame) = tap.receive().await {
-        if let Some(number) = Numbered::find(&frame).filter(|number| usize::from(number.sender) == from) {
+        if let Some(number) =
+            Numbered::find(&frame).filter(|number| usize::from(number.sender) == from && usize::from(number.kind) == to)
+        {
             let mut seen = seen.lock().unwrap();
             if !seen.0.insert(number.sequence) {
                 seen.1 += 1;
@@ -55,7 +58,7 @@ async fn a_restart_loses_no_frame_and_writes_nothing() {
     for (from, to) in ways {
         let sent = Arc::new(AtomicU32::new(0));
         let seen = Arc::new(std::sync::Mutex::new((BTreeSet::new(), 0)));
-        sinks.push((Arc::clone(&seen), tokio::spawn(sink(Arc::clone(&taps[to]), from, seen))));
+        sinks.push((Arc::clone(&seen), tokio::spawn(sink(Arc::clone(&taps[to]), from, to, seen))));
         let task = tokio::spawn(flow(Arc::clone(&taps[from]), from, to, Arc::clone(&stop), Arc::clone(&sent)));
         flows.push((sent, task));
     }
