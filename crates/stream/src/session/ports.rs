@@ -2,7 +2,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    net::{IpAddr, UdpSocket},
+    net::UdpSocket,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -71,6 +71,8 @@ impl Drop for PortLease {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
