@@ -19,7 +19,7 @@ const SUPER_PACKED_SIZE: u32 = 16;
 pub struct Player<'a> {
     pub flags: PlayerFlags,
     pub id: Id,
-    /// The system player of its machine; a system player's own id. Trap: Wine's host tests leave it 0 in some records.
+    /// The system player of its machine; a system player's own id.
     pub system_id: Id,
     /// Dialect of its machine. Super packed records tell it for system players only; then 0 for the others.
     pub dialect: Dialect,
@@ -187,7 +187,7 @@ fn read_count(r: &mut Reader<'_>, bits: u32) -> Option<usize> {
     }
 }
 
-/// The narrowest width that holds `count`, as the mask says it. Genuine senders do so.
+/// The narrowest width that holds `count`, as the mask says it. Windows does so (MC-DPL4CS, note 3).
 const fn width(count: usize) -> u32 {
     match count {
         0 => 0,

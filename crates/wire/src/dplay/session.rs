@@ -1,4 +1,4 @@
-//! The session description, 80 bytes (MC-DPL4CS 2.2.4 `DPSESSIONDESC2`; protocols.md 1.5).
+//! The session description, 80 bytes (MC-DPL4CS 2.2.5 `DPSESSIONDESC2`; protocols.md 1.5).
 use super::constants::SessionFlags;
 use super::id::{Guid, IdKey};
 use crate::bytes::{Reader, Writer};

@@ -23,14 +23,18 @@ struct Known {
 impl Known {
     /// `sender` is where the record came from: its machine, unless the record names an address.
     fn learn(&mut self, player: &Player<'_>, sender: Ipv4Addr) {
+        let sp = SpAddresses::parse(player.sp_data).expect("SP data over TCP/IP").resolved(sender);
+        assert_eq!((sp.tcp.port(), sp.udp.port()), (2300, 2350), "`sp_ports` of the facts");
+        let host = player.flags.contains(PlayerFlags::NAME_SERVER);
         if player.is_system() {
-            let sp = SpAddresses::parse(player.sp_data).expect("SP data over TCP/IP").resolved(sender);
-            assert_eq!((sp.tcp.port(), sp.udp.port()), (2300, 2350), "`sp_ports` of the facts");
-            let host = player.flags.contains(PlayerFlags::NAME_SERVER);
             assert_eq!(*self.machines.entry(player.id).or_insert((*sp.tcp.ip(), host)), (*sp.tcp.ip(), host));
         } else {
+            assert!(!host, "only a system player is name server");
             let name = |text: Option<wire::dplay::Text<'_>>| text.map(|text| text.to_string()).unwrap_or_default();
             let player_facts = (name(player.short_name), name(player.long_name), player.system_id);
+            // The scripted host gave its own player data; Wine's clients sent none.
+            let data: &[u8] = if player_facts.0 == "Alice" { b"HOSTDATA" } else { b"" };
+            assert_eq!(player.data, data);
             assert_eq!(*self.players.entry(player.id).or_insert(player_facts.clone()), player_facts);
         }
     }

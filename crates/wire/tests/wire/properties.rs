@@ -311,10 +311,10 @@ proptest! {
         prop_assert_eq!(UserMessage::parse(bytes), Some(message));
 
         let len = sender.user_datagram(&mut buffer, &message).unwrap();
-        let bytes = match Packet::from_datagram(&buffer[..len]).content {
-            Content::User(bytes) => bytes,
-            Content::System(Message { body: Body::PlayerWrapper(bytes), .. }) => bytes,
-            other => panic!("{other:?}"),
+        let (Content::User(bytes) | Content::System(Message { body: Body::PlayerWrapper(bytes), .. })) =
+            Packet::from_datagram(&buffer[..len]).content
+        else {
+            panic!("a user message, or one that was wrapped")
         };
         prop_assert_eq!(UserMessage::parse(bytes), Some(message));
         prop_assert_eq!(len == payload.len() + 8, !(play && payload.len() >= 16) , "wrapped only where it must be");
@@ -378,5 +378,17 @@ fn envelopes_of_the_helper_are_understood() {
         assert_eq!(len, 28);
         assert_eq!(Packet::parse(&buffer[..len]).unwrap().envelope, Some(envelope));
         assert_eq!(framing(&buffer), Framing::Frame(28));
+    }
+}
+
+/// A datagram is one message: what only begins like one is a user message with odd ids.
+#[test]
+fn a_datagram_is_as_long_as_its_envelope_says() {
+    let mut buffer = [0; 64];
+    let len = Sender::new(2300, Dialect::DX6).system(&mut buffer, &Body::YouAreDead).unwrap();
+    assert!(matches!(Packet::from_datagram(&buffer[..len]).content, Content::System(_)));
+    for wrong in [len - 1, len + 1] {
+        let packet = Packet::from_datagram(&buffer[..wrong]);
+        assert_eq!((packet.envelope, packet.content), (None, Content::User(&buffer[..wrong])));
     }
 }

@@ -1,6 +1,7 @@
 //! The strongest check of the builders: every DirectPlay message of the captures, taken apart and built again, has the
-//! very bytes that the genuine program sent. None is left out: what genuine senders leave uninitialised (protocols.md
-//! 1.7) is either kept (pointers of the session description) or 0 in these captures, whose clients are Wine's.
+//! very bytes that were sent. Genuine are the messages of the two clients (Wine's); the host was a script after the
+//! specification, whose messages they accepted. None is left out: what senders may leave uninitialised (protocols.md
+//! 1.7) is 0 in these captures, or kept (pointers of the session description).
 use std::collections::BTreeMap;
 
 use wire::dplay::{Content, Dialect, Message, Packet, Sender, UserMessage};
@@ -47,7 +48,7 @@ fn check(name: &str, expected: &[(&str, u32)]) {
 }
 
 #[test]
-fn every_message_of_genuine_peers_is_built_again_byte_for_byte() {
+fn every_message_among_genuine_clients_is_built_again_byte_for_byte() {
     check(
         "dplay4-3peer",
         &[
