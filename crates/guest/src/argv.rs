@@ -135,6 +135,8 @@ pub struct MachineSpec {
     pub mac: MacAddr,
     pub video: VideoCard,
     pub accelerator: Accelerator,
+    /// A VNC server at [`WorkDir::vnc`] as well, for those who compare (`cargo xtask bench latency`).
+    pub vnc: bool,
 }
 
 /// Sockets and files of one machine, all in its work directory.
@@ -181,6 +183,10 @@ impl WorkDir {
 
     pub fn monitor(&self, monitor: Monitor) -> PathBuf {
         self.0.join(format!("qmp-{}.sock", monitor.as_str()))
+    }
+
+    pub fn vnc(&self) -> PathBuf {
+        self.0.join("vnc.sock")
     }
 
     pub fn overlay(&self) -> PathBuf {
@@ -234,6 +240,13 @@ impl MachineSpec {
         // COM1 goes to standard output, a pipe to the runner, which keeps a bounded log. QEMU drops what a full pipe
         // does not take; it never waits for it.
         argv.put("-chardev", "file,id=com1,path=/proc/self/fd/1").put("-serial", "chardev:com1");
+        if self.vnc {
+            let mut value = OsString::from("unix:");
+            value.push(escaped(&work_dir.vnc()));
+            // By default a client that asks for the screen alone throws the others out.
+            value.push(",share=force-shared");
+            argv.put("-vnc", value);
+        }
         match &self.boot {
             Boot::Kernel { append } => {
                 argv.put("-kernel", format!("/proc/self/fd/{FD_KERNEL}"));
@@ -322,6 +335,7 @@ mod tests {
             mac: MacAddr([2, 0x4c, 0, 0x10, 0x68, 4]),
             video: VideoCard::Std,
             accelerator: Accelerator::Tcg,
+            vnc: false,
         }
     }
 
@@ -376,6 +390,7 @@ mod tests {
         spec.nic = NicModel::Ne2kPci;
         spec.accelerator = Accelerator::Kvm;
         spec.work_dir = "/run/a,b".into();
+        spec.vnc = true;
         check(
             &spec,
             expect![[r#"

@@ -43,6 +43,7 @@ impl Machine {
             mac: model::MacAddr([2, 0x4c, 0, 0, 1, 1]),
             video: VideoCard::Std,
             accelerator: Accelerator::Tcg,
+            vnc: false,
         };
         // A tap needs root; `-netdev socket,fd=` stands in for it with everything else as it is.
         let (nic, _) = StdUnixStream::pair().unwrap();

@@ -1,0 +1,242 @@
+//! What the tests of the program share: a place, an agent, a tap. No judgement in here.
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::{
+        fd::OwnedFd,
+        unix::{fs::PermissionsExt as _, net::UnixStream as StdUnixStream},
+    },
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use guest::Qmp;
+use seat::{Exited, FromAgent, FromRunner, Hello, SeatListener, SeatSocket, Started, Welcome};
+use testkit::{NetNs, Tap};
+use tokio::{
+    net::UnixStream,
+    process::{Child, Command},
+    time::timeout,
+};
+
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// Nobody's user and group.
+pub(crate) const USER: &str = "1098765";
+
+/// A directory of one test.
+pub(crate) struct Place(PathBuf);
+
+impl Place {
+    pub(crate) fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("loco-runner-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        Self(dir)
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub(crate) fn file(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.join(name);
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn program(&self, name: &str, script: &str) {
+        self.file(name, script.as_bytes());
+        fs::set_permissions(self.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+/// A runner, and the agent that it finds.
+pub(crate) struct Rig {
+    place: Place,
+    namespace: NetNs,
+    listener: SeatListener,
+    flags: Vec<String>,
+    child: Child,
+    port: u16,
+}
+
+/// What a runner hands over after a Welcome.
+pub(crate) struct Given {
+    pub(crate) started: Started,
+    qmp: Vec<OwnedFd>,
+    _display: Vec<OwnedFd>,
+    audio: Vec<OwnedFd>,
+}
+
+impl Given {
+    /// As an agent that lost its sound.
+    pub(crate) fn drop_audio(&mut self) {
+        self.audio.clear();
+    }
+
+    /// Sessions on the two monitors, the greeting still to come.
+    pub(crate) async fn monitors(&self) -> [Qmp<UnixStream>; 2] {
+        let mut sessions = Vec::new();
+        for fd in &self.qmp {
+            let stream = StdUnixStream::from(fd.try_clone().unwrap());
+            stream.set_nonblocking(true).unwrap();
+            sessions.push(Qmp::connect(UnixStream::from_std(stream).unwrap()).await.unwrap());
+        }
+        sessions.try_into().map_err(|_| "two").unwrap()
+    }
+}
+
+impl Rig {
+    /// Starts a runner on a disk that only root may read.
+    pub(crate) fn start(name: &str, flags: &[&str]) -> Self {
+        let place = Place::new(name);
+        let secret = place.join("secret");
+        fs::create_dir(&secret).unwrap();
+        File::create(secret.join("disk.img")).unwrap().set_len(1 << 20).unwrap();
+        fs::set_permissions(secret.join("disk.img"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o700)).unwrap();
+        let namespace = NetNs::new(name).unwrap();
+        let listener = SeatListener::bind(&place.join("agent.sock")).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let child = spawn(&place, port, &flags);
+        Self { place, namespace, listener, flags, child, port }
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        self.child = spawn(&self.place, self.port, &self.flags);
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// The next connection and its Hello.
+    pub(crate) async fn greeted(&mut self) -> (Hello, SeatSocket) {
+        let seat = timeout(SOON, self.listener.accept()).await.expect("the runner connects").unwrap();
+        let (message, _) = self.receive(&seat).await;
+        let FromRunner::Hello(hello) = message else { panic!("{message:?}") };
+        (hello, seat)
+    }
+
+    /// Whatever it says next.
+    pub(crate) async fn receive(&self, seat: &SeatSocket) -> (FromRunner, Vec<OwnedFd>) {
+        timeout(SOON, seat.receive()).await.expect("the runner speaks").unwrap()
+    }
+
+    fn words() -> FromAgent {
+        FromAgent::Welcome(Welcome {
+            lan: "party".into(),
+            seat: 0,
+            mac: "02:4c:00:10:68:01".into(),
+            ip: [10, 98, 0, 1].into(),
+            host_name: "LOCO1068-1".into(),
+            kvm: false,
+        })
+    }
+
+    /// Welcomes a runner with a tap, and takes what it gives.
+    pub(crate) async fn welcome(&self, seat: &SeatSocket) -> Given {
+        let tap = self.namespace.run(|| Tap::open("loco-t")).unwrap().unwrap();
+        seat.send(&Self::words(), &[&tap]).await.unwrap();
+        drop(tap);
+        self.take(seat).await
+    }
+
+    /// Welcomes a runner that has its port.
+    pub(crate) async fn welcome_back(&self, seat: &SeatSocket) -> Given {
+        seat.say(&Self::words()).await.unwrap();
+        self.take(seat).await
+    }
+
+    async fn take(&self, seat: &SeatSocket) -> Given {
+        let (mut started, mut qmp, mut display, mut audio) = (None, None, None, None);
+        while started.is_none() || qmp.is_none() || display.is_none() || audio.is_none() {
+            match self.receive(seat).await {
+                (FromRunner::Started(words), _) => started = Some(words),
+                (FromRunner::Qmp, fds) => qmp = Some(fds),
+                (FromRunner::Display { .. }, fds) => display = Some(fds),
+                (FromRunner::Audio { .. }, fds) => audio = Some(fds),
+                (other, _) => panic!("{other:?}"),
+            }
+        }
+        let (started, qmp) = (started.unwrap(), qmp.unwrap());
+        Given { started, qmp, _display: display.unwrap(), audio: audio.unwrap() }
+    }
+
+    /// Another agent takes the socket over.
+    pub(crate) fn another_agent(&mut self) {
+        self.listener = SeatListener::bind(&self.place.join("agent.sock")).unwrap();
+    }
+
+    pub(crate) async fn exited(&self, seat: &SeatSocket) -> Exited {
+        loop {
+            if let (FromRunner::Exited(exited), _) = self.receive(seat).await {
+                return exited;
+            }
+        }
+    }
+
+    /// Status and body.
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        (text.split(' ').nth(1).unwrap().parse().unwrap(), text.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    pub(crate) async fn becomes(&self, path: &str, code: u16) {
+        let mut last = String::new();
+        let wait = testkit::eventually(SOON, || {
+            let (is, body) = self.get(path);
+            last = body;
+            (is == code).then_some(())
+        });
+        wait.await.unwrap_or_else(|error| panic!("{error}: {last}"));
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn end(&mut self, within: Duration) -> ExitStatus {
+        timeout(within, self.child.wait()).await.expect("the runner ends").unwrap()
+    }
+
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+fn spawn(place: &Place, port: u16, flags: &[String]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_guest-runner"))
+        .args(["--instance", "instance-0", "--uid", USER, "--gid", USER, "--memory", "24", "--disk"])
+        .arg(place.join("secret/disk.img"))
+        .arg("--work-dir")
+        .arg(place.join("work"))
+        .arg("--agent-socket")
+        .arg(place.join("agent.sock"))
+        .args(["--listen", &format!("127.0.0.1:{port}")])
+        .args(flags)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+pub(crate) fn status_field(pid: u32, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap().trim().to_owned()
+}
+
+/// Whether it runs; a zombie does not.
+pub(crate) fn alive(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists() && !status_field(pid, "State").starts_with('Z')
+}
