@@ -37,7 +37,9 @@ fn of_one(file: &Tracked, checkouts: &str) -> Vec<String> {
     if code && lines > LINES_MAX {
         complaints.push(format!("{path} has {lines} lines; split it, {LINES_MAX} is the most"));
     }
-    if has_extension(path, &["rs"]) && path.contains("src/") && !begins_with_documentation(text) {
+    // What a module's tests are about is said in the module.
+    let module = has_extension(path, &["rs"]) && path.contains("src/") && !path.ends_with("/tests.rs");
+    if module && !begins_with_documentation(text) {
         complaints.push(format!("{path} does not begin with `//!`; say what the module owns"));
     }
     // "/" would be in every file, and says nothing of this machine.
@@ -109,6 +111,7 @@ mod tests {
         check("a/src/b.rs", "use x;\n//! Doc.\n", &["does not begin with `//!`"]);
         check("a/src/b.rs", "", &["does not begin with `//!`"]);
         check("a/tests/b.rs", "use x;\n", &[]);
+        check("a/src/b/tests.rs", "use x;\n", &[]);
     }
 
     #[test]
