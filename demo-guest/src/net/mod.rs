@@ -97,6 +97,7 @@ impl Net {
         let inbound = Inbound::start(&mut sockets);
         let outbound = Outbound::start(&mut sockets, seed);
         let address = fixed.map(|(ip, _)| ip);
+        port.set_address(address);
         Self { port, iface, sockets, dhcp, queries, asking, game, echo, inbound, outbound, address }
     }
 
@@ -163,6 +164,7 @@ impl Net {
                 None => crate::say!("LOCO dhcp lost"),
             }
             self.address = address;
+            self.port.set_address(address);
         }
         game.set_address(address);
     }
