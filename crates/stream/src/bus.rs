@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use futures_util::StreamExt;
 use zbus::{
     Connection, Message, MessageStream,
-    message::{Header, Type},
+    message::{Flags, Header, Type},
     zvariant::Value,
 };
 
@@ -70,7 +70,9 @@ pub(crate) async fn serve<S: Serve>(connection: Connection, mut stream: MessageS
         }
         let header = message.header();
         let answer = answer(&mut service, &header, &message);
+        let unwanted = header.primary().flags().contains(Flags::NoReplyExpected);
         let sent = match answer {
+            Ok(_) if unwanted => Ok(()),
             Ok(Reply::Empty) => connection.reply(&header, &()).await,
             Ok(Reply::Property) => connection.reply(&header, &(Value::from(S::INTERFACES),)).await,
             Ok(Reply::Properties) => {

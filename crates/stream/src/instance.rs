@@ -96,7 +96,14 @@ struct Sessions {
 #[derive(Debug, Default)]
 struct Places {
     taken: usize,
-    running: BTreeMap<SessionId, CancellationToken>,
+    running: BTreeMap<SessionId, Running>,
+}
+
+#[derive(Debug, Clone)]
+struct Running {
+    stop: CancellationToken,
+    /// Cancelled when it has ended.
+    ended: CancellationToken,
 }
 
 impl Sessions {
@@ -151,20 +158,26 @@ impl InstanceStream {
         let (session, sdp) =
             Session::negotiate(Arc::clone(&self.studio), &self.ports, sdp, tier, role, stop.clone()).await?;
         let id = session.id().clone();
-        self.sessions.lock().running.insert(id.clone(), stop);
+        let running = Running { stop, ended: CancellationToken::new() };
+        self.sessions.lock().running.insert(id.clone(), running.clone());
         let task_id = id.clone();
         self.tasks.spawn(async move {
+            // Also if it panics: whoever waits for its end must not wait for ever.
+            let _ended = running.ended.drop_guard();
             session.run().await;
             place.sessions.lock().running.remove(&task_id);
+            drop(place);
         });
         Ok(Answer { session: id, sdp })
     }
 
-    /// Ends one session; false if there is none of that name.
+    /// Ends one session, and waits for it; false if there is none of that name.
     pub async fn close(&self, session: &SessionId) -> bool {
-        // Removed at once, so that a second DELETE finds nothing; the session's own end takes a moment more.
-        let stop = self.sessions.lock().running.remove(session);
-        stop.inspect(CancellationToken::cancel).is_some()
+        // Removed at once, so that a second DELETE finds nothing.
+        let Some(running) = self.sessions.lock().running.remove(session) else { return false };
+        running.stop.cancel();
+        running.ended.cancelled().await;
+        true
     }
 
     /// Ends all sessions, and waits for it. New offers are refused from then on.

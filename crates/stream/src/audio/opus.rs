@@ -166,12 +166,12 @@ impl Worker {
         pipeline.add_many(elements)?;
         gst::Element::link_many(elements)?;
         pipeline.set_state(gst::State::Playing).map_err(|e| gst::glib::bool_error!("{e}"))?;
-        Ok(Pipeline { pipeline, source, format, frames: 0 })
+        Ok(Pipeline { elements: pipeline, source, format, frames: 0 })
     }
 }
 
 struct Pipeline {
-    pipeline: gst::Pipeline,
+    elements: gst::Pipeline,
     source: gst_app::AppSrc,
     format: SampleFormat,
     frames: u64,
@@ -192,7 +192,7 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        self.pipeline.set_state(gst::State::Null).ok();
+        self.elements.set_state(gst::State::Null).ok();
     }
 }
 
@@ -207,7 +207,7 @@ impl Clock {
     fn tick(&mut self, now: Instant) -> (u32, bool) {
         let pause = self.last.map(|last| now.saturating_duration_since(last)).filter(|p| *p > GAP);
         if let Some(pause) = pause {
-            let packets = (pause.as_millis() / PACKET.as_millis()).saturating_sub(1) as u32;
+            let packets = u32::try_from(pause.as_millis() / PACKET.as_millis()).unwrap_or(u32::MAX).saturating_sub(1);
             self.ticks = self.ticks.wrapping_add(packets.wrapping_mul(PACKET_TICKS));
         }
         let first = self.last.is_none();

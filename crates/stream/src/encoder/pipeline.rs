@@ -31,7 +31,7 @@ pub(super) struct AccessUnit {
 
 #[derive(Debug)]
 pub(super) struct Pipeline {
-    pipeline: gst::Pipeline,
+    elements: gst::Pipeline,
     source: gst_app::AppSrc,
     encoder: gst::Element,
     sink: gst_app::AppSink,
@@ -51,11 +51,11 @@ const fn frame_rate(tier: Tier) -> i32 {
 impl Pipeline {
     /// `name` shows up as the name of the encoding thread.
     pub(super) fn start(name: &str, tier: Tier, size: Size, kbps: u32) -> Result<Self, PipelineError> {
-        let side = |s: u32| i32::try_from(s).expect("sides are bounded");
+        let pixels = |n: u32| i32::try_from(n).expect("sides are bounded");
         let caps = gst::Caps::builder("video/x-raw")
             .field("format", "I420")
-            .field("width", side(size.width))
-            .field("height", side(size.height))
+            .field("width", pixels(size.width))
+            .field("height", pixels(size.height))
             .field("framerate", gst::Fraction::new(frame_rate(tier), 1))
             .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
             .field("interlace-mode", "progressive")
@@ -91,7 +91,7 @@ impl Pipeline {
         pipeline.add_many([source.upcast_ref(), &encoder, sink.upcast_ref()])?;
         gst::Element::link_many([source.upcast_ref(), &encoder, sink.upcast_ref()])?;
         pipeline.set_state(gst::State::Playing)?;
-        Ok(Self { pipeline, source, encoder, sink, kbps })
+        Ok(Self { elements: pipeline, source, encoder, sink, kbps })
     }
 
     /// Follows the congestion controller; small changes are not worth a new rate control state.
@@ -127,7 +127,7 @@ impl Pipeline {
 
     /// What GStreamer has said on its bus.
     fn complaint(&self) -> String {
-        let message = self.pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
+        let message = self.elements.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
         message.map_or_else(
             || "no reason given".to_owned(),
             |m| match m.view() {
@@ -141,6 +141,6 @@ impl Pipeline {
 impl Drop for Pipeline {
     fn drop(&mut self) {
         // Only then do its threads end. It cannot be refused on the way down.
-        self.pipeline.set_state(gst::State::Null).ok();
+        self.elements.set_state(gst::State::Null).ok();
     }
 }

@@ -325,7 +325,7 @@ mod tests {
     async fn homing_reaches_its_goal_and_holds_other_movement_back() {
         let mut table = table(64);
         let layout = crate::frame::Layout::checked(crate::Size { width: 100, height: 50 }, 400, 0x2002_0888).unwrap();
-        table.desk.screen.scanout(crate::Size { width: 100, height: 50 }, layout, &[0; 20_000]).unwrap();
+        table.desk.screen.scanout(crate::Size { width: 100, height: 50 }, layout, &vec![0; 20_000]).unwrap();
         let a = Player::new(&table.desk, SessionId::random(), Role::Play);
         a.take(Instant::now()).unwrap();
         play(&a, FromBrowser::Home { x: 30, y: 20 }).unwrap();

@@ -59,6 +59,7 @@ impl I420 {
 }
 
 /// ITU-R BT.601: 16 + 65.481 R + 128.553 G + 24.966 B, in 1/256.
+#[expect(clippy::cast_possible_truncation, reason = "channels are cut out of a word")]
 #[inline]
 const fn luma(pixel: u32) -> u8 {
     let (r, g, b) = ((pixel >> 16) as u8 as u16, (pixel >> 8) as u8 as u16, pixel as u8 as u16);
@@ -67,6 +68,7 @@ const fn luma(pixel: u32) -> u8 {
 }
 
 /// The mean of four pixels as Cb and Cr, in 1/1024 because the sum is not divided first.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the results lie between 16 and 240")]
 #[inline]
 const fn chroma(a: u32, b: u32, c: u32, d: u32) -> (u8, u8) {
     // Two channels of 8 bits are summed in one word: four times 255 needs 10 bits, and 16 are there.

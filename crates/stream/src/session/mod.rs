@@ -20,14 +20,17 @@ use std::{
 };
 
 use model::{InstanceId, InstanceState};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use webrtc::{data_channel::DataChannel, peer_connection::RTCPeerConnectionState};
 
 pub(crate) use self::ports::PortPool;
 use self::{
     channel::{Channels, Command},
-    peer::{Negotiation, Peer, PeerEvents},
+    peer::{Negotiation, Peer, PeerEvents, Tracks},
     pump::Pump,
     trace::Tracer,
 };
@@ -88,7 +91,7 @@ impl Session {
         let port = ports.lease()?;
         let sdp = sdp.to_owned();
         // A task of its own, because the stack parses a stranger's text: if that panics, only the task dies.
-        let negotiation = tokio::spawn(async move { Peer::negotiate(&sdp, shape, port).await });
+        let negotiation = tokio::spawn(async move { Box::pin(Peer::negotiate(&sdp, shape, port)).await });
         let (peer, events, answer) = match negotiation.await {
             Ok(Ok(negotiated)) => negotiated,
             Ok(Err(Negotiation::Offer(error))) => return Err(OfferError::Sdp(error.to_string())),
@@ -104,54 +107,50 @@ impl Session {
     }
 
     /// Runs it to its end.
-    pub(crate) async fn run(self) {
-        let Self { studio, id, peer, mut events, tier, player, stop } = self;
-        let Peer { video, sound, target, connection } = peer;
-        let why = match connected(&mut events.state, &stop).await {
+    pub(crate) async fn run(mut self) {
+        let why = match connected(&mut self.events.state, &self.stop).await {
+            Ok(()) => self.perform().await,
             Err(why) => why,
-            Ok(()) => {
-                tracing::info!(instance = %studio.instance, session = %id, %tier, "viewer connected");
-                let (tier, tier_watch) = watch::channel(Some(tier));
-                let (to_browser, outbox) = mpsc::channel(TO_BROWSER_MAX);
-                let (commands, inbox) = mpsc::channel(TO_BROWSER_MAX);
-                let (key_frame, tracer) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Tracer::default())));
-                let feedback = video.feedback();
-                let lost = Arc::clone(&key_frame);
-                let feedback = tokio::spawn(async move {
-                    while feedback.picture_lost().await.is_some() {
-                        lost.notify_one();
-                    }
-                });
-                let pump = Pump {
-                    instance: studio.instance.to_string(),
-                    encoders: Arc::clone(&studio.encoders),
-                    video,
-                    sound: sound.map(|track| (track, studio.sound.subscribe())),
-                    target,
-                    tier: tier_watch,
-                    key_frame: Arc::clone(&key_frame),
-                    tracer: Arc::clone(&tracer),
-                    to_browser,
-                    dropped: studio.metrics.dropped.clone(),
-                };
-                let pump = tokio::spawn(pump.run());
-                let channels = Channels::new(
-                    Arc::clone(&player),
-                    tracer,
-                    commands,
-                    studio.metrics.clone(),
-                    studio.instance.to_string(),
-                );
-                let stage = Stage { studio: &studio, id: &id, player: &player, tier, key_frame, channels, keys: None };
-                let why = stage.direct(&mut events, inbox, outbox, &stop).await;
-                pump.abort();
-                feedback.abort();
-                why
-            }
         };
-        player.give();
-        connection.close().await;
-        tracing::info!(instance = %studio.instance, session = %id, why, "viewer gone");
+        self.player.give();
+        self.peer.connection.close().await;
+        tracing::info!(instance = %self.studio.instance, session = %self.id, why, "viewer gone");
+    }
+
+    /// Streams until something ends it; says what.
+    async fn perform(&mut self) -> &'static str {
+        let studio = &self.studio;
+        let Some(Tracks { video, sound, target }) = self.peer.tracks.take() else { return "streamed already" };
+        tracing::info!(instance = %studio.instance, session = %self.id, tier = %self.tier, "viewer connected");
+        let (tier, tier_watch) = watch::channel(Some(self.tier));
+        let (to_browser, outbox) = mpsc::channel(TO_BROWSER_MAX);
+        let (commands, inbox) = mpsc::channel(TO_BROWSER_MAX);
+        let (key_frame, tracer) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Tracer::default())));
+        let mut tasks = JoinSet::new();
+        let (feedback, lost) = (video.feedback(), Arc::clone(&key_frame));
+        tasks.spawn(async move {
+            while feedback.picture_lost().await.is_some() {
+                lost.notify_one();
+            }
+        });
+        let pump = Pump {
+            instance: studio.instance.to_string(),
+            encoders: Arc::clone(&studio.encoders),
+            video,
+            sound: sound.map(|track| (track, studio.sound.subscribe())),
+            target,
+            tier: tier_watch,
+            key_frame: Arc::clone(&key_frame),
+            tracer: Arc::clone(&tracer),
+            to_browser,
+            dropped: studio.metrics.dropped.clone(),
+        };
+        tasks.spawn(pump.run());
+        let (metrics, instance) = (studio.metrics.clone(), studio.instance.to_string());
+        let channels = Channels::new(Arc::clone(&self.player), tracer, commands, metrics, instance);
+        let stage = Stage { studio, id: &self.id, player: &self.player, tier, key_frame, channels, keys: None };
+        // Its tasks end with the set.
+        stage.direct(&mut self.events, inbox, outbox, &self.stop).await
     }
 }
 

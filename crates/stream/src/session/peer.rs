@@ -109,10 +109,10 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Forward {
 
     fn handle_read(&mut self, mut packet: TaggedPacket) -> Result<(), Error> {
         if let Packet::Rtcp(reports) = &packet.message.packet {
-            let wanted = |p: &&Box<dyn rtc::rtcp::Packet>| {
+            let about_loss = |p: &dyn rtc::rtcp::Packet| {
                 p.as_any().is::<PictureLossIndication>() || p.as_any().is::<FullIntraRequest>()
             };
-            let loss: Vec<_> = reports.iter().filter(wanted).cloned().collect();
+            let loss: Vec<_> = reports.iter().filter(|p| about_loss(&***p)).cloned().collect();
             if loss.is_empty() {
                 return Ok(());
             }
@@ -197,7 +197,7 @@ fn codecs() -> [(RtpCodecKind, RTCRtpCodecParameters); 2] {
         sdp_fmtp_line: "minptime=10;useinbandfec=1;stereo=1;sprop-stereo=1".to_owned(),
         rtcp_feedback: vec![],
     };
-    let parameters = |rtp_codec, payload_type| RTCRtpCodecParameters { rtp_codec, payload_type, ..Default::default() };
+    let parameters = |rtp_codec, payload_type| RTCRtpCodecParameters { rtp_codec, payload_type };
     [(RtpCodecKind::Video, parameters(h264, 102)), (RtpCodecKind::Audio, parameters(opus, 111))]
 }
 
@@ -259,6 +259,12 @@ impl PeerConnectionEventHandler for Handler {
 /// A negotiated connection and its tracks.
 pub(super) struct Peer {
     pub(super) connection: PeerHandle,
+    /// Taken by whoever streams.
+    pub(super) tracks: Option<Tracks>,
+}
+
+/// Where pictures and sound go, and what the congestion controller grants for them.
+pub(super) struct Tracks {
     pub(super) video: Outgoing,
     pub(super) sound: Option<Outgoing>,
     pub(super) target: Target,
@@ -285,17 +291,16 @@ impl Peer {
         let (channels_tx, channels) = mpsc::channel(CHANNELS_MAX);
         let handler = Handler { gathered: gathered_tx, state: state_tx, channels: channels_tx };
         let settings = SettingEngineBuilder::new().with_lite(true).with_include_loopback_candidate(true).build();
-        let connection = PeerConnectionBuilder::new()
+        let builder = PeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::new().build())
             .with_media_engine(engine)
             .with_interceptor_registry(registry)
             .with_setting_engine(settings)
             .with_handler(Arc::new(handler))
             .with_data_channel_send_buffer_limit(SEND_BUFFER)
-            .with_udp_addrs(vec![port.address()])
-            .build()
-            .await?;
-        let connection: Arc<dyn PeerConnection> = Arc::new(connection);
+            .with_udp_addrs(vec![port.address()]);
+        // Boxed: 20 kB of future would be copied around otherwise.
+        let connection: Arc<dyn PeerConnection> = Arc::new(Box::pin(builder.build()).await?);
         let tracks = async {
             let video = Outgoing::add(&*connection, RtpCodecKind::Video).await?;
             let sound = if shape.sound { Some(Outgoing::add(&*connection, RtpCodecKind::Audio).await?) } else { None };
@@ -310,7 +315,8 @@ impl Peer {
         match tracks.await {
             Ok((video, sound, answer)) => {
                 let connection = PeerHandle { connection, _port: port };
-                Ok((Self { connection, video, sound, target }, PeerEvents { state, channels }, answer))
+                let tracks = Some(Tracks { video, sound, target });
+                Ok((Self { connection, tracks }, PeerEvents { state, channels }, answer))
             }
             Err(error) => {
                 connection.close().await.ok();
