@@ -133,7 +133,7 @@ fn plan(flags: &UpFlags) -> Result<Wall> {
         kernel: absolute(&flags.kernel)?,
         disk: absolute(&flags.disk)?,
         cdrom: absolute(&flags.cdrom)?,
-        append: flags.no_autoplay.then(|| "autoplay=0".to_owned()),
+        append: None,
         keep_disks: None,
         vnc: flags.vnc,
     };
@@ -141,9 +141,8 @@ fn plan(flags: &UpFlags) -> Result<Wall> {
         let missing = "the demo game is not built; build it: `cargo xtask build`, or name a --kernel or --disk";
         boot.kernel = Some(demo.clone().context(missing)?);
     }
-    if boot.kernel.is_none() {
-        boot.append = None;
-    }
+    // Other kernels take no notice of the word.
+    boot.append = boot.kernel.is_some().then(|| format!("autoplay={}", u8::from(!flags.no_autoplay)));
     if let Some(dir) = &flags.keep_disks {
         fs::create_dir_all(dir).with_context(|| format!("--keep-disks: cannot make {}", dir.display()))?;
         boot.keep_disks = Some(fs::canonicalize(dir)?);

@@ -39,8 +39,8 @@ pub struct UpFlags {
     #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
     pub disk: Option<PathBuf>,
 
-    /// CD image put into every guest's drive, and booted if there is neither --disk nor --kernel
-    #[arg(long, value_name = "FILE")]
+    /// CD image put into every guest's drive, and booted if there is no --disk, or an empty one
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
     pub cdrom: Option<PathBuf>,
 
     /// Kernel that every guest boots instead of the demo game (multiboot or Linux boot protocol)
@@ -166,6 +166,7 @@ mod tests {
         refuses("--port 65536", "--port");
         refuses("--port x", "--port");
         refuses("--disk a --kernel b", "--kernel");
+        refuses("--cdrom a --kernel b", "--kernel");
         refuses("--keep-disks d", "--disk");
         refuses("--mode macvlan", "is not there yet; use vxlan");
         refuses("--mode pigeon", "only vxlan");
