@@ -53,7 +53,6 @@ fn main() -> io::Result<()> {
             own: Some(square),
         },
     );
-    town::note(canvas, 320, 50, "Bruno", panel::CREAM);
     save(&directory.join("trains.ppm"), canvas.pixels())?;
     panel::title(canvas, 320, 40);
     let inside = panel::sheet(canvas, Rect::new(190, 140, 260, 230), "What now?");

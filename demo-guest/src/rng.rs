@@ -9,7 +9,7 @@ impl Rng {
         Self(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn next(&mut self) -> u32 {
+    pub fn draw(&mut self) -> u32 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -18,7 +18,7 @@ impl Rng {
 
     /// From `low` up to and without `high`; `low` if that is nothing.
     pub fn range(&mut self, low: i32, high: i32) -> i32 {
-        if high <= low { low } else { low + (u64::from(self.next()) * (high - low) as u64 >> 32) as i32 }
+        if high <= low { low } else { low + ((u64::from(self.draw()) * (high - low) as u64) >> 32) as i32 }
     }
 }
 

@@ -38,9 +38,9 @@ pub fn sine(angle: i32) -> i32 {
     let x = i64::from(if fold > QUARTER { 2 * QUARTER - fold } else { fold });
     // Taylor, four terms, in 1/4096; 6434 / 4096 = pi / 2.
     let x = x * 6434 / i64::from(QUARTER);
-    let square = x * x >> 12;
-    let value = x - (x * square >> 12) / 6 + ((x * square >> 12) * square >> 12) / 120
-        - (((x * square >> 12) * square >> 12) * square >> 12) / 5040;
+    let square = (x * x) >> 12;
+    let value = x - ((x * square) >> 12) / 6 + ((((x * square) >> 12) * square) >> 12) / 120
+        - ((((((x * square) >> 12) * square) >> 12) * square) >> 12) / 5040;
     sign * value as i32
 }
 
@@ -70,7 +70,7 @@ impl Piece {
         match self {
             Self::Straight { from, to } => (to.0 - from.0).abs() + (to.1 - from.1).abs(),
             // 2 pi / 16384 = 6434 / 2^24.
-            Self::Bend { radius, sweep, .. } => (i64::from(radius) * i64::from(sweep.abs()) * 6434 >> 24) as i32,
+            Self::Bend { radius, sweep, .. } => ((i64::from(radius) * i64::from(sweep.abs()) * 6434) >> 24) as i32,
         }
     }
 
@@ -83,7 +83,7 @@ impl Piece {
             }
             Self::Bend { centre, radius, start, sweep } => {
                 let angle = start + (i64::from(sweep) * i64::from(along) / i64::from(self.length().max(1))) as i32;
-                let place = (centre.0 + (radius * cosine(angle) >> 12), centre.1 + (radius * sine(angle) >> 12));
+                let place = (centre.0 + ((radius * cosine(angle)) >> 12), centre.1 + ((radius * sine(angle)) >> 12));
                 (place, (angle + if sweep > 0 { QUARTER } else { 3 * QUARTER }).rem_euclid(FULL_TURN))
             }
         }

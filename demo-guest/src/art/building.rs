@@ -92,7 +92,7 @@ const GLOW: u32 = 0xffd27a;
 /// The station with platform and name plate.
 pub fn station(canvas: &mut Canvas, palette: &Palette, name: &str) {
     let Rect { x0, y0, x1, y1 } = STATION;
-    let middle = (x0 + x1) / 2;
+    let middle = i32::midpoint(x0, x1);
     let roof = 0x3f5f6e;
     // Platform: paving with a bright edge towards the rails.
     canvas.rounded(Rect::new(128, 340, 190, 18), 3, 0x6f6656, 256);
@@ -139,13 +139,7 @@ pub fn station(canvas: &mut Canvas, palette: &Palette, name: &str) {
             canvas.disc(at(x + 1 + i * 3, y0 + 30), 26, [0xe0524a, 0xf2c14e, 0xe98ab0, 0x6fae4a][i as usize]);
         }
     }
-    // The board above the doors.
-    let style = Style::new(8, 22, 0xfdf8ea);
-    let width = (font::width(name, style) + 18).max(70);
-    let board = Rect::new(middle - width / 2, y0 - 1, width, 15);
-    canvas.rounded(Rect::new(board.x0 + 1, board.y0 + 2, width, 15), 3, 0x102018, 100);
-    canvas.frame(board, 3, 1, 0xfdf8ea, 0x14573f);
-    font::centred(canvas, middle, y0 + 3, name, style);
+    station_board(canvas, name);
     for (x, y) in LAMPS {
         lamp_post(canvas, x, y);
     }
@@ -157,6 +151,18 @@ pub fn station(canvas: &mut Canvas, palette: &Palette, name: &str) {
     canvas.rounded(Rect::new(146, 340, 10, 8), 1, 0x9a4f3c, 256);
     canvas.fill(Rect::new(146, 343, 10, 1), 0xe0b070);
     canvas.rounded(Rect::new(149, 335, 7, 6), 1, 0x4f6f8e, 256);
+}
+
+/// The board above the station's doors; lit at night, so it is drawn again then.
+pub fn station_board(canvas: &mut Canvas, name: &str) {
+    let Rect { x0, y0, x1, .. } = STATION;
+    let middle = i32::midpoint(x0, x1);
+    let style = Style::new(8, 22, 0xfdf8ea);
+    let width = (font::width(name, style) + 18).max(70);
+    let board = Rect::new(middle - width / 2, y0 - 1, width, 15);
+    canvas.rounded(Rect::new(board.x0 + 1, board.y0 + 2, width, 15), 3, 0x102018, 100);
+    canvas.frame(board, 3, 1, 0xfdf8ea, 0x14573f);
+    font::centred(canvas, middle, y0 + 3, name, style);
 }
 
 fn clock(canvas: &mut Canvas, x: i32, y: i32, palette: &Palette) {
@@ -189,13 +195,13 @@ pub fn glow(canvas: &mut Canvas, x: i32, y: i32, rx: i32, ry: i32) {
     });
 }
 
-/// Two windows in three are lit; found by their colour as it looks at night.
+/// All of the station's windows and two in three of the others are lit; found by their colour as it looks at night.
 pub fn lit_windows(canvas: &mut Canvas, square: Square) {
     let dark = super::town::Light::Night.on(WINDOW);
     let mut rng = Rng::new(square.index() as u64);
-    let dim = [rng.range(0, 3), rng.range(0, 3)];
+    let dim = rng.range(0, 3);
     canvas.map(Rect::new(100, 110, 440, 240), |x, y, colour| {
-        if colour == dark && (x / 24 + y / 20) % 3 != dim[0] {
+        if colour == dark && (STATION.grow(16).contains(x, y) || (x / 24 + y / 20) % 3 != dim) {
             mix(GLOW, 0xfff2c0, (y & 7) as u32 * 20)
         } else {
             colour

@@ -35,6 +35,7 @@ impl Rect {
         x >= self.x0 && x < self.x1 && y >= self.y0 && y < self.y1
     }
 
+    #[must_use]
     pub fn intersect(self, other: Self) -> Self {
         Self {
             x0: self.x0.max(other.x0),
@@ -45,6 +46,7 @@ impl Rect {
     }
 
     /// The smallest rectangle around both; an empty one adds nothing.
+    #[must_use]
     pub fn union(self, other: Self) -> Self {
         if self.is_empty() {
             return other;
@@ -64,6 +66,7 @@ impl Rect {
         !self.intersect(other).is_empty()
     }
 
+    #[must_use]
     pub const fn grow(self, by: i32) -> Self {
         Self { x0: self.x0 - by, y0: self.y0 - by, x1: self.x1 + by, y1: self.y1 + by }
     }
@@ -225,7 +228,7 @@ impl<'a> Canvas<'a> {
                 let coverage = (((65536 - square) >> 9) * small / SUB + 128).clamp(0, 256) as u32;
                 if coverage > 0 {
                     let (colour, opacity) = colour(u, v);
-                    self.blend(x, y, colour, coverage * opacity >> 8);
+                    self.blend(x, y, colour, (coverage * opacity) >> 8);
                 }
             }
         }
@@ -282,7 +285,7 @@ impl<'a> Canvas<'a> {
                 match part {
                     0 => {}
                     64.. if opacity >= 256 => *pixel = colour,
-                    part => *pixel = mix(*pixel, colour, u32::from(*part) * 4 * opacity >> 8),
+                    part => *pixel = mix(*pixel, colour, (u32::from(*part) * 4 * opacity) >> 8),
                 }
             }
         }
@@ -327,8 +330,8 @@ impl<'a> Canvas<'a> {
                 let distance = ((dx * dx + dy * dy) * 64).isqrt();
                 // In sixteenths of a pixel: inside by more than half a pixel is full.
                 let part = (radius * SUB - distance + SUB / 2).clamp(0, SUB) as u32 * 16;
-                self.blend(rect.x0 + i, y, colour, part * opacity >> 8);
-                self.blend(rect.x1 - 1 - i, y, colour, part * opacity >> 8);
+                self.blend(rect.x0 + i, y, colour, (part * opacity) >> 8);
+                self.blend(rect.x1 - 1 - i, y, colour, (part * opacity) >> 8);
             }
         }
     }
@@ -382,10 +385,10 @@ fn scan(points: &[Point], y: i32, x0: i32, coverage: &mut [u8]) {
 mod tests {
     use super::{Canvas, HEIGHT, Rect, WIDTH, at, mix};
 
-    fn lit(draw: impl FnOnce(&mut Canvas)) -> (usize, u64) {
+    fn lit(draw: impl FnOnce(&mut Canvas)) -> (usize, u32) {
         let mut pixels = vec![0; WIDTH * HEIGHT];
         draw(&mut Canvas::new(&mut pixels));
-        (pixels.iter().filter(|p| **p != 0).count(), pixels.iter().map(|p| u64::from(p & 0xff)).sum())
+        (pixels.iter().filter(|p| **p != 0).count(), pixels.iter().map(|p| p & 0xff).sum())
     }
 
     #[test]
@@ -398,7 +401,7 @@ mod tests {
 
     #[test]
     fn areas_are_right_to_three_percent() {
-        let area = |draw: fn(&mut Canvas)| lit(draw).1 as f64 / 255.0;
+        let area = |draw: fn(&mut Canvas)| f64::from(lit(draw).1) / 255.0;
         let close = |got: f64, want: f64| assert!((got / want - 1.0).abs() < 0.03, "{got} for {want}");
         close(area(|c| c.disc(at(100, 100), 40 * 16, 0xffffff)), 40.0 * 40.0 * core::f64::consts::PI);
         close(area(|c| c.polygon(&[at(10, 10), at(110, 10), at(10, 110)], 0xffffff, 256)), 5000.0);

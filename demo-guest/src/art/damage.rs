@@ -69,7 +69,9 @@ mod tests {
             let rects: Vec<_> = (0..rng.range(1, 40))
                 .map(|_| Rect::new(rng.range(-20, 640), rng.range(-20, 480), rng.range(0, 60), rng.range(0, 40)))
                 .collect();
-            rects.iter().for_each(|r| damage.add(*r));
+            for rect in &rects {
+                damage.add(*rect);
+            }
             assert!(damage.rects().len() <= MOST);
             for rect in rects.iter().map(|r| r.intersect(Rect::SCREEN)).filter(|r| !r.is_empty()) {
                 assert!(damage.rects().iter().any(|d| d.intersect(rect) == rect), "{rect:?} in {damage:?}");

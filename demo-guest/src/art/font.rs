@@ -64,6 +64,7 @@ impl Style {
         Self { size, weight, colour }
     }
 
+    #[must_use]
     pub const fn colour(self, colour: u32) -> Self {
         Self { colour, ..self }
     }
@@ -151,7 +152,8 @@ fn walk(stroke: &str, place: impl Fn(Point) -> Point, mask: &mut Mask) {
         match (last, control) {
             (None, _) => last = Some(point),
             (Some(from), Some(via)) => {
-                let to = if is_control { ((via.0 + point.0) / 2, (via.1 + point.1) / 2) } else { point };
+                let to =
+                    if is_control { (i32::midpoint(via.0, point.0), i32::midpoint(via.1, point.1)) } else { point };
                 curve(from, via, to, &place, mask);
                 last = Some(to);
             }

@@ -59,7 +59,7 @@ pub fn plate(canvas: &mut Canvas, rect: Rect, seat: u8) {
     let words = number(&mut text, seat);
     font::centred(
         canvas,
-        (rect.x0 + rect.x1) / 2,
+        i32::midpoint(rect.x0, rect.x1),
         rect.y0 + (rect.y1 - rect.y0 - size) / 2,
         words,
         Style::new(size, size * 3, CREAM),
@@ -95,7 +95,7 @@ pub fn sheet(canvas: &mut Canvas, rect: Rect, title: &str) -> Rect {
     canvas.rounded(rect.grow(-2), 12, GREEN, 256);
     let inside = Rect { y0: rect.y0 + 42, ..rect.grow(-5) };
     canvas.rounded_with(inside, 9, |t| (mix(CREAM, 0xefe4c8, t as u32), 256));
-    font::centred(canvas, (rect.x0 + rect.x1) / 2, rect.y0 + 14, title, Style::new(16, 44, CREAM));
+    font::centred(canvas, i32::midpoint(rect.x0, rect.x1), rect.y0 + 14, title, Style::new(16, 44, CREAM));
     for x in [rect.x0 + 18, rect.x1 - 18] {
         canvas.disc(at(x, rect.y0 + 22), 3 * SUB, BRASS);
     }
@@ -108,8 +108,8 @@ pub fn button(canvas: &mut Canvas, rect: Rect, label: &str, chosen: bool) {
     canvas.rounded(Rect { y0: rect.y0 + 2, y1: rect.y1 + 2, ..rect }, 9, 0x4a4230, 70);
     canvas.rounded(rect, 9, edge, 256);
     canvas.rounded_with(rect.grow(-2), 7, |t| (shade(top, if chosen { 16 - t / 8 } else { -t / 24 }), 256));
-    let middle = (rect.y0 + rect.y1) / 2;
-    font::centred(canvas, (rect.x0 + rect.x1) / 2, middle - 6, label, Style::new(12, 30, ink));
+    let middle = i32::midpoint(rect.y0, rect.y1);
+    font::centred(canvas, i32::midpoint(rect.x0, rect.x1), middle - 6, label, Style::new(12, 30, ink));
     if chosen {
         let x = rect.x0 + 14;
         canvas.polygon(&[at(x, middle - 5), at(x + 8, middle), at(x, middle + 5)], BRASS, 256);

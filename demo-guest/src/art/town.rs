@@ -2,7 +2,6 @@
 //! day into the background; trains go on top of it.
 use super::building;
 use super::canvas::{Canvas, Point, Rect, SUB, at, mix, shade};
-use super::font::{self, Style};
 use crate::board::{Side, Square};
 use crate::rng::Rng;
 use crate::track::{self, ACROSS, BOTTOM, DOWN, Journey, LEFT, Piece, RIGHT, Route, TOP, TOWN_HEIGHT, cosine, sine};
@@ -19,16 +18,16 @@ pub enum Light {
 }
 
 impl Light {
-    /// A colour as it looks in this light. Moonlight is blue and leaves a third.
+    /// A colour as it looks in this light. Moonlight is blue and leaves a half.
     pub fn on(self, colour: u32) -> u32 {
         match self {
             Self::Day => colour,
             Self::Night => {
                 let (r, g, b) = (colour >> 16 & 255, colour >> 8 & 255, colour & 255);
                 let grey = (r * 3 + g * 5 + b) / 9;
-                let r = (r * 2 + grey) * 22 / 256;
-                let g = (g * 2 + grey) * 28 / 256;
-                let b = (b + grey * 2) * 42 / 256 + 10;
+                let r = (r * 2 + grey) * 28 / 256;
+                let g = (g * 2 + grey) * 36 / 256;
+                let b = (b + grey * 2) * 51 / 256 + 12;
                 r.min(255) << 16 | g.min(255) << 8 | b.min(255)
             }
         }
@@ -173,8 +172,9 @@ pub fn draw(canvas: &mut Canvas, square: Square, light: Light) {
     }
     if light == Light::Night {
         canvas.map(Rect::new(0, 0, 640, TOWN_HEIGHT), |_, _, colour| light.on(colour));
-        building::lamps(canvas);
         building::lit_windows(canvas, square);
+        building::lamps(canvas);
+        building::station_board(canvas, NAMES[square.index()]);
     }
 }
 
@@ -214,7 +214,7 @@ fn meadow(canvas: &mut Canvas, palette: &Palette, seed: u32) {
         let (a, b) = (row.1[cell], row.1[cell + 1]);
         let patch = a + (b - a) * fx / CELL;
         if x % 8 == 0 {
-            noise = speckle.next();
+            noise = speckle.draw();
         }
         noise = noise.rotate_left(4);
         let grain = (noise & 15) as i32 - 8;
@@ -226,7 +226,7 @@ fn meadow(canvas: &mut Canvas, palette: &Palette, seed: u32) {
     for i in 0..150 {
         let (x, y) = (rng.range(4, 636), rng.range(4, TOWN_HEIGHT - 4));
         if i % 4 == 0 {
-            let petal = [0xf6f0d8, 0xf2d25c, 0xe59ab0, 0xffffff][(rng.next() & 3) as usize];
+            let petal = [0xf6f0d8, 0xf2d25c, 0xe59ab0, 0xffffff][(rng.draw() & 3) as usize];
             for (dx, dy) in [(0, 0), (4, 1), (-3, 3)] {
                 canvas.disc((x * SUB + dx * SUB, (y + dy) * SUB), 20, petal);
             }
@@ -354,7 +354,7 @@ fn railway(canvas: &mut Canvas, sides: [bool; 4]) {
     each(canvas, |c, p| steps(p, 5, |a, _| c.disc(a, 150, 0xa79c88)));
     each(canvas, |c, p| {
         steps(p, 8, |a, heading| {
-            let (nx, ny) = (-sine(heading) * 112 >> 12, cosine(heading) * 112 >> 12);
+            let (nx, ny) = ((-sine(heading) * 112) >> 12, (cosine(heading) * 112) >> 12);
             c.line((a.0 + nx, a.1 + ny + 12), (a.0 - nx, a.1 - ny + 12), 60, 0x4a3526);
             c.line((a.0 + nx, a.1 + ny), (a.0 - nx, a.1 - ny), 56, 0x7b5a3f);
         });
@@ -363,7 +363,7 @@ fn railway(canvas: &mut Canvas, sides: [bool; 4]) {
         for side in [-76, 76] {
             let rail = |c: &mut Canvas, p: &Piece| {
                 let place = |(a, heading): (Point, i32)| {
-                    (a.0 + (-sine(heading) * side >> 12), a.1 + (cosine(heading) * side >> 12) + offset)
+                    (a.0 + ((-sine(heading) * side) >> 12), a.1 + ((cosine(heading) * side) >> 12) + offset)
                 };
                 let count = if matches!(p, Piece::Straight { .. }) { 1 } else { 10 };
                 for i in 0..count {
@@ -418,7 +418,7 @@ fn plant(canvas: &mut Canvas, palette: &Palette, rng: &mut Rng, plan: &mut Plan,
             let (x, y) = (rng.range(130, 510), rng.range(140, 330));
             if plan.free(x, y, 21) {
                 plan.take(x, y, 21);
-                add(x, y + 14, Thing::House(rng.next() as u8));
+                add(x, y + 14, Thing::House(rng.draw() as u8));
                 houses += 1;
             }
         } else if trees < 74 {
@@ -426,7 +426,7 @@ fn plant(canvas: &mut Canvas, palette: &Palette, rng: &mut Rng, plan: &mut Plan,
             let r = rng.range(8, 12);
             if plan.free(x, y, r - 2) {
                 plan.take(x, y, r - 2);
-                add(x, y + 5, Thing::Tree(rng.next() as u8));
+                add(x, y + 5, Thing::Tree(rng.draw() as u8));
                 trees += 1;
             }
         }
@@ -450,45 +450,66 @@ fn tunnel(canvas: &mut Canvas, side: Side, palette: &Palette) {
         Side::West => (6, ACROSS - 4),
     };
     let upright = matches!(side, Side::North | Side::South);
-    let (rx, ry) = if upright { (58, 34) } else { (36, 50) };
+    let (rx, ry) = if upright { (62, 36) } else { (42, 58) };
     let clip = canvas.clip();
     canvas.set_clip(clip.intersect(Rect::new(0, 0, 640, TOWN_HEIGHT)));
-    canvas.ellipse(at(x + 3, y + 7), (rx + 4) * SUB, (ry + 3) * SUB, 0x203018, 70);
-    canvas.ball(at(x, y), rx * SUB, ry * SUB, shade(palette.grass[1], -16));
-    let mouth = match side {
-        Side::North => Rect::new(DOWN - 19, 12, 38, 31),
-        Side::South => Rect::new(DOWN - 19, 415, 38, 16),
-        Side::East => Rect::new(607, ACROSS - 24, 16, 43),
-        Side::West => Rect::new(17, ACROSS - 24, 16, 43),
-    };
-    canvas.frame(mouth, if upright { 12 } else { 6 }, 5, 0xb8ae9c, 0x181418);
-    canvas.frame(mouth.grow(-1), if upright { 11 } else { 5 }, 1, 0xd8cfbe, 0x8d8375);
-    let hole = mouth.grow(-5);
-    canvas.rounded_with(hole, if upright { 8 } else { 3 }, |_| (0x14110f, 256));
-    // The mouth is open towards the town.
-    match side {
-        Side::North => canvas.gradient(Rect::new(DOWN - 14, 30, 28, 13), 0x14110f, 0x4a4238),
-        Side::South => canvas.fill(Rect::new(DOWN - 14, 415, 28, 6), 0x2a2520),
-        Side::East => canvas.fill(Rect::new(607, ACROSS - 16, 6, 32), 0x2a2520),
-        Side::West => canvas.fill(Rect::new(27, ACROSS - 16, 6, 32), 0x2a2520),
-    }
-    for (dx, dy, kind) in [(-40, 2, 3u8), (38, 0, 17), (-26, -14, 40), (24, -16, 9)] {
-        let (tx, ty) = if upright { (x + dx * 5 / 4, y + dy + 12) } else { (x + dx / 4, y + dx + 4 + dy / 2) };
-        if upright && side == Side::South && ty > TOWN_HEIGHT {
-            continue;
+    canvas.ellipse(at(x + 3, y + 7), (rx + 3) * SUB, (ry + 2) * SUB, 0x203018, 80);
+    let [bright, dark] = [shade(palette.grass[0], 44), shade(palette.grass[1], -70)];
+    let turf = mix(palette.grass[0], palette.grass[1], 128);
+    canvas.ellipse_with(at(x, y), rx * SUB, ry * SUB, |u, v| {
+        let slope = (u + 2 * v) / 3;
+        let part = (slope.unsigned_abs()).min(256) * 7 / 8;
+        (mix(turf, if slope < 0 { bright } else { dark }, part), 256)
+    });
+    mouth(canvas, side);
+    for (along, up, kind) in [(-40, 3, 3u8), (40, 1, 17), (-25, -13, 0x49), (23, -15, 0x51)] {
+        match side {
+            Side::North => building::tree(canvas, x + along * 5 / 4, y + up + 12, palette, kind),
+            Side::South => building::tree(canvas, x + along * 5 / 4, y + up - 4, palette, kind),
+            Side::East => building::tree(canvas, x - 6 - up / 2, y + 8 + along, palette, kind),
+            Side::West => building::tree(canvas, x + 6 + up / 2, y + 8 + along, palette, kind),
         }
-        building::tree(canvas, tx, ty, palette, kind);
     }
     canvas.set_clip(clip);
 }
 
-/// A small caption on a dark pill; for notes in the town.
-pub fn note(canvas: &mut Canvas, x: i32, y: i32, words: &str, colour: u32) -> Rect {
-    let style = Style::new(9, 24, colour);
-    let width = font::width(words, style) + 22;
-    let rect = Rect::new(x - width / 2, y, width, 22);
-    canvas.rounded(Rect::new(rect.x0 + 1, rect.y0 + 2, width, 22), 11, 0x101418, 90);
-    canvas.rounded(rect, 11, 0x203430, 235);
-    font::centred(canvas, x, y + 6, words, style);
-    rect.grow(3)
+/// The stone mouth of a tunnel: an arch where it is seen from the front, a coped wall where from the side.
+fn mouth(canvas: &mut Canvas, side: Side) {
+    let (stone, coping, dark) = (0xb5ab99, 0xe2dac9, 0x16120f);
+    match side {
+        Side::North => {
+            // The arch with its wing walls; trains come out of it towards us.
+            canvas.rounded(Rect::new(DOWN - 26, 10, 52, 34), 16, 0x857b6c, 256);
+            canvas.rounded(Rect::new(DOWN - 25, 9, 50, 34), 16, coping, 256);
+            canvas.rounded(Rect::new(DOWN - 22, 12, 44, 32), 14, stone, 256);
+            for i in 0..4 {
+                canvas.tint(Rect::new(DOWN - 22, 20 + i * 6, 44, 1), 0x5c5448, 90);
+            }
+            canvas.rounded(Rect::new(DOWN - 16, 17, 32, 40), 13, dark, 256);
+            canvas.gradient(Rect::new(DOWN - 16, 30, 32, 12), dark, 0x4a4238);
+            canvas.fill(Rect::new(DOWN - 26, 42, 10, 3), coping);
+            canvas.fill(Rect::new(DOWN + 16, 42, 10, 3), coping);
+        }
+        Side::South => {
+            // From behind: the top of the wall, and the dark that the track runs into.
+            canvas.fill(Rect::new(DOWN - 16, 412, 32, 10), dark);
+            canvas.gradient(Rect::new(DOWN - 16, 408, 32, 8), 0x4a4238, dark);
+            canvas.rounded(Rect::new(DOWN - 27, 420, 54, 11), 4, 0x7d7365, 256);
+            canvas.rounded(Rect::new(DOWN - 27, 418, 54, 9), 4, coping, 256);
+            canvas.rounded(Rect::new(DOWN - 25, 420, 50, 5), 2, stone, 256);
+        }
+        Side::East | Side::West => {
+            let x = if side == Side::East { 606 } else { 22 };
+            let (open, shut) = if side == Side::East { (x, x + 6) } else { (x + 6, x) };
+            canvas.rounded(Rect::new(x - 1, ACROSS - 33, 14, 62), 4, 0x7d7365, 256);
+            canvas.rounded(Rect::new(x, ACROSS - 36, 12, 60), 4, coping, 256);
+            canvas.rounded(Rect::new(x + 2, ACROSS - 34, 8, 56), 2, stone, 256);
+            for i in 0..7 {
+                canvas.tint(Rect::new(x + 2, ACROSS - 28 + i * 8, 8, 1), 0x5c5448, 90);
+            }
+            canvas.rounded(Rect::new(x, ACROSS - 24, 12, 38), 4, dark, 256);
+            canvas.fill(Rect::new(open, ACROSS - 22, 6, 34), 0x2e2822);
+            canvas.fill(Rect::new(shut, ACROSS - 22, 6, 34), dark);
+        }
+    }
 }

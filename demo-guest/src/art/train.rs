@@ -47,7 +47,7 @@ fn place(route: &Route, along: i32) -> Point {
     }
     let (edge, over) = if along < 0 { (0, along) } else { (route.length(), along - route.length()) };
     let ((x, y), heading) = route.at(edge).unwrap_or(((-4096, -4096), 0));
-    (x + (cosine(heading) * over >> 12), y + (sine(heading) * over >> 12))
+    (x + ((cosine(heading) * over) >> 12), y + ((sine(heading) * over) >> 12))
 }
 
 impl Pose {
@@ -62,7 +62,7 @@ impl Pose {
             let length = (dx * dx + dy * dy).isqrt().max(1);
             front -= 2 * half + GAP;
             Vehicle {
-                centre: ((a.0 + b.0) / 2, (a.1 + b.1) / 2),
+                centre: (i32::midpoint(a.0, b.0), i32::midpoint(a.1, b.1)),
                 ahead: (dx * 4096 / length, dy * 4096 / length),
                 half,
                 kind: if i == 0 { 0 } else { 1 + (i + home) % 3 },
@@ -83,7 +83,7 @@ impl Pose {
         self.vehicles.map(|v| {
             let (ux, uy) = (v.ahead.0.abs(), v.ahead.1.abs());
             let width = 8 * SUB;
-            let (ex, ey) = ((ux * v.half + uy * width >> 12) / SUB + 3, (uy * v.half + ux * width >> 12) / SUB + 2);
+            let (ex, ey) = (((ux * v.half + uy * width) >> 12) / SUB + 3, ((uy * v.half + ux * width) >> 12) / SUB + 2);
             let (x, y) = (v.centre.0 / SUB, v.centre.1 / SUB);
             Rect { x0: x - ex, y0: y - ey - TALLEST - 2, x1: x + ex + 4, y1: y + ey + 5 }
         })
@@ -111,7 +111,7 @@ impl Vehicle {
     /// A point `along` and `across` from the middle.
     fn at(&self, along: i32, across: i32) -> Point {
         let (ux, uy) = self.ahead;
-        (self.centre.0 + (ux * along - uy * across >> 12), self.centre.1 + (uy * along + ux * across >> 12))
+        (self.centre.0 + ((ux * along - uy * across) >> 12), self.centre.1 + ((uy * along + ux * across) >> 12))
     }
 }
 

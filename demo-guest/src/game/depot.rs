@@ -224,13 +224,13 @@ impl Depot {
                 }
             }
         }
-        if self.moving.is_none() && self.standing.is_none() {
-            if let Some(place) = self.waiting.iter_mut().find(|w| w.is_some()) {
-                if let Some((train, side)) = place.take() {
-                    self.moving = Some(Run::new(train, Journey::In(side)));
-                    happened(Happening::Enters(train, side));
-                }
-            }
+        if self.moving.is_none()
+            && self.standing.is_none()
+            && let Some(place) = self.waiting.iter_mut().find(|w| w.is_some())
+            && let Some((train, side)) = place.take()
+        {
+            self.moving = Some(Run::new(train, Journey::In(side)));
+            happened(Happening::Enters(train, side));
         }
     }
 }

@@ -47,11 +47,11 @@ impl Choice {
     }
 }
 
-const MENU: Rect = Rect { x0: 190, y0: 150, x1: 450, y1: 374 };
-const SEARCH: Rect = Rect { x0: 160, y0: 150, x1: 480, y1: 384 };
+const MENU: Rect = Rect { x0: 190, y0: 132, x1: 450, y1: 356 };
+const SEARCH: Rect = Rect { x0: 160, y0: 132, x1: 480, y1: 366 };
 const BOARD: Rect = Rect { x0: 150, y0: 64, x1: 490, y1: 398 };
 /// The game's name above a menu.
-const HEAD: Rect = Rect { x0: 108, y0: 36, x1: 532, y1: 120 };
+const HEAD: Rect = Rect { x0: 108, y0: 8, x1: 532, y1: 92 };
 /// Sessions that are listed.
 const LISTED: usize = 3;
 
@@ -306,7 +306,7 @@ impl Game {
 
     fn draw_search(&self, canvas: &mut Canvas, focus: usize) {
         panel::sheet(canvas, SEARCH, "Games on this network");
-        let middle = (SEARCH.x0 + SEARCH.x1) / 2;
+        let middle = i32::midpoint(SEARCH.x0, SEARCH.x1);
         let asked = self.session.asked();
         let state = match self.session.phase() {
             Phase::Joining => Text::<64>::of(format_args!("Joining {} ...", self.session.title())),
@@ -334,7 +334,7 @@ impl Game {
             canvas.frame(cell, 8, 3, edge, 0xfffdf5);
             let meadow = Rect { y1: cell.y0 + 44, ..cell.grow(-4) };
             canvas.rounded(meadow, 5, town::palette(square).grass[0], 256);
-            let (x, y) = ((cell.x0 + cell.x1) / 2, cell.y0 + 34);
+            let (x, y) = (i32::midpoint(cell.x0, cell.x1), cell.y0 + 34);
             // A little train in the owner's colours, or an empty track.
             canvas.fill(Rect::new(meadow.x0, y, meadow.x1 - meadow.x0, 2), 0x6b6258);
             for i in 0..9 {

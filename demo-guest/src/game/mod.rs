@@ -157,9 +157,8 @@ impl Game {
     pub fn pace(&self) -> u32 {
         match self.mark.scene() {
             Scene::Box | Scene::Full => 60,
-            Scene::Still => 20,
             Scene::Game if self.animated() => 50,
-            Scene::Game => 20,
+            Scene::Still | Scene::Game => 20,
         }
     }
 
@@ -429,10 +428,10 @@ impl Game {
             if let Some(run) = self.depot.moving() {
                 let chimney = Pose::new(&run.route, run.head(), 0, self.light).chimney();
                 let (x, y) = (chimney.0 / crate::art::canvas::SUB, chimney.1 / crate::art::canvas::SUB);
-                if crate::art::town::OPEN.grow(-4).contains(x, y) {
-                    if let Some(place) = self.puffs.iter_mut().find(|p| p.is_none()) {
-                        *place = Some(Puff { place: chimney, age: 0 });
-                    }
+                if crate::art::town::OPEN.grow(-4).contains(x, y)
+                    && let Some(place) = self.puffs.iter_mut().find(|p| p.is_none())
+                {
+                    *place = Some(Puff { place: chimney, age: 0 });
                 }
             }
             self.puff_at = self.now + 260;
@@ -492,9 +491,8 @@ impl Game {
                     self.session.join(&found, self.now, link);
                 }
             }
-            Phase::Joining => {}
             Phase::Playing { .. } if self.screen != Screen::Town => self.open(Screen::Town),
-            Phase::Playing { .. } => {}
+            Phase::Joining | Phase::Playing { .. } => {}
         }
         self.session_events(link);
     }
@@ -513,10 +511,9 @@ impl Game {
             if let Some((side, progress)) = self.depot.moving().and_then(|run| match run.journey {
                 Journey::Out(side) => Some((side, run.progress())),
                 _ => None,
-            }) {
-                if let Some(place) = self.neighbour(side) {
-                    self.hint(Some(place), Message::Coming { side: side.opposite() as u8, progress }, link);
-                }
+            }) && let Some(place) = self.neighbour(side)
+            {
+                self.hint(Some(place), Message::Coming { side: side.opposite() as u8, progress }, link);
             }
         }
     }

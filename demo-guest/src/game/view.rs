@@ -72,7 +72,9 @@ impl View {
     }
 
     pub(super) fn notes_changed(&mut self) {
-        Side::ALL.into_iter().for_each(|side| self.base.add(note_place(side)));
+        for side in Side::ALL {
+            self.base.add(note_place(side));
+        }
     }
 
     pub(super) fn panel_changed(&mut self) {
@@ -134,7 +136,7 @@ impl Game {
         }
         if self.view.scene != self.mark.scene() {
             self.view.scene = self.mark.scene();
-            self.view.moved_box = Rect::EMPTY;
+            self.view.moved_box = self.mark.box_rect();
             damage.add(Rect::SCREEN);
         }
         if self.now >= self.frame_at {

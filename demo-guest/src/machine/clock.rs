@@ -6,7 +6,7 @@ use super::port::{inl, inw, outw};
 const PIIX4_PM: u32 = 0x7113_8086;
 /// Power-button bits in PM1 status and PM1 enable (ACPI 4.8.3.1).
 const PWRBTN: u16 = 1 << 8;
-/// PM1 control: SLP_EN with SLP_TYP 0, which the PIIX4 calls soft off.
+/// PM1 control: `SLP_EN` with `SLP_TYP` 0, which the PIIX4 calls soft off.
 const SOFT_OFF: u16 = 1 << 13;
 
 /// Time, the power button and the power switch: all are registers of one PCI function.

@@ -55,8 +55,8 @@ pub fn start(hz: u32) {
                 zero: 0,
             });
         };
-        for vector in 0..32 {
-            set(vector, exception_table[vector]);
+        for (vector, stub) in exception_table.iter().enumerate() {
+            set(vector, *stub);
         }
         for vector in 0x20..0x30 {
             let stub: unsafe extern "C" fn() = match vector {

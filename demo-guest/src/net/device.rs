@@ -88,10 +88,9 @@ impl Port {
             return false;
         }
         let place = self.neighbours.iter().position(|n| n.is_some_and(|n| n.ip == ip));
-        if let Some(known) = place.and_then(|p| self.neighbours[p]) {
-            if known.mac == mac && now < known.shown + FRESH {
-                return false;
-            }
+        let known = place.and_then(|p| self.neighbours[p]);
+        if known.is_some_and(|n| n.mac == mac && now < n.shown + FRESH) {
+            return false;
         }
         let place = place.or_else(|| self.neighbours.iter().position(Option::is_none));
         let oldest = || (0..NEIGHBOURS).min_by_key(|i| self.neighbours[*i].map(|n| n.shown)).unwrap_or(0);

@@ -48,12 +48,12 @@ impl Inbound {
         for index in 0..STREAMS {
             let Some(stream) = self.streams[index].as_mut() else { continue };
             let socket = sockets.get_mut::<tcp::Socket>(stream.handle);
-            if stream.peer.is_none() {
-                if let Some(endpoint) = socket.remote_endpoint() {
-                    let IpAddress::Ipv4(ip) = endpoint.addr;
-                    stream.peer = Some(ip);
-                    stream.messages = Reassembler::new();
-                }
+            if stream.peer.is_none()
+                && let Some(endpoint) = socket.remote_endpoint()
+            {
+                let IpAddress::Ipv4(ip) = endpoint.addr;
+                stream.peer = Some(ip);
+                stream.messages = Reassembler::new();
             }
             while socket.can_recv() {
                 let mut buffer = [0; RECEIVE];

@@ -153,15 +153,16 @@ impl Net {
                 Some(config.address.address())
             }
             Some(dhcpv4::Event::Deconfigured) => {
-                self.iface.update_ip_addrs(|list| list.clear());
+                self.iface.update_ip_addrs(|list| list.truncate(0));
                 self.iface.routes_mut().remove_default_ipv4_route();
                 None
             }
         };
         if address != self.address {
-            match address {
-                Some(ip) => crate::say!("LOCO dhcp {ip}"),
-                None => crate::say!("LOCO dhcp lost"),
+            if let Some(ip) = address {
+                crate::say!("LOCO dhcp {ip}");
+            } else {
+                crate::say!("LOCO dhcp lost");
             }
             self.address = address;
             self.port.set_address(address);

@@ -12,7 +12,7 @@ use demo_guest::session::Link;
 use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::socket::{tcp, udp};
 use smoltcp::time::Duration;
-use smoltcp::wire::{IpEndpoint, Ipv4Address};
+use smoltcp::wire::IpEndpoint;
 use wire::dplay::QUERY_PORT;
 
 /// Eight machines and strangers who only ask.
@@ -83,10 +83,9 @@ impl Outbound {
     }
 
     fn report(broken: &mut [Option<Ipv4Addr>; LINES], ip: Ipv4Addr) {
-        if !broken.contains(&Some(ip)) {
-            if let Some(place) = broken.iter_mut().find(|b| b.is_none()) {
-                *place = Some(ip);
-            }
+        let told = broken.contains(&Some(ip));
+        if let Some(place) = broken.iter_mut().find(|b| !told && b.is_none()) {
+            *place = Some(ip);
         }
     }
 
@@ -109,7 +108,7 @@ impl Outbound {
         for datagram in &mut self.datagrams[..self.waiting] {
             let Some(to) = datagram.to.take() else { continue };
             let handle = if to.ip().is_broadcast() { asking } else { game };
-            let endpoint = IpEndpoint::new(Ipv4Address::from(*to.ip()).into(), to.port());
+            let endpoint = IpEndpoint::new((*to.ip()).into(), to.port());
             // Full: dropped, as any datagram may be.
             sockets.get_mut::<udp::Socket>(handle).send_slice(&datagram.bytes[..datagram.len], endpoint).unwrap_or(());
         }
@@ -129,7 +128,7 @@ impl Outbound {
                     continue;
                 }
                 self.port = if self.port >= 64_000 { 49_152 } else { self.port + 1 };
-                let endpoint = (Ipv4Address::from(*to.ip()), to.port());
+                let endpoint = (*to.ip(), to.port());
                 line.connected = socket.connect(iface.context(), endpoint, self.port).is_ok();
                 moved = true;
             } else if !socket.is_open() || socket.state() == tcp::State::CloseWait {

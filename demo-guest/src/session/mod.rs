@@ -226,10 +226,10 @@ impl Session {
         self.forget();
         let mut bytes = [0; 16];
         for chunk in bytes.chunks_mut(4) {
-            chunk.copy_from_slice(&self.rng.next().to_le_bytes());
+            chunk.copy_from_slice(&self.rng.draw().to_le_bytes());
         }
         self.instance = Guid(bytes);
-        self.key = IdKey(self.rng.next());
+        self.key = IdKey(self.rng.draw());
         self.title = Text::of(title);
         self.uses = 0;
         self.system = self.new_id(0);

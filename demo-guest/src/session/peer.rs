@@ -27,7 +27,7 @@ impl Session {
             }
             (State::Joining { host, step, .. }, body) if host.ip() == from.ip() => match (step, body) {
                 (Step::SystemId | Step::PlayerId, Body::RequestPlayerReply(reply)) => {
-                    self.got_id(host, step, reply, now, link)
+                    self.got_id(host, step, reply, now, link);
                 }
                 (Step::Forward, Body::SuperEnumPlayersReply(reply)) => self.got_players(host, reply, now, link),
                 (_, Body::AddForwardReply(_)) => self.lose(now),
@@ -107,13 +107,13 @@ impl Session {
 
     /// The host shows us a newcomer; it waits until we say that we know it.
     fn add_machine(&mut self, host: SocketAddrV4, player: &Player, now: u64, link: &mut impl Link) {
-        if player.id != self.system {
-            if let Some(place) = self.note_machine(player, *host.ip(), now) {
-                // A connection that is left from the seat's earlier life would swallow what we say next.
-                let ip = self.machines.get(place).map(Machine::ip);
-                if let Some(ip) = ip.filter(|ip| ip != host.ip()) {
-                    link.hang_up(ip);
-                }
+        if player.id != self.system
+            && let Some(place) = self.note_machine(player, *host.ip(), now)
+        {
+            // A connection that is left from the seat's earlier life would swallow what we say next.
+            let ip = self.machines.get(place).map(Machine::ip);
+            if let Some(ip) = ip.filter(|ip| ip != host.ip()) {
+                link.hang_up(ip);
             }
         }
         self.say(host, &Body::AddForwardAck(player.id), link);

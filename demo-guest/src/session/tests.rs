@@ -66,13 +66,19 @@ impl World {
         }
     }
 
+    fn boot_all(&mut self, seats: usize) {
+        for seat in 0..seats {
+            self.boot(seat);
+        }
+    }
+
     fn boot(&mut self, seat: usize) {
         let seed = self.now * 16 + seat as u64;
         let mut session = Session::new(&format!("seat {seat}"), [seat as u8; 4], seed);
         if seat == 0 {
-            session.host("Loco Party")
+            session.host("Loco Party");
         } else {
-            session.search(self.now)
+            session.search(self.now);
         }
         self.seats[seat] = Some(session);
         let count = self.seats.len();
@@ -143,8 +149,8 @@ impl World {
         while self.now < end {
             self.now += 50;
             for seat in 0..self.seats.len() {
-                self.act(seat, |s, now, link| s.tick(now, link));
-                if self.now % 2000 == 0 {
+                self.act(seat, Session::tick);
+                if self.now.is_multiple_of(2000) {
                     self.act(seat, |s, _, link| s.hint(None, b"here", link));
                 }
             }
@@ -178,7 +184,7 @@ const ALL: [usize; 9] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
 fn nine_that_start_at_once_all_see_each_other() {
     for seed in 0..40 {
         let mut world = World::new(9, seed);
-        ALL.iter().for_each(|s| world.boot(*s));
+        world.boot_all(9);
         world.run(12_000);
         world.all_see(&ALL);
         assert_eq!(world.lost, 0);
@@ -188,7 +194,7 @@ fn nine_that_start_at_once_all_see_each_other() {
 #[test]
 fn guaranteed_and_unguaranteed_messages_reach_one_or_all() {
     let mut world = World::new(9, 1);
-    ALL.iter().for_each(|s| world.boot(*s));
+    world.boot_all(9);
     world.run(12_000);
     world.heard.clear();
     world.act(4, |s, _, link| s.tell(None, b"to all", link));
@@ -206,7 +212,7 @@ fn guaranteed_and_unguaranteed_messages_reach_one_or_all() {
 fn a_seat_that_starts_again_takes_its_own_place() {
     for seed in 0..20 {
         let mut world = World::new(9, seed);
-        ALL.iter().for_each(|s| world.boot(*s));
+        world.boot_all(9);
         world.run(12_000);
         world.boot(3);
         world.run(10_000);
@@ -218,7 +224,7 @@ fn a_seat_that_starts_again_takes_its_own_place() {
 #[test]
 fn a_seat_that_stays_away_is_given_up_by_all() {
     let mut world = World::new(5, 3);
-    (0..5).for_each(|s| world.boot(s));
+    world.boot_all(5);
     world.run(12_000);
     world.seats[2] = None;
     world.run(20_000);
@@ -229,7 +235,7 @@ fn a_seat_that_stays_away_is_given_up_by_all() {
 fn all_find_a_host_that_starts_again() {
     for seed in 0..20 {
         let mut world = World::new(9, seed);
-        ALL.iter().for_each(|s| world.boot(*s));
+        world.boot_all(9);
         world.run(12_000);
         world.boot(0);
         world.run(25_000);
@@ -241,7 +247,7 @@ fn all_find_a_host_that_starts_again() {
 #[test]
 fn leaving_is_seen_at_once() {
     let mut world = World::new(4, 9);
-    (0..4).for_each(|s| world.boot(s));
+    world.boot_all(4);
     world.run(12_000);
     world.act(1, |s, _, link| s.leave(link));
     while world.deliver() {}
@@ -252,7 +258,7 @@ fn leaving_is_seen_at_once() {
 #[test]
 fn the_host_that_leaves_sends_the_others_searching() {
     let mut world = World::new(3, 9);
-    (0..3).for_each(|s| world.boot(s));
+    world.boot_all(3);
     world.run(8_000);
     world.act(0, |s, _, link| s.leave(link));
     while world.deliver() {}
@@ -264,7 +270,7 @@ fn the_host_that_leaves_sends_the_others_searching() {
 #[test]
 fn the_tenth_is_refused_and_goes_on_searching() {
     let mut world = World::new(10, 5);
-    (0..9).for_each(|s| world.boot(s));
+    world.boot_all(9);
     world.run(12_000);
     world.boot(9);
     world.run(8_000);
@@ -275,11 +281,11 @@ fn the_tenth_is_refused_and_goes_on_searching() {
 #[test]
 fn noise_neither_panics_nor_changes_a_session() {
     let mut world = World::new(3, 2);
-    (0..3).for_each(|s| world.boot(s));
+    world.boot_all(3);
     world.run(8_000);
     let mut rng = Rng::new(4);
     for round in 0..4000 {
-        let mut bytes: Vec<u8> = (0..rng.range(0, 160)).map(|_| rng.next() as u8).collect();
+        let mut bytes: Vec<u8> = (0..rng.range(0, 160)).map(|_| rng.draw() as u8).collect();
         if round % 2 == 0 && bytes.len() >= 28 {
             let len = bytes.len() as u32;
             bytes[..4].copy_from_slice(&(0xfab0_0000 | len).to_le_bytes());
