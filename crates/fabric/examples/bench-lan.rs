@@ -141,7 +141,7 @@ fn measure(path: &Route, len: usize, count: usize, samples: &mut Samples) -> any
             while !stop.load(Ordering::Relaxed) {
                 if let Some(len) = far.receive(&mut buffer, Duration::from_millis(50))? {
                     let sent = Duration::from_nanos(word(&buffer, 22));
-                    one_way.push((epoch.elapsed().saturating_sub(sent)).as_secs_f64() * 1e6);
+                    one_way.push(epoch.elapsed().saturating_sub(sent).as_secs_f64() * 1e6);
                     far.send(&frame(1, len, word(&buffer, 14), sent))?;
                 }
             }
@@ -155,7 +155,7 @@ fn measure(path: &Route, len: usize, count: usize, samples: &mut Samples) -> any
         loop {
             match path.near.receive(&mut buffer, LOST_AFTER)? {
                 Some(_) if word(&buffer, 14) == number => {
-                    samples.round_trip.push((epoch.elapsed() - start).as_secs_f64() * 1e6);
+                    samples.round_trip.push(epoch.elapsed().saturating_sub(start).as_secs_f64() * 1e6);
                     break;
                 }
                 // A late answer to a frame that was given up.

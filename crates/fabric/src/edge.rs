@@ -175,16 +175,13 @@ fn tap_task(
         let mut buffer = [0; FRAME_LEN_MAX];
         let mut budget = Budget::new(Instant::now());
         loop {
-            let frame = match socket.receive(&mut buffer).await {
-                Ok(len) => &buffer[..len],
-                Err(_) => {
-                    sleep(ERROR_PAUSE).await;
-                    continue;
-                }
+            let Ok(len) = socket.receive(&mut buffer).await else {
+                sleep(ERROR_PAUSE).await;
+                continue;
             };
             let reply = {
                 let mut books = books.lock();
-                hear(frame, &instance, &seat, &mut books)
+                hear(&buffer[..len], &instance, &seat, &mut books)
             };
             if let Some(reply) = reply
                 && budget.take(Instant::now())

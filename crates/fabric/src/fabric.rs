@@ -52,7 +52,7 @@ impl Fabric {
         metrics::register(registry, status.clone())?;
         let thread = thread::Builder::new()
             .name("fabric".to_owned())
-            .spawn(move || reconcile::run(config, requests_rx, wishes_rx, &status_tx, ready))
+            .spawn(move || reconcile::run(&config, requests_rx, wishes_rx, &status_tx, ready))
             .map_err(FabricError::SpawnThread)?;
         started.await.map_err(|_| FabricError::Ended)??;
         Ok(Self { requests: Some(requests), wishes, status, thread: Some(thread) })
@@ -66,6 +66,7 @@ impl Fabric {
         });
     }
 
+    /// The newest status. The channel closes when the fabric's thread has ended, which happens before the drop only after a panic.
     pub fn status(&self) -> watch::Receiver<FabricStatus> {
         self.status.clone()
     }

@@ -3,7 +3,7 @@
 //! Two sockets: one in the fabric's namespace, and one in the node's. VXLAN devices are asked for over the latter with the
 //! former as their place, in one message: the kernel puts the device into the fabric and keeps its UDP socket on the node
 //! (`vxlan_newlink` takes the sender's namespace as the link's). A crash cannot leave one half way.
-use std::{cell::Cell, collections::BTreeMap, fs::File, io, net::Ipv4Addr, os::fd::AsRawFd, path::Path};
+use std::{cell::Cell, collections::BTreeMap, fs::File, io, net::Ipv4Addr, os::fd::AsRawFd, path::Path, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt};
 use model::MacAddr;
@@ -28,7 +28,7 @@ use crate::{
 
 /// Hop limit of the outer packets: the nodes may be some routers apart.
 const TTL: u8 = 64;
-/// `IFLA_TUN_TYPE` and its value for a tap (linux/if_link.h, linux/if_tun.h).
+/// `IFLA_TUN_TYPE` and its value for a tap (`linux/if_link.h`, `linux/if_tun.h`).
 const IFLA_TUN_TYPE: u16 = 3;
 const IFF_TAP: u8 = 2;
 /// `NUD_PERMANENT | NUD_NOARP`: what `bridge fdb append … self permanent` sends.
@@ -67,9 +67,9 @@ impl Kernel {
         self.writes.set(self.writes.get() + 1);
     }
 
-    /// Wakes `changed` at every change of a link or of a VXLAN table in the namespace, and when the kernel had to drop such
+    /// Wakes `changed` at every change of a link or of a VXLAN table in the calling thread's namespace, and when the kernel had to drop such
     /// news. Addresses that a bridge learns are no news: every guest's first frame would cost a pass.
-    pub(crate) fn watch(&self, changed: std::sync::Arc<Notify>) -> Result<(), FabricError> {
+    pub(crate) fn watch(changed: Arc<Notify>) -> Result<(), FabricError> {
         let groups = [MulticastGroup::Link, MulticastGroup::Neigh];
         let (connection, handle, mut news) =
             rtnetlink::new_multicast_connection(&groups).map_err(FabricError::OpenNetlink)?;

@@ -88,3 +88,48 @@ impl Collector for StatusCollector {
         reading.parts().iter().flat_map(|part| part.collect()).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::{MacAddr, Seat};
+
+    use super::*;
+    use crate::{PortCounters, PortStatus};
+
+    #[test]
+    fn what_is_exported_is_the_newest_status() {
+        let registry = Registry::new();
+        let (sender, status) = watch::channel(FabricStatus::default());
+        register(&registry, status.clone()).unwrap();
+        assert!(register(&registry, status).is_err(), "a second fabric would count into the first one's series");
+        let port = PortStatus {
+            lan: "party".parse().unwrap(),
+            seat: Seat(0),
+            mac: MacAddr::ZERO,
+            tap: "locot001068-0".to_owned(),
+            exists: true,
+            carrier: Some(true),
+            counters: Some(PortCounters { tx_frames: 7, rx_dropped: 2, ..PortCounters::default() }),
+            address_in_use: None,
+        };
+        let absent = PortStatus { exists: false, counters: None, ..port.clone() };
+        sender.send_replace(FabricStatus {
+            ports: [("instance-0".parse().unwrap(), port), ("instance-1".parse().unwrap(), absent)].into(),
+            problems: vec!["something".to_owned()],
+            passes: 3,
+            ..FabricStatus::default()
+        });
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        for want in [
+            "loco_fabric_passes_total 3",
+            "loco_fabric_problems 1",
+            "loco_fabric_writes_total 0",
+            r#"loco_fabric_port_frames_total{direction="tx",instance="instance-0"} 7"#,
+            r#"loco_fabric_port_dropped_total{instance="instance-0"} 2"#,
+        ] {
+            assert!(text.contains(want), "{want} is not in\n{text}");
+        }
+        // A port that was not read has no series, rather than zeros.
+        assert!(!text.contains("instance-1"));
+    }
+}

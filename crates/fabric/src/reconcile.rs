@@ -38,7 +38,7 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs until the fabric's handle is dropped. Changes nothing at its end: frames flow on.
 pub(crate) fn run(
-    config: FabricConfig,
+    config: &FabricConfig,
     requests: mpsc::Receiver<OpenTap>,
     wishes: watch::Receiver<Wish>,
     status: &watch::Sender<FabricStatus>,
@@ -74,12 +74,12 @@ struct Reconciler<'a> {
 
 impl<'a> Reconciler<'a> {
     /// Leaves the calling thread inside the fabric's namespace.
-    fn open(config: FabricConfig, status: &'a watch::Sender<FabricStatus>) -> Result<Self, FabricError> {
+    fn open(config: &FabricConfig, status: &'a watch::Sender<FabricStatus>) -> Result<Self, FabricError> {
         let made = netns::ensure(&config.netns)?;
         let kernel = Kernel::open(&config.netns, config.underlay_netns.as_deref(), config.vxlan_port)?;
         tracing::info!(netns = %config.netns.display(), made, "fabric namespace is ours");
         let news = Arc::new(Notify::new());
-        kernel.watch(Arc::clone(&news))?;
+        Kernel::watch(Arc::clone(&news))?;
         Ok(Self {
             kernel,
             vtep: Vtep { local: config.underlay_ip, port: config.vxlan_port },

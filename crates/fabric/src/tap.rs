@@ -21,7 +21,7 @@ pub(crate) enum TapError {
     Io(io::Error),
 }
 
-/// Two calls of linux/if_tun.h for which nix has no safe wrapper.
+/// Two calls of `linux/if_tun.h` for which nix has no safe wrapper.
 mod ioctl {
     nix::ioctl_write_ptr_bad!(
         /// `TUNSETIFF`

@@ -10,7 +10,7 @@ const MARK_LEN: usize = MARKER.len() + 1 + 1 + 4;
 /// The four ways to put IPX on Ethernet, which do not understand each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IpxFraming {
-    /// EtherType 8137.
+    /// Ethernet type 8137.
     EthernetII,
     /// 802.3 with nothing between the length and the IPX checksum FFFF (Novell's "raw").
     Raw8023,

@@ -16,7 +16,7 @@ const VNET_HEADER_LEN: usize = 10;
 /// The longest frame a test sends, with room to notice longer ones.
 const FRAME_LEN_MAX: usize = 4096;
 
-/// Two calls of linux/if_tun.h for which nix has no safe wrapper.
+/// A call of `linux/if_tun.h` for which nix has no safe wrapper.
 mod ioctl {
     nix::ioctl_write_ptr_bad!(set_iff, 0x4004_54ca, nix::libc::ifreq);
 }

@@ -45,13 +45,13 @@ pub(crate) fn snapshot(nodes: usize, places: &[usize]) -> Snapshot {
         underlay_ip: Underlay::address(u8::try_from(index).unwrap()),
         agent_url: String::new(),
     };
-    let placed = places.iter().enumerate().map(|(seat, at)| PlacedInstance {
+    let instances = places.iter().enumerate().map(|(seat, at)| PlacedInstance {
         id: instance(seat),
         lan: "party".parse().unwrap(),
         seat: Seat(u8::try_from(seat).unwrap()),
         node: node_name(*at),
     });
-    Snapshot::new([party()], (0..nodes).map(node), placed.collect::<Vec<_>>()).unwrap()
+    Snapshot::new([party()], (0..nodes).map(node), instances.collect::<Vec<_>>()).unwrap()
 }
 
 impl Cluster {

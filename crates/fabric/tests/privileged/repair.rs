@@ -75,10 +75,10 @@ async fn damage_is_repaired() {
     let damages: [(&str, &dyn Fn()); 7] = [
         ("flood list deleted", &|| netlink::inside(netns, delete_flood_list)),
         ("tap unplugged", &|| {
-            change("locot001068-0", |index| LinkUnspec::new_with_index(index).nocontroller().build())
+            change("locot001068-0", |index| LinkUnspec::new_with_index(index).nocontroller().build());
         }),
         ("tunnel unplugged", &|| {
-            change("locovx001068", |index| LinkUnspec::new_with_index(index).nocontroller().build())
+            change("locovx001068", |index| LinkUnspec::new_with_index(index).nocontroller().build());
         }),
         ("bridge down", &|| change("locobr001068", |index| LinkUnspec::new_with_index(index).down().build())),
         ("tap down", &|| change("locot001068-0", |index| LinkUnspec::new_with_index(index).down().build())),
