@@ -290,7 +290,12 @@ impl Peer {
         let (state_tx, state) = watch::channel(RTCPeerConnectionState::New);
         let (channels_tx, channels) = mpsc::channel(CHANNELS_MAX);
         let handler = Handler { gathered: gathered_tx, state: state_tx, channels: channels_tx };
-        let settings = SettingEngineBuilder::new().with_lite(true).with_include_loopback_candidate(true).build();
+        // No multicast DNS: host candidates need no names, and a node without a route for multicast has no place for it.
+        let settings = SettingEngineBuilder::new()
+            .with_lite(true)
+            .with_include_loopback_candidate(true)
+            .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
+            .build();
         let builder = PeerConnectionBuilder::new()
             .with_configuration(RTCConfigurationBuilder::new().build())
             .with_media_engine(engine)
