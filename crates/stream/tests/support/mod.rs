@@ -1,5 +1,6 @@
 //! A real QEMU with our listeners on it, and an agent's part of the input path. Shared by the tests and the example.
 #![allow(dead_code, reason = "each user takes its part")]
+
 use std::{
     path::{Path, PathBuf},
     process::Stdio,
