@@ -14,7 +14,9 @@ use crate::paths::Paths;
 pub(crate) fn take(paths: &Paths) -> Result<Option<File>> {
     // 0711: the guests' users pass through to their own sockets and see no names.
     let made = fs::DirBuilder::new().recursive(true).mode(0o711).create(paths.run());
-    made.with_context(|| format!("cannot make {}", paths.run().display()))?;
+    made.with_context(|| {
+        format!("cannot make {}; it must be on a writable file system with room", paths.run().display())
+    })?;
     let path = paths.lock();
     loop {
         let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);

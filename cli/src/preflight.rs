@@ -20,8 +20,12 @@ const QEMU_REMEDY: &str = "on Debian bookworm with backports: `apt-get install -
 const ROOM: u64 = 16 << 20;
 const ROOM_FOR_OVERLAYS: u64 = 256 << 20;
 
-pub(crate) fn check(flags: &UpFlags, paths: &Paths) -> Result<()> {
+pub(crate) fn root() -> Result<()> {
     ensure!(Uid::effective().is_root(), "up makes network namespaces, so it needs root; run it as root or with sudo");
+    Ok(())
+}
+
+pub(crate) fn check(flags: &UpFlags, paths: &Paths) -> Result<()> {
     ensure!(
         Path::new("/dev/net/tun").exists(),
         "/dev/net/tun is missing, so guests cannot be plugged in; load it: `modprobe tun`"

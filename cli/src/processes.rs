@@ -39,9 +39,9 @@ pub(crate) fn of_wall(paths: &Paths) -> Vec<Process> {
     all().filter(|pid| !spared.contains(pid) && is_ours(*pid)).filter_map(process).collect()
 }
 
-/// Direct children of `parent` whose name begins with `prefix`.
-pub(crate) fn child_of(parent: i32, prefix: &str) -> Option<i32> {
-    all().find(|pid| stat(*pid).is_some_and(|stat| stat.parent == parent && stat.name.starts_with(prefix)))
+/// QEMU of the runner `runner`: its child, which names itself after the instance.
+pub(crate) fn qemu_of(runner: i32) -> Option<i32> {
+    all().find(|pid| stat(*pid).is_some_and(|stat| stat.parent == runner && stat.name.starts_with("loco-")))
 }
 
 pub(crate) fn is_alive(pid: i32) -> bool {

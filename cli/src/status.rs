@@ -50,7 +50,7 @@ pub(crate) async fn read(paths: &Paths) -> Result<Option<Report>> {
     let mut status = merge(&wall, &state, &token, live.as_ref())?;
     for instance in status.instances.iter_mut().filter(|instance| instance.qemu_pid.is_none()) {
         let runner = instance.runner_pid.and_then(|pid| i32::try_from(pid).ok());
-        let qemu = runner.and_then(|runner| processes::child_of(runner, "qemu"));
+        let qemu = runner.and_then(processes::qemu_of);
         instance.qemu_pid = qemu.and_then(|pid| u32::try_from(pid).ok());
     }
     Ok(Some(Report { status, gateway_problem }))

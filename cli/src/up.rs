@@ -36,7 +36,7 @@ pub(crate) fn up(
     progress: Progress<'_>,
     live: impl Fn(&str),
 ) -> Result<Option<String>> {
-    preflight::check(flags, paths)?;
+    preflight::root()?;
     let lock = claim(paths, progress)?;
     // From here on something is there to clean up.
     let result = start(flags, paths, lock, progress, live);
@@ -79,6 +79,7 @@ fn start(
     progress: Progress<'_>,
     live: impl Fn(&str),
 ) -> Result<Option<String>> {
+    preflight::check(flags, paths)?;
     let wall = plan(flags)?;
     progress(&format!(
         "{} nodes, {} guests, {} LAN{}; underlay {}",
@@ -94,8 +95,12 @@ fn start(
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     if flags.detach {
         let mut daemon = daemon(paths, lock)?;
-        let waited = runtime.block_on(wait_until_live(&wall, paths, limit, progress, || daemon_ended(&mut daemon)));
-        return waited.map(Some);
+        return runtime.block_on(async {
+            tokio::select! {
+                waited = wait_until_live(&wall, paths, limit, progress, || daemon_ended(&mut daemon)) => waited.map(Some),
+                told = supervise::told_to_stop() => told.and_then(|()| bail!("interrupted; the wall is ended again")),
+            }
+        });
     }
     runtime.block_on(async {
         let announced = async {

@@ -1,0 +1,252 @@
+//! `loco` as people run it: exit codes and words; and whole walls of real processes, privileged.
+//!
+//! A wall takes names of the whole machine (`/run/loco`, `loco-host`), so each privileged test runs itself again in
+//! network, mount and process namespaces of its own: neither a wall of the developer's nor another test is touched.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test end at the first surprise, as the test does")]
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use api::{agent::State, status::Status};
+use futures_util::TryStreamExt as _;
+use nix::{
+    mount::{MsFlags, mount},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+const LIMIT: Duration = Duration::from_mins(1);
+
+fn loco(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_loco")).args(args).output().unwrap()
+}
+
+#[track_caller]
+fn says(output: &Output, code: i32, want: &str) {
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{told}");
+    assert!(told.contains(want), "{told}");
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_names_the_flag() {
+    says(&loco(&["up", "--guests", "0"]), 2, "--guests");
+    says(&loco(&["up", "--disk", "/nonexistent/a.img"]), 2, "--disk /nonexistent/a.img: No such file");
+    says(&loco(&["up", "--disk", "a", "--kernel", "b"]), 2, "--kernel");
+    says(&loco(&["up", "--mode", "socket"]), 2, "is not there yet; use vxlan");
+    says(&loco(&["down", "--nonsense"]), 2, "--nonsense");
+    says(&loco(&["status", "-o", "xml"]), 2, "table, json");
+}
+
+/// In namespaces of its own, where `/run` is empty and loopback is up.
+fn alone(test: &str, body: impl FnOnce()) {
+    const INSIDE: &str = "LOCO_TEST_INSIDE";
+    if env::var_os(INSIDE).is_some() {
+        mount(Some("none"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        bring_up_loopback();
+        body();
+        return;
+    }
+    let own = env::current_exe().unwrap();
+    let flags = ["--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"];
+    let mut inner = Command::new("unshare");
+    inner.args(flags).arg(own).args(["--ignored", "--exact", test, "--nocapture"]).env(INSIDE, "1");
+    // Kept back, so that its closing line is not taken for one of this run's.
+    let output = inner.output().unwrap();
+    let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success(), "{}\n{}\n{}", output.status, told[0], told[1]);
+}
+
+fn bring_up_loopback() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+        let speaking = tokio::spawn(connection);
+        let lo = handle.link().get().match_name("lo").execute().try_next().await.unwrap().unwrap().header.index;
+        handle.link().set(rtnetlink::LinkUnspec::new_with_index(lo).up().build()).execute().await.unwrap();
+        speaking.abort();
+    });
+}
+
+fn status() -> Status {
+    let output = loco(&["status", "-o", "json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn is_live(status: &Status) -> bool {
+    status.instances.iter().all(|instance| instance.state == State::Live)
+}
+
+#[track_caller]
+fn eventually<T>(probe: impl FnMut() -> Option<T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(testkit::eventually(LIMIT, probe)).unwrap()
+}
+
+fn pid(pid: Option<u32>) -> Pid {
+    Pid::from_raw(i32::try_from(pid.expect("it runs")).unwrap())
+}
+
+/// Everything that is ours in these namespaces but this test itself; a zombie has nothing left.
+fn left() -> Vec<String> {
+    let mut left = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let dir = entry.path();
+        let is_us =
+            entry.file_name().to_str().is_some_and(|name| name == "self" || name == "thread-self" || name == "1");
+        let comm = fs::read_to_string(dir.join("comm")).unwrap_or_default();
+        let zombie = fs::read_to_string(dir.join("stat")).is_ok_and(|stat| stat.contains(") Z "));
+        let numeric = entry.file_name().to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+        if numeric && !is_us && !zombie && !comm.is_empty() {
+            left.push(format!("process {}", comm.trim()));
+        }
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    left.extend(mounts.lines().filter(|line| line.contains(" /run/loco/")).map(|line| format!("mount {line}")));
+    let links = fs::read_dir("/sys/class/net").unwrap().flatten().map(|entry| entry.file_name());
+    left.extend(links.filter(|name| *name != "lo").map(|name| format!("link {}", name.display())));
+    left.extend(fs::read_dir("/run").unwrap().flatten().map(|entry| format!("file {}", entry.path().display())));
+    left
+}
+
+#[track_caller]
+fn nothing_is_left() {
+    assert_eq!(left(), Vec::<String>::new());
+}
+
+/// `/sys` shows the links of the namespace in which it was mounted.
+fn mount_sys() {
+    mount(Some("none"), "/sys", Some("sysfs"), MsFlags::empty(), None::<&str>).unwrap();
+}
+
+#[test]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+fn what_dies_comes_back_and_killing_everything_leaves_nothing() {
+    alone("what_dies_comes_back_and_killing_everything_leaves_nothing", || {
+        mount_sys();
+        let up = loco(&["up", "--detach", "--nodes", "2", "--guests", "2"]);
+        says(&up, 0, "all 2 pictures are live");
+        let printed = String::from_utf8(up.stdout).unwrap();
+        let first = status();
+        assert_eq!(printed.lines().last(), Some(first.url.as_str()));
+        assert!(first.url.starts_with("http://127.0.0.1:8080/#token=") && first.url.ends_with(&first.token));
+        assert!(is_live(&first), "{first:?}");
+        says(&loco(&["up", "--port", "8081"]), 1, "one wall per machine: `loco down` first");
+
+        // An agent dies: the others and the guests do not notice, and it comes back.
+        kill(pid(first.nodes[0].agent_pid), Signal::SIGKILL).unwrap();
+        let second = eventually(|| {
+            let now = status();
+            let back = now.nodes[0].agent_pid.is_some_and(|pid| Some(pid) != first.nodes[0].agent_pid);
+            (back && is_live(&now)).then_some(now)
+        });
+        assert_eq!(second.nodes[1], first.nodes[1]);
+        let processes = |status: &Status| {
+            status.instances.iter().map(|i| (i.qemu_pid.unwrap(), i.runner_pid.unwrap())).collect::<Vec<_>>()
+        };
+        assert_eq!(processes(&second), processes(&first));
+
+        // A runner dies, and its guest with it: a new one starts.
+        kill(pid(first.instances[1].runner_pid), Signal::SIGKILL).unwrap();
+        eventually(|| {
+            let now = status();
+            let new = now.instances[1].qemu_pid.is_some_and(|pid| Some(pid) != first.instances[1].qemu_pid);
+            (new && is_live(&now) && now.instances[0] == first.instances[0]).then_some(())
+        });
+
+        // A gateway that does not answer: status says so, and still knows the rest.
+        let gateway = find("gateway");
+        kill(gateway, Signal::SIGSTOP).unwrap();
+        let silent = loco(&["status", "-o", "json"]);
+        says(&silent, 0, "states are the supervisor's only");
+        let blind: Status = serde_json::from_slice(&silent.stdout).unwrap();
+        assert!(blind.instances.iter().all(|i| i.state == State::Starting && i.qemu_pid.is_some()), "{blind:?}");
+        kill(gateway, Signal::SIGCONT).unwrap();
+
+        // All of it is killed.
+        for name in ["loco", "gateway", "node-agent", "guest-runner", "loco-instance-0", "loco-instance-1"] {
+            while let Some(process) = find_any(name) {
+                kill(process, Signal::SIGKILL).unwrap();
+                eventually(|| (find_any(name) != Some(process)).then_some(()));
+            }
+        }
+        assert!(!left().is_empty());
+        says(&loco(&["status"]), 3, "nothing runs");
+        says(&loco(&["down", "-v"]), 0, "removed link loco-host");
+        nothing_is_left();
+        says(&loco(&["down"]), 0, "nothing runs");
+    });
+}
+
+#[test]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+fn an_up_that_fails_says_why_and_leaves_nothing() {
+    alone("an_up_that_fails_says_why_and_leaves_nothing", || {
+        mount_sys();
+        let held = TcpListener::bind("127.0.0.1:8080").unwrap();
+        says(&loco(&["up", "--detach"]), 1, "port 8080 of 127.0.0.1 is in use");
+        nothing_is_left();
+        drop(held);
+
+        // A kernel that no machine boots: its runner ends again and again, or no picture ever comes.
+        let rubbish = env::temp_dir().join(format!("loco-rubbish-{}", std::process::id()));
+        fs::write(&rubbish, b"this is no kernel").unwrap();
+        let up = loco(&["up", "--detach", "--guests", "1", "--timeout", "20", "--kernel", rubbish.to_str().unwrap()]);
+        fs::remove_file(&rubbish).unwrap();
+        says(&up, 1, "last words of guest-runner-instance-0");
+        nothing_is_left();
+
+        let bare = Command::new(env!("CARGO_BIN_EXE_loco")).arg("up").env("PATH", "/nonexistent").output().unwrap();
+        says(&bare, 1, "cannot run qemu-system-x86_64");
+        nothing_is_left();
+
+        // No room.
+        mount(Some("none"), "/run", Some("tmpfs"), MsFlags::empty(), Some("size=1M")).unwrap();
+        says(&loco(&["up", "--detach"]), 1, "MiB free and 16 MiB are needed");
+        nothing_is_left();
+        mount(Some("none"), "/run", Some("tmpfs"), MsFlags::MS_RDONLY, None::<&str>).unwrap();
+        says(&loco(&["up", "--detach"]), 1, "cannot make /run/loco");
+    });
+}
+
+#[test]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+fn in_the_foreground_it_says_the_url_and_an_interrupt_ends_it() {
+    alone("in_the_foreground_it_says_the_url_and_an_interrupt_ends_it", || {
+        mount_sys();
+        let mut up = Command::new(env!("CARGO_BIN_EXE_loco"));
+        up.args(["up", "--nodes", "1", "--guests", "1"]).stdout(Stdio::piped());
+        let mut up = up.spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(up.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), status().url);
+        kill(Pid::from_raw(i32::try_from(up.id()).unwrap()), Signal::SIGINT).unwrap();
+        assert!(up.wait().unwrap().success());
+        nothing_is_left();
+    });
+}
+
+#[track_caller]
+fn find(name: &str) -> Pid {
+    find_any(name).unwrap_or_else(|| panic!("no {name} runs"))
+}
+
+/// A living process of that name; the kernel keeps 15 bytes of it.
+fn find_any(name: &str) -> Option<Pid> {
+    let own = std::process::id().to_string();
+    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let file_name = entry.file_name();
+        let pid = file_name.to_str().filter(|pid| *pid != own)?.parse().ok()?;
+        let stat = fs::read_to_string(Path::new("/proc").join(&file_name).join("stat")).ok()?;
+        let (_, rest) = stat.split_once('(')?;
+        let (comm, state) = rest.rsplit_once(") ")?;
+        (comm == &name[..name.len().min(15)] && !state.starts_with('Z')).then_some(Pid::from_raw(pid))
+    })
+}
