@@ -39,7 +39,7 @@ pub(crate) struct Args {
     #[arg(long, env = "LOCO_KERNEL", value_name = "FILE", conflicts_with_all = ["disk", "cdrom"])]
     kernel: Option<PathBuf>,
     /// More words for the kernel, after those of the seat
-    #[arg(long, env = "LOCO_APPEND", value_name = "TEXT", requires = "kernel")]
+    #[arg(long, env = "LOCO_APPEND", value_name = "TEXT", conflicts_with_all = ["disk", "cdrom"])]
     append: Option<String>,
     /// Disk image to start from; it is never written, changes go to an overlay in the work directory
     #[arg(long, env = "LOCO_DISK", value_name = "FILE")]
@@ -188,7 +188,7 @@ mod tests {
     fn wrong_flags_are_named() {
         refused("", "nothing to start; give --kernel, --disk or --cdrom");
         refused("--kernel k --disk d", "--disk");
-        refused("--disk d --append x", "--kernel");
+        refused("--disk d --append x", "--append");
         refused("--kernel k --memory 2", "--memory cannot be used: 2 MiB of memory is out of range");
         refused("--kernel k --nic e1000", "use pcnet or ne2k_pci");
         assert!(parse("--kernel k --append seat").is_ok() && parse("--disk d --cdrom c").is_ok());

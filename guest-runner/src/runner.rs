@@ -34,8 +34,9 @@ use crate::{
 const TICK: Duration = Duration::from_secs(1);
 /// Pause after a hand-over that did not succeed: QEMU may not have noticed yet that the agent before is gone.
 const HAND_OVER_RETRY: Duration = Duration::from_millis(100);
-/// Failed sound handshakes in a row after which the bus itself is doubted.
-const SOUND_TRIES_MAX: u32 = 10;
+/// After this many in a row the pause is longer: something else is wrong.
+const HAND_OVER_QUICK_TRIES: u32 = 20;
+const HAND_OVER_SLOW_RETRY: Duration = Duration::from_secs(2);
 /// How often a guest that was stopped by a full disk is let go on.
 const DISK_FULL_RETRY: Duration = Duration::from_secs(5);
 /// `quit` is answered before QEMU flushes its disks.
@@ -72,7 +73,7 @@ pub(crate) async fn run(config: Config, mut files: Files) -> anyhow::Result<u8> 
         owed: Owed::default(),
         hand_over_at: Instant::now(),
         bus: None,
-        sound_tries: 0,
+        hand_over_tries: 0,
         exit: None,
     };
     Ok(runner.run().await)
@@ -116,7 +117,7 @@ struct Runner {
     hand_over_at: Instant,
     /// Our copy of the D-Bus connection that the agent has: sound is registered over it.
     bus: Option<Bus>,
-    sound_tries: u32,
+    hand_over_tries: u32,
     exit: Option<u8>,
 }
 
@@ -288,6 +289,7 @@ impl Runner {
     fn owe(&mut self, owed: Owed) {
         self.owed = owed;
         self.hand_over_at = Instant::now();
+        self.hand_over_tries = 0;
     }
 
     async fn welcome(&mut self, welcome: &Welcome, fds: Vec<OwnedFd>) {
@@ -358,14 +360,27 @@ impl Runner {
         self.take(Fact::MonitorUp).await;
     }
 
-    /// Gives the agent what it is owed, in the order in which it is useful: control, picture, sound.
+    /// Gives the agent what it is owed: control, sound, picture.
     async fn hand_over(&mut self) {
-        if let Err(error) = self.try_hand_over().await {
-            tracing::debug!(reason = %chain(&*error), "hand-over is not complete, trying again");
-            self.hand_over_at = Instant::now() + HAND_OVER_RETRY;
-        } else {
-            tracing::info!("control, display and sound handed over");
+        let result = self.try_hand_over().await;
+        // A guest without sound is still a guest.
+        if self.link.is_attached() && !self.owed.control && !self.owed.display {
             self.signs.agent.hold();
+        }
+        let Err(error) = result else {
+            tracing::info!("control, display and sound handed over");
+            self.hand_over_tries = 0;
+            return;
+        };
+        self.hand_over_tries += 1;
+        let reason = chain(&*error);
+        if self.hand_over_tries == HAND_OVER_QUICK_TRIES {
+            tracing::warn!(reason, owed = ?self.owed, "hand-over to the agent does not succeed; going on trying");
+        }
+        let pause = if self.hand_over_tries < HAND_OVER_QUICK_TRIES { HAND_OVER_RETRY } else { HAND_OVER_SLOW_RETRY };
+        self.hand_over_at = Instant::now() + pause;
+        if !self.link.is_attached() {
+            self.agent_gone(&reason);
         }
     }
 
@@ -380,33 +395,36 @@ impl Runner {
             self.owed.control = false;
         }
         if self.owed.display || self.bus.is_none() {
-            // A new bus replaces the one that QEMU had; listeners of sound are not touched by that.
+            // A new bus replaces the one that QEMU had; a listener of sound is not touched by that.
             self.bus = None;
-            let mut bus = Bus::open(monitor).await?;
+            self.bus = Some(Bus::open(monitor).await?);
+            self.owed.display = true;
+        }
+        let Some(bus) = &mut self.bus else { return Ok(()) };
+        // Sound before the picture: once it has a display listener QEMU calls it, and waits for the agent's answer.
+        let mut no_sound = None;
+        if self.owed.audio {
+            match bus.audio().await {
+                Ok(listener) => {
+                    let message = FromRunner::Audio { listener_guid: listener.guid };
+                    self.link.send(&message, &[&listener.fd]).await?;
+                    self.owed.audio = false;
+                }
+                Err(error @ HandshakeError::BusGone { .. }) => {
+                    self.bus = None;
+                    return Err(error.into());
+                }
+                // Mostly: QEMU has not noticed yet that the listener before is gone. The picture must not wait for it.
+                Err(error) => no_sound = Some(error),
+            }
+        }
+        if self.owed.display {
             let fds = bus.display().await?;
-            self.bus = Some(bus);
             let (bus_guid, listener_guid) = (fds.bus_guid, fds.listener_guid);
             self.link.send(&FromRunner::Display { bus_guid, listener_guid }, &[&fds.bus, &fds.listener]).await?;
             self.owed.display = false;
         }
-        if self.owed.audio
-            && let Some(bus) = &mut self.bus
-        {
-            let listener = match bus.audio().await {
-                Ok(listener) => listener,
-                Err(error) => {
-                    self.sound_tries += 1;
-                    // Refused for long, or a broken bus: begin again with a fresh one.
-                    let doubted = self.sound_tries % SOUND_TRIES_MAX == 0;
-                    self.owed.display |= doubted || !matches!(error, HandshakeError::Closed { .. });
-                    return Err(error.into());
-                }
-            };
-            self.sound_tries = 0;
-            self.link.send(&FromRunner::Audio { listener_guid: listener.guid }, &[&listener.fd]).await?;
-            self.owed.audio = false;
-        }
-        Ok(())
+        no_sound.map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn event(&mut self, event: &Event) {

@@ -56,6 +56,11 @@ pub enum HandshakeError {
     },
     #[error("QEMU closed the D-Bus connection for {what}; most likely an earlier listener is still registered")]
     Closed { what: &'static str },
+    #[error("QEMU's D-Bus connection is gone; another client has taken its place")]
+    BusGone {
+        #[source]
+        source: Box<HandshakeError>,
+    },
     #[error("QEMU refused to authenticate the D-Bus connection for {what}: it said `{said}`")]
     Rejected { what: &'static str, said: String },
     #[error("QEMU sent something unforeseen on the D-Bus connection for {what}: {said}")]
@@ -146,7 +151,7 @@ impl Bus {
     /// Registers a listener for the guest's sound. QEMU allows one at a time.
     ///
     /// # Errors
-    /// [`HandshakeError::Closed`] while QEMU has not yet noticed that the one before is gone.
+    /// [`HandshakeError::BusGone`] when QEMU has closed this bus; [`HandshakeError::Closed`] while QEMU has not yet noticed that the one before is gone.
     pub async fn audio(&mut self) -> Result<Listener, HandshakeError> {
         self.register(Registration {
             what: "the audio listener",
@@ -166,7 +171,9 @@ impl Bus {
             authenticate(what, &ours).await?;
             self.last_serial += 1;
             let call = dbus::call_with_fd(self.last_serial, path, interface, member);
-            write_all(what, &self.stream, &call, &[ControlMessage::ScmRights(&[theirs.as_raw_fd()])]).await?;
+            write_all(what, &self.stream, &call, &[ControlMessage::ScmRights(&[theirs.as_raw_fd()])])
+                .await
+                .map_err(|source| HandshakeError::BusGone { source: Box::new(source) })?;
             drop(theirs);
             let guid = welcome(what, &mut ours).await?;
             for (serial, interface) in (1..).zip(asked) {
