@@ -38,7 +38,7 @@ impl Qemu {
         let mut command = tokio::process::Command::new("qemu-system-x86_64");
         command.args(["-nodefaults", "-no-user-config", "-accel", "tcg,tb-size=32", "-m", "32", "-vga", "std"]);
         command.args(["-display", "dbus,p2p=on,audiodev=snd0"]);
-        command.args(["-audiodev", "dbus,id=snd0,out.frequency=48000,timer-period=10000"]);
+        command.args(["-audiodev", "dbus,id=snd0,out.frequency=48000,timer-period=5000"]);
         command.args(["-machine", "pc,pcspk-audiodev=snd0", "-device", "sb16,audiodev=snd0"]);
         for name in ["runner", "input", "poke"] {
             command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", socket(dir, name).display()));
