@@ -30,7 +30,12 @@ use nix::fcntl::{Flock, FlockArg};
 use seats::Seats;
 use stream::{StreamConfig, Streams};
 use telemetry::{Condition, Health, Heartbeat};
-use tokio::{net::TcpListener, sync::watch, task::JoinSet, time};
+use tokio::{
+    net::TcpListener,
+    sync::watch,
+    task::JoinSet,
+    time::{self, Instant},
+};
 use tracing::{info, warn};
 
 use config::Config;
@@ -41,6 +46,9 @@ const FOLLOW_LIMIT: Duration = Duration::from_mins(1);
 const PUBLISH_LIMIT: Duration = Duration::from_secs(10);
 /// Those loops turn at least this often, with or without news.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long an agent waits for what its predecessor held.
+const SUCCESSION_LIMIT: Duration = Duration::from_secs(1);
+const SUCCESSION_PAUSE: Duration = Duration::from_millis(10);
 /// Grace for requests that are being answered when the agent is told to end.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -67,14 +75,9 @@ impl Agent {
     /// Each names what could not be had and the remedy.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         config::check_capabilities()?;
-        let listener = TcpListener::bind(config.listen).await.with_context(|| {
-            format!(
-                "--listen {} cannot be used; end what uses it (`ss -ltnp`), or choose another address",
-                config.listen
-            )
-        })?;
+        let listener = listen(config.listen).await?;
         let address = listener.local_addr().context("the API's socket has no address")?;
-        let lock = prepare_run_dir(&config)?;
+        let lock = prepare_run_dir(&config).await?;
         let registry = telemetry::registry();
         let metrics = Metrics::register(&registry, config.node.as_str())?;
         let health = Health::new();
@@ -160,19 +163,43 @@ impl Agent {
     }
 }
 
+/// Tries `take` for a moment while it fails with `taken`: after a kill, a supervisor may be faster than the kernel is in
+/// closing the sockets and locks of the dead.
+async fn succeed<T>(taken: io::ErrorKind, mut take: impl AsyncFnMut() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + SUCCESSION_LIMIT;
+    loop {
+        match take().await {
+            Err(error) if error.kind() == taken && Instant::now() < deadline => time::sleep(SUCCESSION_PAUSE).await,
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    succeed(io::ErrorKind::AddrInUse, async || TcpListener::bind(address).await).await.map_err(|error| {
+        let remedy = if error.kind() == io::ErrorKind::AddrInUse {
+            "end what uses it (`ss -ltnp` shows it), or choose another port"
+        } else {
+            "give an address of this node and a port that this user may open"
+        };
+        anyhow::Error::new(error).context(format!("--listen {address} cannot be used; {remedy}"))
+    })
+}
+
 /// Makes the run directory and takes it for this process.
-fn prepare_run_dir(config: &Config) -> anyhow::Result<Flock<fs::File>> {
+async fn prepare_run_dir(config: &Config) -> anyhow::Result<Flock<fs::File>> {
     let run_dir = &config.run_dir;
     let context = || format!("--run-dir {} cannot be used; free it or choose another", run_dir.display());
     fs::create_dir_all(run_dir).with_context(context)?;
     seats::prepare(run_dir).with_context(context)?;
     seats::prepare(&run_dir.join("seats")).with_context(context)?;
-    let file = fs::File::create(run_dir.join("agent.lock")).with_context(context)?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
-        anyhow::Error::new(io::Error::from(errno)).context(format!(
-            "--run-dir {} is in use by another agent; end that one, or choose another directory",
-            run_dir.display()
-        ))
+    let path = run_dir.join("agent.lock");
+    let lock = async || {
+        let file = fs::File::create(&path)?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
+    };
+    succeed(io::ErrorKind::WouldBlock, lock).await.with_context(|| {
+        format!("--run-dir {} is in use by another agent; end that one, or choose another directory", run_dir.display())
     })
 }
 

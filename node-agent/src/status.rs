@@ -140,7 +140,7 @@ fn instance_status(node: &NodeName, instance: &Instance, port: Option<&PortStatu
         host_name: spec.identity.host_name.clone(),
         state: report.state.into(),
         since: seconds(report.since),
-        detail: report.detail,
+        detail: report.detail.or_else(|| cut_off(report.qemu_pid, port).map(str::to_owned)),
         link: port.and_then(|port| port.carrier),
         address_in_use: port.and_then(|port| port.address_in_use),
         counters: port.and_then(|port| port.counters).map(|c| PortCounters {
@@ -157,6 +157,14 @@ fn instance_status(node: &NodeName, instance: &Instance, port: Option<&PortStatu
         lease: instance.stream.lease().map(|session| session.to_string()),
         viewers: viewers(instance),
     }
+}
+
+/// A guest whose picture is fine and whose card leads nowhere: its tap was removed and made anew beneath it.
+fn cut_off(qemu_pid: Option<u32>, port: Option<&PortStatus>) -> Option<&'static str> {
+    let cut = qemu_pid.is_some() && port.is_some_and(|port| port.carrier == Some(false));
+    cut.then_some(
+        "QEMU runs but does not hold this seat's tap, so the guest is cut off from its LAN; restart its runner",
+    )
 }
 
 fn viewers(instance: &Instance) -> Viewers {
@@ -180,4 +188,71 @@ fn reachability(node: &NodeName, reach: &ReachStatus) -> Reachability {
 /// Seconds since the epoch. A clock before 1970 reads as 0.
 fn seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(tx_frames: u64, problem: &str) -> AgentStatus {
+        let counters = PortCounters { tx_frames, ..PortCounters::default() };
+        AgentStatus {
+            node: "a".into(),
+            pid: 1,
+            version: "0".into(),
+            at: 5.0,
+            instances: vec![InstanceStatus {
+                id: "i-0".into(),
+                lan: "party".into(),
+                seat: 0,
+                node: "a".into(),
+                mac: "02:4c:00:10:68:01".into(),
+                ip: std::net::Ipv4Addr::new(10, 98, 0, 1),
+                host_name: "LOCO1068-1".into(),
+                state: api::agent::State::Live,
+                since: 1.0,
+                detail: None,
+                link: Some(true),
+                address_in_use: None,
+                counters: Some(counters),
+                picture: Some(Picture { width: 640, height: 480, changes: tx_frames, still_for: 0.1 }),
+                accelerator: None,
+                qemu_pid: None,
+                runner_pid: None,
+                lease: None,
+                viewers: Viewers::default(),
+            }],
+            lans: Vec::new(),
+            reachability: Vec::new(),
+            fabric_problems: vec![problem.into()],
+            snapshot_problem: None,
+        }
+    }
+
+    #[test]
+    fn counters_are_no_news_and_everything_else_is() {
+        assert_eq!(still(status(1, "x")), still(status(2, "x")));
+        assert_ne!(still(status(1, "x")), still(status(1, "y")));
+        let mut resized = status(1, "x");
+        resized.instances[0].picture.as_mut().unwrap().width = 800;
+        assert_ne!(still(resized), still(status(1, "x")));
+    }
+
+    #[test]
+    fn a_guest_without_its_tap_is_told_to_be_restarted() {
+        let port = |carrier| PortStatus {
+            lan: "party".parse().unwrap(),
+            seat: model::Seat(0),
+            mac: model::MacAddr([2, 0, 0, 0, 0, 1]),
+            tap: "t".into(),
+            exists: true,
+            carrier,
+            counters: None,
+            address_in_use: None,
+        };
+        assert!(cut_off(Some(7), Some(&port(Some(false)))).is_some_and(|text| text.contains("restart its runner")));
+        assert_eq!(cut_off(Some(7), Some(&port(Some(true)))), None);
+        assert_eq!(cut_off(Some(7), Some(&port(None))), None);
+        assert_eq!(cut_off(None, Some(&port(Some(false)))), None);
+    }
 }

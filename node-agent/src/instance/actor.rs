@@ -298,7 +298,7 @@ impl Actor {
                 self.seat = Some(socket);
                 self.drop_at = None;
                 self.note(|report| report.runner_pid = Some(hello.runner_pid));
-                self.learn(Fact::RunnerCame);
+                self.learn(Fact::RunnerCame { same_guest: hello.has_port });
             }
             Err(refusal) => {
                 warn!(instance = name, runner_pid = hello.runner_pid, reason = refusal.reason, "runner refused");

@@ -20,8 +20,10 @@ use model::InstanceState;
 /// What happened. Everything the agent learns about an instance is one of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fact {
-    /// A runner said Hello and was welcomed.
-    RunnerCame,
+    /// A runner said Hello and was welcomed; `same_guest`: its QEMU has run since before.
+    RunnerCame {
+        same_guest: bool,
+    },
     /// The seat connection ended.
     RunnerGone,
     /// No runner can be welcomed, or one was refused, and why.
@@ -72,10 +74,12 @@ impl Facts {
     /// Takes a fact in. Any order is fine: a late or repeated report changes nothing that a newer one said.
     pub(crate) fn learn(&mut self, fact: Fact) {
         match fact {
-            Fact::RunnerCame => {
+            Fact::RunnerCame { same_guest } => {
                 // A guest that was switched off and comes back starts from nothing; one that was lost recovers.
                 let was_live = self.was_live && self.stopped().is_none();
-                *self = Self { runner: true, was_live, ..Self::default() };
+                // What was wrong with this very QEMU's monitor is still worth saying until it answers.
+                let monitors_lost = self.monitors_lost.take().filter(|_| same_guest);
+                *self = Self { runner: true, was_live, monitors_lost, ..Self::default() };
             }
             Fact::RunnerGone => {
                 self.runner = false;
@@ -142,7 +146,7 @@ impl Facts {
             }
         } else if !self.monitors {
             match &self.monitors_lost {
-                Some(reason) => format!("no QMP monitor: {reason}; the runner is asked to connect again"),
+                Some(reason) => format!("no QMP monitor: {reason}; the runner is asked for a new one"),
                 None => "the runner is here; waiting for QEMU".to_owned(),
             }
         } else if !self.display {
@@ -206,7 +210,8 @@ mod tests {
         assert!(sentence.contains(detail) && (detail.is_empty() == sentence.is_empty()), "{sentence}");
     }
 
-    const UP: [Fact; 4] = [Fact::RunnerCame, Fact::MonitorsUp, Fact::DisplayUp, Fact::Picture];
+    const CAME: Fact = Fact::RunnerCame { same_guest: false };
+    const UP: [Fact; 4] = [CAME, Fact::MonitorsUp, Fact::DisplayUp, Fact::Picture];
 
     fn after(more: &[Fact]) -> Vec<Fact> {
         UP.iter().chain(more).cloned().collect()
@@ -223,7 +228,7 @@ mod tests {
         check(&UP[..3], Starting, "first picture");
         check(&UP, Live, "");
         // The monitors may come last.
-        check(&[Fact::RunnerCame, Fact::DisplayUp, Fact::Picture, Fact::MonitorsUp], Live, "");
+        check(&[CAME, Fact::DisplayUp, Fact::Picture, Fact::MonitorsUp], Live, "");
     }
 
     #[test]
@@ -232,6 +237,10 @@ mod tests {
         check(&after(&[Fact::DisplayLost]), Recovering, "waiting for its display");
         check(&after(&[Fact::MonitorsLost("closed".into())]), Recovering, "no QMP monitor: closed");
         check(&after(&[Fact::RunnerGone]), Recovering, "its runner is gone");
+        let hung = [Fact::MonitorsLost("no answer".into()), Fact::RunnerGone];
+        let back = |same_guest| after(&hung).into_iter().chain([Fact::RunnerCame { same_guest }]).collect::<Vec<_>>();
+        check(&back(true), Recovering, "no QMP monitor: no answer");
+        check(&back(false), Recovering, "waiting for QEMU");
         check(&after(&[Fact::DisplayLost, Fact::DisplayUp]), Recovering, "first picture");
         check(&after(&[Fact::RunnerGone, Fact::DisplayLost]).into_iter().chain(UP).collect::<Vec<_>>(), Live, "");
     }
@@ -240,17 +249,17 @@ mod tests {
     fn an_end_is_failed_or_stopped_until_a_runner_comes_back() {
         use InstanceState::{Failed, Recovering, Starting, Stopped};
         check(&after(&[end(1, false), Fact::RunnerGone]), Failed, "exit code 1: qemu: no such disk");
-        check(&after(&[end(1, false), Fact::RunnerGone, Fact::RunnerCame]), Recovering, "waiting for QEMU");
-        check(&[Fact::RunnerCame, end(1, false), Fact::RunnerGone, Fact::RunnerCame], Starting, "waiting for QEMU");
+        check(&after(&[end(1, false), Fact::RunnerGone, CAME]), Recovering, "waiting for QEMU");
+        check(&[CAME, end(1, false), Fact::RunnerGone, CAME], Starting, "waiting for QEMU");
         check(&after(&[end(0, false)]), Stopped, "switched itself off");
         check(&after(&[Fact::GuestSwitchedOff, end(1, false)]), Stopped, "switched itself off");
         check(&after(&[end(0, true), Fact::RunnerGone]), Stopped, "asked to stop");
-        check(&after(&[end(0, true), Fact::RunnerGone, Fact::RunnerCame]), Starting, "waiting for QEMU");
+        check(&after(&[end(0, true), Fact::RunnerGone, CAME]), Starting, "waiting for QEMU");
     }
 
     fn any_fact() -> impl Strategy<Value = Fact> {
         prop_oneof![
-            Just(Fact::RunnerCame),
+            any::<bool>().prop_map(|same_guest| Fact::RunnerCame { same_guest }),
             Just(Fact::RunnerGone),
             Just(Fact::RunnerRefused("x".into())),
             Just(Fact::SocketUp),
@@ -265,35 +274,36 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is reported in whatever order: the words keep their meaning.
-        #[test]
-        fn words_mean_what_they_say(facts in proptest::collection::vec(any_fact(), 0..40)) {
-            let mut known = Facts::default();
-            let mut was_live = false;
-            for fact in facts {
-                let before = known.state();
-                known.learn(fact.clone());
-                let state = known.state();
-                // Live and only live has nothing to explain.
-                prop_assert_eq!(state == InstanceState::Live, known.detail().is_none());
-                // Only a part that arrives makes it live.
-                if state == InstanceState::Live && before != InstanceState::Live {
-                    prop_assert!(matches!(fact, Fact::MonitorsUp | Fact::Picture));
-                }
-                // Once ended, only a runner that comes back changes the word - or the news that it ended on purpose.
-                if matches!(before, InstanceState::Failed | InstanceState::Stopped) && state != before {
-                    prop_assert!(matches!(fact, Fact::RunnerCame | Fact::GuestSwitchedOff | Fact::Ended(_)));
-                }
-                was_live = state == InstanceState::Live
-                    || (was_live && !(fact == Fact::RunnerCame && before == InstanceState::Stopped));
-                // Recovering is said only of what was live, starting only of what was not.
-                prop_assert!(state != InstanceState::Recovering || was_live);
-                prop_assert!(state != InstanceState::Starting || !was_live);
-                // From anywhere, a full set of parts is live.
-                let mut up = known.clone();
-                UP.iter().cloned().for_each(|fact| up.learn(fact));
-                prop_assert_eq!(up.state(), InstanceState::Live);
-            }
-        }
-    }
+           /// Whatever is reported in whatever order: the words keep their meaning.
+           #[test]
+           fn words_mean_what_they_say(facts in proptest::collection::vec(any_fact(), 0..40)) {
+               let mut known = Facts::default();
+               let mut was_live = false;
+               for fact in facts {
+                   let before = known.state();
+                   known.learn(fact.clone());
+                   let state = known.state();
+                   // Live and only live has nothing to explain.
+                   prop_assert_eq!(state == InstanceState::Live, known.detail().is_none());
+                   // Only a part that arrives makes it live.
+                   if state == InstanceState::Live && before != InstanceState::Live {
+                       prop_assert!(matches!(fact, Fact::MonitorsUp | Fact::Picture));
+                   }
+                   // Once ended, only a runner that comes back changes the word - or the news that it ended on purpose.
+                   if matches!(before, InstanceState::Failed | InstanceState::Stopped) && state != before {
+                       let expected = matches!(fact, Fact::RunnerCame { .. } | Fact::GuestSwitchedOff | Fact::Ended(_));
+    prop_assert!(expected);
+                   }
+                   was_live = state == InstanceState::Live
+                       || (was_live && !(matches!(fact, Fact::RunnerCame { .. }) && before == InstanceState::Stopped));
+                   // Recovering is said only of what was live, starting only of what was not.
+                   prop_assert!(state != InstanceState::Recovering || was_live);
+                   prop_assert!(state != InstanceState::Starting || !was_live);
+                   // From anywhere, a full set of parts is live.
+                   let mut up = known.clone();
+                   UP.iter().cloned().for_each(|fact| up.learn(fact));
+                   prop_assert_eq!(up.state(), InstanceState::Live);
+               }
+           }
+       }
 }

@@ -1,0 +1,154 @@
+//! What must not be noticed on the LAN, and what must come back.
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use api::agent::State;
+use nix::sys::signal::Signal;
+use testkit::{Frame, Numbered, Tap, eventually};
+
+use crate::rig::{Rig, SOON};
+
+/// Pictures must be back this soon after an agent's restart (issue 3, "Must be true").
+const PICTURES_BACK: Duration = Duration::from_secs(3);
+
+const fn mac(seat: u8) -> [u8; 6] {
+    [0x02, 0x4c, 0x00, 0x10, 0x68, seat + 1]
+}
+
+/// Numbered frames, one each 2 ms, from one seat that the test holds to another; each is counted where it arrives.
+struct Flow {
+    stop: Arc<AtomicBool>,
+    sent: Arc<AtomicU32>,
+    seen: Arc<Mutex<BTreeMap<u32, u32>>>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Flow {
+    fn start(from: u8, source: Arc<Tap>, to: u8, sink: Arc<Tap>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let sent = Arc::new(AtomicU32::new(0));
+        let seen = Arc::new(Mutex::new(BTreeMap::new()));
+        let (stopped, count, numbers) = (Arc::clone(&stop), Arc::clone(&sent), Arc::clone(&seen));
+        let sender = tokio::spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_millis(2));
+            while !stopped.load(Ordering::Relaxed) {
+                tick.tick().await;
+                let number = Numbered { kind: to, sender: from, sequence: count.load(Ordering::Relaxed) };
+                source.send(&Frame::ethernet(mac(to), mac(from), number, 200)).await.unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let receiver = tokio::spawn(async move {
+            while let Ok(frame) = sink.receive().await {
+                if let Some(n) = Numbered::find(&frame).filter(|n| n.sender == from && n.kind == to) {
+                    *numbers.lock().unwrap().entry(n.sequence).or_default() += 1;
+                }
+            }
+        });
+        Self { stop, sent, seen, tasks: vec![sender, receiver] }
+    }
+
+    /// Waits until `count` more frames were sent.
+    async fn goes_on(&self, count: u32) {
+        let until = self.sent.load(Ordering::Relaxed) + count;
+        eventually(SOON, || (self.sent.load(Ordering::Relaxed) >= until).then_some(())).await.unwrap();
+    }
+
+    /// Ends it: frames sent, frames lost, frames that came more than once.
+    async fn end(mut self) -> (u32, u32, u32) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.tasks.remove(0).await.unwrap();
+        let sent = self.sent.load(Ordering::Relaxed);
+        let all = || (self.seen.lock().unwrap().len() >= sent as usize).then_some(());
+        // What is not there by then is lost, which the caller judges.
+        eventually(Duration::from_secs(5), all).await.ok();
+        self.tasks.remove(0).abort();
+        let seen = self.seen.lock().unwrap();
+        let lost = sent - u32::try_from(seen.len()).unwrap();
+        (sent, lost, u32::try_from(seen.values().filter(|count| **count > 1).count()).unwrap())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+async fn an_agent_may_die_at_any_time() {
+    let rig = Rig::new(2);
+    rig.place(&[0, 1, 0, 1]);
+    let mut agents = [rig.start_agent(0), rig.start_agent(1)];
+    let _runner = rig.start_runner(0, 0);
+    let (left, left_seat) = rig.take_seat(0, 2).await;
+    let (right, _right_seat) = rig.take_seat(1, 3).await;
+    let (left, right) = (Arc::new(left), Arc::new(right));
+    let (before, _) = rig.until_live(0, 0);
+    rig.until(0, 2, |status| status.link == Some(true));
+    rig.until(1, 3, |status| status.link == Some(true));
+    let there = Flow::start(2, Arc::clone(&left), 3, Arc::clone(&right));
+    let back = Flow::start(3, right, 2, left);
+    there.goes_on(200).await;
+    back.goes_on(200).await;
+
+    for (round, end) in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGKILL].into_iter().enumerate() {
+        // As a new binary would be rolled out: the old one ends, the new one starts.
+        agents[0].signal(end);
+        agents[0].0.wait().unwrap();
+        there.goes_on(100).await;
+        let started = std::time::Instant::now();
+        agents[0] = rig.start_agent(0);
+        let (after, _) = rig.until_live(0, 0);
+        let took = started.elapsed();
+        println!("round {round}: {end} and restart, live again after {took:?}");
+        assert!(took < PICTURES_BACK, "round {round}: {took:?}\n{}", rig.logs());
+        assert_eq!(after.qemu_pid, before.qemu_pid, "QEMU was not touched");
+        assert_eq!(after.link, Some(true), "and holds the same tap");
+    }
+    // The connection that the test held through it all ended with the first agent, and cost the tap nothing.
+    drop(left_seat);
+    agents[1].kill();
+    there.goes_on(100).await;
+    agents[1] = rig.start_agent(1);
+    rig.until(1, 3, |status| status.link == Some(true));
+    there.goes_on(200).await;
+    for (way, flow) in [("there", there), ("back", back)] {
+        let (sent, lost, doubled) = flow.end().await;
+        println!("{way}: {sent} sent, {lost} lost, {doubled} doubled");
+        assert_eq!((lost, doubled), (0, 0), "{way}, of {sent}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+async fn a_runner_or_guest_that_dies_is_said_and_comes_back() {
+    let rig = Rig::new(1);
+    rig.place(&[0]);
+    let _agent = rig.start_agent(0);
+    let mut runner = rig.start_runner(0, 0);
+    let (first, _) = rig.until_live(0, 0);
+    assert_eq!(first.accelerator.as_deref(), Some("tcg"));
+    let size = first.picture.map(|picture| (picture.width, picture.height));
+    assert!(size.is_some_and(|(width, height)| width >= 320 && height >= 200), "{size:?}");
+
+    runner.kill();
+    let (gone, _) = rig.until(0, 0, |status| status.state == State::Recovering && status.link == Some(false));
+    assert!(gone.detail.is_some_and(|detail| detail.contains("runner is gone")));
+    runner = rig.start_runner(0, 0);
+    let (second, _) = rig.until_live(0, 0);
+    assert_ne!(second.qemu_pid, first.qemu_pid, "QEMU ends with its runner");
+
+    let qemu = nix::unistd::Pid::from_raw(i32::try_from(second.qemu_pid.unwrap()).unwrap());
+    nix::sys::signal::kill(qemu, Signal::SIGKILL).unwrap();
+    let (failed, _) = rig.until(0, 0, |status| status.state == State::Failed);
+    assert!(failed.detail.is_some_and(|detail| detail.contains("signal 9")));
+    assert!(!runner.0.wait().unwrap().success(), "whoever supervises the runner must start it again");
+    runner = rig.start_runner(0, 0);
+    rig.until_live(0, 0);
+    // Nothing acts on it: this firmware has no ACPI, so the runner ends QEMU itself, on being asked.
+    runner.signal(Signal::SIGTERM);
+    let (stopped, _) = rig.until(0, 0, |status| status.state == State::Stopped);
+    assert!(stopped.detail.is_some_and(|detail| detail.contains("asked to stop")));
+}
