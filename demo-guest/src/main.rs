@@ -42,6 +42,7 @@ extern "C" fn kmain() -> ! {
         say!("READY");
         // isa-debug-exit: QEMU ends with status 2 * value + 1.
         port::outl(0xf4, 0x10);
+        interrupt::halt()
     }
     say!("LOCO boot seat={} name={} autoplay={}", arguments.seat, arguments.name, u8::from(arguments.autoplay));
     interrupt::start(20);

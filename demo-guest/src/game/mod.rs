@@ -90,6 +90,7 @@ pub struct Game {
     pointer: Option<(i32, i32)>,
     buttons: u8,
     players_said: usize,
+    found_said: usize,
     notices: [Option<Notice>; NOTICES],
 }
 
@@ -125,6 +126,7 @@ impl Game {
             pointer: None,
             buttons: 0,
             players_said: 0,
+            found_said: 0,
             notices: [None; NOTICES],
         }
     }
@@ -275,7 +277,14 @@ impl Game {
     fn session_events(&mut self, link: &mut impl Link) {
         while let Some(event) = self.session.next_event() {
             match event {
-                Event::Found => self.view.panel_changed(),
+                Event::Found => {
+                    let count = self.session.found().count();
+                    if count != self.found_said {
+                        self.found_said = count;
+                        self.say(format_args!("found {count}"));
+                    }
+                    self.view.panel_changed();
+                }
                 Event::Joined => {
                     let host = self.session.phase() == Phase::Playing { host: true };
                     self.say(format_args!("{}", if host { "hosting" } else { "joined" }));
@@ -531,11 +540,13 @@ impl Game {
         if self.is_press(&input) {
             self.human_until = self.now + HUMAN;
         }
+        // In the scenes of the benches a press shows in the mark and does nothing else, or it would be measured, too.
+        let measuring = self.mark.scene() != Scene::Game;
         match input {
             Input::Key { key, down: true } => {
                 if self.mark.key(key) {
                     self.view.everything_changed();
-                } else {
+                } else if !measuring {
                     self.key(key, link);
                 }
             }
@@ -543,10 +554,16 @@ impl Game {
             Input::Mouse { dx, dy, buttons } => {
                 let click = buttons & !self.buttons & 1 != 0;
                 self.buttons = buttons;
+                if self.pointer.is_none() && (dx, dy) == (0, 0) {
+                    // A click before the pointer has ever been seen is meant for nothing.
+                    return;
+                }
                 let (x, y) = self.pointer.unwrap_or((320, 240));
                 let (x, y) = ((x + dx).clamp(0, 639), (y + dy).clamp(0, 479));
                 self.pointer = Some((x, y));
-                self.point(x, y, click, link);
+                if !measuring {
+                    self.point(x, y, click, link);
+                }
             }
         }
         self.session_events(link);

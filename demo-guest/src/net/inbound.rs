@@ -1,7 +1,7 @@
 //! Connections that others opened to our listener: each is one direction of one machine's guaranteed messages.
 //!
 //! **Full**: with all streams in use a further connection is reset, and the other side tries again. Dead ones are found
-//! by keep-alive within 15 s, so a seat that is restarted over and over cannot use them up for longer.
+//! by keep-alive within 25 s, so a seat that is restarted over and over cannot use them up for longer.
 use super::{Outbound, once};
 use core::net::Ipv4Addr;
 use demo_guest::game::Game;
@@ -17,8 +17,8 @@ pub const STREAMS: usize = 18;
 const RECEIVE: usize = 2048;
 /// Nothing is ever sent on these connections but acknowledgements.
 const SEND: usize = 64;
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-const TIMEOUT: Duration = Duration::from_secs(15);
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(25);
 
 struct Stream {
     handle: SocketHandle,

@@ -25,7 +25,6 @@ const DATAGRAMS: usize = 24;
 const DATAGRAM: usize = 160;
 /// An unanswered SYN or segment cuts the line after this time.
 const TIMEOUT: Duration = Duration::from_secs(12);
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 struct Line {
     handle: SocketHandle,
@@ -67,7 +66,6 @@ impl Outbound {
                 tcp::Socket::new(tcp::SocketBuffer::new(&mut receive[..]), tcp::SocketBuffer::new(&mut send[..]));
             socket.set_nagle_enabled(false);
             socket.set_timeout(Some(TIMEOUT));
-            socket.set_keep_alive(Some(KEEP_ALIVE));
             let handle = sockets.add(socket);
             *line =
                 Some(Line { handle, to: None, connected: false, cut: false, used: 0, queue: [0; QUEUE], queued: 0 });

@@ -1,4 +1,4 @@
-//! Am79C970A PCnet-PCI with 32-bit descriptors (software style 2): rings in memory, one doorbell.
+//! `Am79C970A` PCnet-PCI with 32-bit descriptors (software style 2): rings in memory, one doorbell.
 #![expect(unsafe_code, reason = "descriptor rings that the card reads and writes by DMA")]
 use super::FRAME;
 use crate::machine::port::{inb, inl, inw, outw};
