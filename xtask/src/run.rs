@@ -71,8 +71,20 @@ fn words(command: &Command) -> String {
 /// cargo in the checkout, building into the cache.
 pub(crate) fn cargo(dirs: &Dirs) -> Command {
     let mut command = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(is_about_us) {
+            command.env_remove(name);
+        }
+    }
     command.current_dir(dirs.root()).env("CARGO_TARGET_DIR", dirs.target());
     command
+}
+
+/// What `cargo run` tells this program of itself. Some build scripts depend on such variables, so that passing them on
+/// would build those crates, and all above them, anew at each change between `cargo xtask …` and `cargo …`.
+fn is_about_us(variable: &str) -> bool {
+    variable.starts_with("CARGO_PKG_")
+        || ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_BIN_NAME", "CARGO_CRATE_NAME"].contains(&variable)
 }
 
 /// A program of Node's in `dir`, with the Node that set-up has chosen.
@@ -103,4 +115,23 @@ pub(crate) fn as_root(dirs: &Dirs, program: &Path) -> Command {
     }
     command.arg(demo).arg(program);
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_about_this_program_is_not_passed_on_and_the_rest_is() {
+        assert!(is_about_us("CARGO_PKG_NAME") && is_about_us("CARGO_MANIFEST_DIR"));
+        assert!(!is_about_us("CARGO_HOME") && !is_about_us("CARGO_NET_OFFLINE") && !is_about_us("PATH"));
+    }
+
+    #[test]
+    fn a_command_that_fails_is_named_with_its_arguments() {
+        let error = Command::new("false").arg("x").run().unwrap_err().to_string();
+        assert!(error.contains("`false x` failed: exit status: 1"), "{error}");
+        assert!(Command::new("/nonexistent/program").answer().unwrap_err().to_string().contains("cannot run"));
+        assert_eq!(Command::new("echo").arg("a").answer().unwrap(), "a\n");
+    }
 }
