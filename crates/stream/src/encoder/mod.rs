@@ -298,7 +298,7 @@ impl Worker {
         let bytes = unit.data.len();
         let payloads = payloader
             .payload(PAYLOAD_MAX, &unit.data)
-            .map_err(|e| PipelineError::Mute(Duration::ZERO, format!("its frame cannot be cut into packets: {e}")))?;
+            .map_err(|e| PipelineError::Mute(format!("its frame cannot be cut into packets: {e}")))?;
         self.metrics.frames.with_label_values(&labels).inc();
         self.metrics.bytes.with_label_values(&labels).inc_by(bytes as u64);
         self.metrics.rows.with_label_values(&labels).inc_by(refreshed.rows as u64);

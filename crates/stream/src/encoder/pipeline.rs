@@ -1,6 +1,8 @@
 //! x264 by GStreamer: I420 pictures in, one H.264 access unit out for each, at once.
 //!
-//! `appsrc ! x264enc ! appsink`. The caller has at most one picture in flight, so no queue can grow anywhere.
+//! `our pad -> x264enc -> appsink`. With `appsrc` in front, the encoder would run on a thread of GStreamer's, and each
+//! frame would wait for two more wake-ups, which are milliseconds on a busy machine. Pushed from a pad of our own, the
+//! caller's thread encodes, and no queue can grow anywhere.
 use std::time::Duration;
 
 use gstreamer as gst;
@@ -16,10 +18,12 @@ pub(super) enum PipelineError {
     Build(#[from] gst::glib::BoolError),
     #[error("the encoder did not start")]
     Start(#[from] gst::StateChangeError),
+    #[error("the encoder refuses pictures of {0:?}")]
+    Refused(Size),
     #[error("the encoder took no picture")]
     Push(#[from] gst::FlowError),
-    #[error("the encoder gave no frame within {0:?}: {1}")]
-    Mute(Duration, String),
+    #[error("the encoder gave no frame: {0}")]
+    Mute(String),
 }
 
 /// One H.264 access unit in byte-stream format.
@@ -32,14 +36,11 @@ pub(super) struct AccessUnit {
 #[derive(Debug)]
 pub(super) struct Pipeline {
     elements: gst::Pipeline,
-    source: gst_app::AppSrc,
+    source: gst::Pad,
     encoder: gst::Element,
     sink: gst_app::AppSink,
     kbps: u32,
 }
-
-/// Longer than any frame takes on a starved machine; after it the pipeline is made anew.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 const fn frame_rate(tier: Tier) -> i32 {
     match tier {
@@ -49,7 +50,7 @@ const fn frame_rate(tier: Tier) -> i32 {
 }
 
 impl Pipeline {
-    /// `name` shows up as the name of the encoding thread.
+    /// `name` is for GStreamer's own logs.
     pub(super) fn start(name: &str, tier: Tier, size: Size, kbps: u32) -> Result<Self, PipelineError> {
         let pixels = |n: u32| i32::try_from(n).expect("sides are bounded");
         let caps = gst::Caps::builder("video/x-raw")
@@ -62,13 +63,6 @@ impl Pipeline {
             // Limited range, BT.601 matrix, BT.709 transfer and primaries: x264enc writes it into the VUI, so that no
             // browser has to guess by the size.
             .field("colorimetry", "2:4:5:1")
-            .build();
-        let source = gst_app::AppSrc::builder()
-            .name(name)
-            .caps(&caps)
-            .is_live(true)
-            .format(gst::Format::Time)
-            .block(false)
             .build();
         let encoder = gst::ElementFactory::make("x264enc")
             .property_from_str("tune", "zerolatency")
@@ -86,11 +80,23 @@ impl Pipeline {
             .field("stream-format", "byte-stream")
             .field("alignment", "au")
             .build();
-        let sink = gst_app::AppSink::builder().caps(&h264).sync(false).max_buffers(4).build();
+        let sink = gst_app::AppSink::builder().caps(&h264).sync(false).async_(false).max_buffers(4).build();
         let pipeline = gst::Pipeline::new();
-        pipeline.add_many([source.upcast_ref(), &encoder, sink.upcast_ref()])?;
-        gst::Element::link_many([source.upcast_ref(), &encoder, sink.upcast_ref()])?;
+        pipeline.add_many([&encoder, sink.upcast_ref()])?;
+        encoder.link(&sink)?;
+        let source = gst::Pad::builder(gst::PadDirection::Src).name(name).build();
+        let entry = encoder.static_pad("sink").expect("every encoder has a sink pad");
+        source.link(&entry).map_err(|e| gst::glib::bool_error!("{e}"))?;
+        source.set_active(true)?;
         pipeline.set_state(gst::State::Playing)?;
+        let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        for event in
+            [gst::event::StreamStart::new(name), gst::event::Caps::new(&caps), gst::event::Segment::new(&segment)]
+        {
+            if !source.push_event(event) {
+                return Err(PipelineError::Refused(size));
+            }
+        }
         Ok(Self { elements: pipeline, source, encoder, sink, kbps })
     }
 
@@ -115,11 +121,11 @@ impl Pipeline {
         let mut buffer = gst::Buffer::from_mut_slice(picture);
         let pts = gst::ClockTime::from_nseconds(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX));
         buffer.get_mut().expect("nobody else has it yet").set_pts(pts);
-        self.source.push_buffer(buffer)?;
-        let limit = gst::ClockTime::from_mseconds(u64::try_from(ANSWER_WITHIN.as_millis()).unwrap_or(2000));
-        let sample =
-            self.sink.try_pull_sample(limit).ok_or_else(|| PipelineError::Mute(ANSWER_WITHIN, self.complaint()))?;
-        let buffer = sample.buffer().ok_or_else(|| PipelineError::Mute(ANSWER_WITHIN, "empty sample".to_owned()))?;
+        self.source.push(buffer)?;
+        let mute = || PipelineError::Mute(self.complaint());
+        // `zerolatency`: what went in is out when the push returns.
+        let sample = self.sink.try_pull_sample(gst::ClockTime::ZERO).ok_or_else(mute)?;
+        let buffer = sample.buffer().ok_or_else(mute)?;
         let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let data = buffer.map_readable()?;
         Ok(AccessUnit { data: bytes::Bytes::copy_from_slice(&data), key })
@@ -140,7 +146,8 @@ impl Pipeline {
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        // Only then do its threads end. It cannot be refused on the way down.
+        // Only then is the encoder's memory free. It cannot be refused on the way down.
         self.elements.set_state(gst::State::Null).ok();
+        self.source.set_active(false).ok();
     }
 }

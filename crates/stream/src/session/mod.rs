@@ -217,9 +217,10 @@ impl Stage<'_> {
                 Some(command) = inbox.recv() => match command {
                     Command::Opened(channel) => {
                         self.keys = Some(channel);
+                        // Seen before it is said: a lease taken meanwhile is a change that must be told.
+                        lease.mark_unchanged();
                         let (size, state) = (*size.borrow_and_update(), *state.borrow_and_update());
                         self.hello(size, state).await;
-                        lease.mark_unchanged();
                     }
                     Command::Tier(tier) => {
                         self.tier.send_if_modified(|old| std::mem::replace(old, tier) != tier);
