@@ -5,7 +5,8 @@
 //!  in QEMU:    bench ─ unix ─ QEMU hub ─ <netdev> … <netdev> ─ QEMU hub ─ unix ─ bench    the same two QEMUs for every netdev
 //! ```
 //! One frame is in flight at a time. The paths take turns in short rounds, so that a busy moment of the machine hits all of
-//! them. Prints one JSON object a line. Needs root, and QEMU for the second half; `cargo xtask bench lan` runs it.
+//! them. Prints one JSON object a line (one for each round, then one for all); with `--out DIR` it also writes them to
+//! `DIR/lan-DATE.jsonl`, and a table to `DIR/lan-DATE.md`. Needs root and QEMU; `cargo xtask bench lan` runs it.
 use std::{
     io::{self, Write},
     net::Ipv4Addr,
@@ -17,7 +18,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
@@ -43,7 +44,6 @@ const LOST_AFTER: Duration = Duration::from_millis(500);
 /// Between two frames: a game's rate, not a flood.
 const PAUSE: Duration = Duration::from_micros(300);
 const QEMU: &str = "qemu-system-x86_64";
-const MACS: [[u8; 6]; 2] = [[0x02, 0xbe, 0, 0, 0, 1], [0x02, 0xbe, 0, 0, 0, 2]];
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 const VNET_HEADER_LEN: usize = 10;
 
@@ -66,8 +66,8 @@ impl End {
         Ok(())
     }
 
-    /// The next frame of this bench within `wait`; others (ARP questions) are passed over.
-    fn receive(&self, buffer: &mut [u8; 4096], wait: Duration) -> io::Result<Option<usize>> {
+    /// The next frame of this bench for `to` within `wait`; others (ARP questions, floods) are passed over.
+    fn receive(&self, to: [u8; 6], buffer: &mut [u8; 4096], wait: Duration) -> io::Result<Option<usize>> {
         let deadline = Instant::now() + wait;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -95,7 +95,7 @@ impl End {
                     Err(error) => return Err(error),
                 },
             };
-            if len >= 30 && buffer[12..14] == ETHERTYPE {
+            if len >= 30 && buffer[12..14] == ETHERTYPE && buffer[..6] == to {
                 return Ok(Some(len));
             }
         }
@@ -103,10 +103,9 @@ impl End {
 }
 
 /// Octets 14 to 30 of a frame: number, and nanoseconds since the bench began.
-fn frame(from: usize, len: usize, number: u64, at: Duration) -> Vec<u8> {
+fn frame([from, to]: [[u8; 6]; 2], len: usize, number: u64, at: Duration) -> Vec<u8> {
     let nanos = u64::try_from(at.as_nanos()).expect("a bench ends within centuries");
-    let mut frame =
-        [&MACS[1 - from][..], &MACS[from], &ETHERTYPE, &number.to_be_bytes(), &nanos.to_be_bytes()].concat();
+    let mut frame = [&to[..], &from, &ETHERTYPE, &number.to_be_bytes(), &nanos.to_be_bytes()].concat();
     frame.resize(len, 0x5a);
     frame
 }
@@ -121,6 +120,15 @@ struct Route {
     far: Arc<End>,
 }
 
+impl Route {
+    /// MACs of the near and the far end. Every route has its own: bridges of routes that share a LAN learn where they are.
+    fn macs(&self) -> [[u8; 6]; 2] {
+        let [.., a, b] =
+            self.name.bytes().fold(0u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into())).to_be_bytes();
+        [[0x02, 0xbe, 0, a, b, 1], [0x02, 0xbe, 0, a, b, 2]]
+    }
+}
+
 /// Microseconds.
 #[derive(Default, Clone)]
 struct Samples {
@@ -130,30 +138,36 @@ struct Samples {
 }
 
 /// Sends `count` frames, each answered by a thread at the far end, which also notes how long the way there took.
-fn measure(path: &Route, len: usize, count: usize, samples: &mut Samples) -> anyhow::Result<()> {
-    let epoch = Instant::now();
+fn measure(route: &Route, len: usize, count: usize, samples: &mut Samples) -> anyhow::Result<()> {
+    // A late frame of an earlier call has a lower number.
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let first = NUMBER.fetch_add(count as u64, Ordering::Relaxed);
+    let (epoch, macs @ [near_mac, far_mac]) = (Instant::now(), route.macs());
     let stop = Arc::new(AtomicBool::new(false));
     let echo = {
-        let (far, stop) = (Arc::clone(&path.far), Arc::clone(&stop));
+        let (far, stop) = (Arc::clone(&route.far), Arc::clone(&stop));
         thread::spawn(move || -> io::Result<Vec<f64>> {
             let mut buffer = [0; 4096];
             let mut one_way = Vec::new();
             while !stop.load(Ordering::Relaxed) {
-                if let Some(len) = far.receive(&mut buffer, Duration::from_millis(50))? {
+                if let Some(len) = far.receive(far_mac, &mut buffer, Duration::from_millis(50))? {
+                    if word(&buffer, 14) < first {
+                        continue;
+                    }
                     let sent = Duration::from_nanos(word(&buffer, 22));
                     one_way.push(epoch.elapsed().saturating_sub(sent).as_secs_f64() * 1e6);
-                    far.send(&frame(1, len, word(&buffer, 14), sent))?;
+                    far.send(&frame([far_mac, near_mac], len, word(&buffer, 14), sent))?;
                 }
             }
             Ok(one_way)
         })
     };
     let mut buffer = [0; 4096];
-    for number in 0..count as u64 {
+    for number in first..first + count as u64 {
         let start = epoch.elapsed();
-        path.near.send(&frame(0, len, number, start))?;
+        route.near.send(&frame(macs, len, number, start))?;
         loop {
-            match path.near.receive(&mut buffer, LOST_AFTER)? {
+            match route.near.receive(near_mac, &mut buffer, LOST_AFTER)? {
                 Some(_) if word(&buffer, 14) == number => {
                     samples.round_trip.push(epoch.elapsed().saturating_sub(start).as_secs_f64() * 1e6);
                     break;
@@ -184,23 +198,80 @@ fn quantile(sorted: &[f64], q: f64) -> f64 {
     sorted[rank]
 }
 
-fn report(out: &mut impl Write, name: &str, len: usize, samples: &mut Samples) -> anyhow::Result<()> {
-    for list in [&mut samples.one_way, &mut samples.round_trip] {
-        list.sort_by(f64::total_cmp);
+/// 50th and 99th percentile, in microseconds.
+struct Figures {
+    samples: usize,
+    lost: usize,
+    one_way: (f64, f64),
+    round_trip: (f64, f64),
+}
+
+impl Figures {
+    fn of(name: &str, samples: &mut Samples) -> anyhow::Result<Self> {
+        if samples.round_trip.is_empty() || samples.one_way.is_empty() {
+            bail!("no frame came through: {name}");
+        }
+        let both = |list: &mut Vec<f64>| {
+            list.sort_by(f64::total_cmp);
+            (quantile(list, 0.5), quantile(list, 0.99))
+        };
+        Ok(Self {
+            samples: samples.round_trip.len(),
+            lost: samples.lost,
+            one_way: both(&mut samples.one_way),
+            round_trip: both(&mut samples.round_trip),
+        })
     }
-    if samples.round_trip.is_empty() || samples.one_way.is_empty() {
-        bail!("no frame came through {name}");
+
+    fn json(&self, name: &str, len: usize, round: &str) -> String {
+        let pair = |(p50, p99): (f64, f64)| format!(r#"{{"p50":{p50:.1},"p99":{p99:.1}}}"#);
+        format!(
+            r#"{{"path":"{name}","frame_octets":{len},"round":{round},"samples":{},"lost":{},"one_way_us":{},"round_trip_us":{}}}"#,
+            self.samples,
+            self.lost,
+            pair(self.one_way),
+            pair(self.round_trip),
+        )
     }
-    let words = |list: &[f64]| format!(r#"{{"p50":{:.1},"p99":{:.1}}}"#, quantile(list, 0.5), quantile(list, 0.99));
-    writeln!(
-        out,
-        r#"{{"path":"{name}","frame_octets":{len},"samples":{},"lost":{},"one_way_us":{},"round_trip_us":{}}}"#,
-        samples.round_trip.len(),
-        samples.lost,
-        words(&samples.one_way),
-        words(&samples.round_trip),
-    )?;
-    Ok(())
+
+    fn cells(&self) -> String {
+        let pair = |(p50, p99): (f64, f64)| format!("{p50:.0} / {p99:.0}");
+        format!(" {} | {} | {} |", pair(self.one_way), pair(self.round_trip), self.lost)
+    }
+}
+
+/// The machine and the moment.
+struct About {
+    date: String,
+    machine: String,
+}
+
+impl About {
+    fn read() -> anyhow::Result<Self> {
+        let output = |program: &str, argument: &str| -> anyhow::Result<String> {
+            let output = Command::new(program).arg(argument).output().with_context(|| format!("run {program}"))?;
+            Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+        };
+        let file = |path: &str| std::fs::read_to_string(path).with_context(|| path.to_owned());
+        let cpuinfo = file("/proc/cpuinfo")?;
+        let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown CPU");
+        let load = file("/proc/loadavg")?;
+        Ok(Self {
+            date: output("date", "+%F")?,
+            machine: format!(
+                "{} ({} cores), kernel {}, {}, load {} at the start",
+                cpu.trim_start_matches([' ', '\t', ':']),
+                thread::available_parallelism()?,
+                file("/proc/sys/kernel/osrelease")?.trim(),
+                output(QEMU, "--version")?,
+                load.split(' ').next().unwrap_or_default(),
+            ),
+        })
+    }
+
+    fn json(&self) -> String {
+        format!(r#"{{"bench":"lan","date":"{}","machine":"{}"}}"#, self.date, self.machine.replace('"', "'"))
+    }
 }
 
 /// Our fabric on two nodes: seats 0 to 3 on the first, 4 and 5 on the second.
@@ -351,7 +422,7 @@ impl Qemus {
         );
         let mut command = Command::new(QEMU);
         command
-            .args(["-machine", "none", "-nodefaults", "-display", "none", "-S"])
+            .args(["-machine", "none", "-nodefaults", "-display", "none"])
             .args(["-netdev", &unix, "-netdev", "hubport,id=hu,hubid=0,netdev=u"])
             .args(["-netdev", netdev, "-netdev", "hubport,id=hx,hubid=0,netdev=x"])
             .stdin(Stdio::null());
@@ -377,8 +448,16 @@ fn tap_netdev(tap: &OwnedFd) -> String {
     format!("tap,id=x,fd={}", tap.as_raw_fd())
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+/// Every path to measure. What must live as long as they are used comes with them.
+struct Rig {
+    routes: Vec<Route>,
+    _qemus: Qemus,
+    _scratch: Scratch,
+    _ours: Ours,
+    _namespaces: (NetNs, Underlay),
+}
+
+async fn build() -> anyhow::Result<Rig> {
     let underlay = Underlay::new(2)?;
     let ours = Ours::new(&underlay).await?;
     let (a, b) = (Underlay::address(0), Underlay::address(1));
@@ -388,18 +467,17 @@ async fn main() -> anyhow::Result<()> {
     let mut near = underlay.node(0).block_on(bare(&["tap0"], Some((a, b))))??;
     let mut far = underlay.node(1).block_on(bare(&["tap0"], Some((b, a))))??;
 
-    let tap_path = |name, near, far| Route { name, near: End::Tap(near), far: Arc::new(End::Tap(far)) };
-    let mut paths = vec![
-        tap_path("bare bridge", bridged.remove(0), bridged.remove(0)),
-        tap_path("loco, same node", ours.tap(0).await?, ours.tap(1).await?),
-        tap_path("bare VXLAN", near.remove(0), far.remove(0)),
-        tap_path("loco, across nodes", ours.tap(2).await?, ours.tap(3).await?),
+    let taps = |name, near, far| Route { name, near: End::Tap(near), far: Arc::new(End::Tap(far)) };
+    let mut routes = vec![
+        taps("bare bridge", bridged.remove(0), bridged.remove(0)),
+        taps("loco, same node", ours.tap(0).await?, ours.tap(1).await?),
+        taps("bare VXLAN", near.remove(0), far.remove(0)),
+        taps("loco, across nodes", ours.tap(2).await?, ours.tap(3).await?),
     ];
 
     let scratch = Scratch(std::env::temp_dir().join(format!("loco-bench-{}", std::process::id())));
     std::fs::create_dir_all(&scratch.0)?;
     let mut qemus = Qemus { children: Vec::new() };
-    let (near_ns, far_ns) = (underlay.node(0), underlay.node(1));
     let dgram = |local: Ipv4Addr, remote: Ipv4Addr| {
         format!(
             "dgram,id=x,local.type=inet,local.host={local},local.port=7001,remote.type=inet,remote.host={remote},remote.port=7001"
@@ -408,45 +486,91 @@ async fn main() -> anyhow::Result<()> {
     let stream = |server: &str| format!("stream,id=x,server={server},addr.type=inet,addr.host={a},addr.port=7002");
     let (t4, t5, t6, t7) = (ours.tap(4).await?, ours.tap(5).await?, ours.tap(6).await?, ours.tap(7).await?);
     let pairs = [
-        ("in QEMU: loco, same node", near_ns, tap_netdev(&t4), Some(&t4), tap_netdev(&t5), Some(&t5)),
-        ("in QEMU: loco, across nodes", far_ns, tap_netdev(&t6), Some(&t6), tap_netdev(&t7), Some(&t7)),
-        ("in QEMU: netdev dgram, across nodes", far_ns, dgram(a, b), None, dgram(b, a), None),
-        ("in QEMU: netdev stream, across nodes", far_ns, stream("on"), None, stream("off"), None),
+        ("in QEMU: loco, same node", 0, tap_netdev(&t4), Some(&t4), tap_netdev(&t5), Some(&t5)),
+        ("in QEMU: loco, across nodes", 1, tap_netdev(&t6), Some(&t6), tap_netdev(&t7), Some(&t7)),
+        ("in QEMU: netdev dgram, across nodes", 1, dgram(a, b), None, dgram(b, a), None),
+        ("in QEMU: netdev stream, across nodes", 1, stream("on"), None, stream("off"), None),
     ];
-    for (number, (name, far_ns, near_dev, near_tap, far_dev, far_tap)) in pairs.into_iter().enumerate() {
-        let near = qemus.start(near_ns, &scratch.0, &format!("near{number}"), &near_dev, near_tap)?;
-        let far = qemus.start(far_ns, &scratch.0, &format!("far{number}"), &far_dev, far_tap)?;
-        paths.push(Route { name, near: End::Socket(near), far: Arc::new(End::Socket(far)) });
+    for (number, (name, far_node, near_dev, near_tap, far_dev, far_tap)) in pairs.into_iter().enumerate() {
+        let near = qemus.start(underlay.node(0), &scratch.0, &format!("near{number}"), &near_dev, near_tap)?;
+        let far = qemus.start(underlay.node(far_node), &scratch.0, &format!("far{number}"), &far_dev, far_tap)?;
+        routes.push(Route { name, near: End::Socket(near), far: Arc::new(End::Socket(far)) });
     }
-    drop((t4, t5, t6, t7));
+    Ok(Rig { routes, _qemus: qemus, _scratch: scratch, _ours: ours, _namespaces: (bridge_ns, underlay) })
+}
 
+/// All rounds. Gives the lines of raw data and the rows of the table.
+fn run(routes: &[Route]) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     // Warm: bridges learn, connections are made.
-    let mut results = vec![vec![Samples::default(); FRAME_LENS.len()]; paths.len()];
-    for path in &paths {
-        measure(path, FRAME_LENS[0], 50, &mut Samples::default())?;
+    for route in routes {
+        warm(route)?;
     }
-    for round in 0..ROUNDS {
-        for (path, results) in paths.iter().zip(&mut results) {
-            for (len, samples) in FRAME_LENS.into_iter().zip(results) {
-                measure(path, len, SAMPLES / ROUNDS, samples)?;
+    let mut all = vec![vec![Samples::default(); FRAME_LENS.len()]; routes.len()];
+    let mut raw = Vec::new();
+    for round in 1..=ROUNDS {
+        for (route, all) in routes.iter().zip(&mut all) {
+            for (len, all) in FRAME_LENS.into_iter().zip(all) {
+                let mut samples = Samples::default();
+                measure(route, len, SAMPLES / ROUNDS, &mut samples)?;
+                raw.push(Figures::of(route.name, &mut samples)?.json(route.name, len, &round.to_string()));
+                all.one_way.extend(samples.one_way);
+                all.round_trip.extend(samples.round_trip);
+                all.lost += samples.lost;
             }
         }
-        writeln!(io::stderr(), "round {} of {ROUNDS}", round + 1)?;
+        writeln!(io::stderr(), "round {round} of {ROUNDS}")?;
     }
-    let mut out = io::stdout().lock();
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or_default();
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    writeln!(
-        out,
-        r#"{{"bench":"lan","kernel":"{}","cpus":{},"load":{load}}}"#,
-        kernel.trim(),
-        thread::available_parallelism()?
-    )?;
-    for (path, results) in paths.iter().zip(&mut results) {
-        for (len, samples) in FRAME_LENS.into_iter().zip(results) {
-            report(&mut out, path.name, len, samples)?;
+    let mut rows = Vec::new();
+    for (route, all) in routes.iter().zip(&mut all) {
+        let mut row = format!("| {} |", route.name);
+        for (len, samples) in FRAME_LENS.into_iter().zip(all) {
+            let figures = Figures::of(route.name, samples)?;
+            raw.push(figures.json(route.name, len, r#""all""#));
+            row += &figures.cells();
         }
+        rows.push(row);
+    }
+    Ok((raw, rows))
+}
+
+/// Until a frame has come back: the carrier of a tap reaches its bridge some time after it was opened.
+fn warm(route: &Route) -> anyhow::Result<()> {
+    for _ in 0..20 {
+        let mut samples = Samples::default();
+        measure(route, FRAME_LENS[0], 1, &mut samples)?;
+        if samples.lost == 0 {
+            return measure(route, FRAME_LENS[0], 50, &mut Samples::default());
+        }
+    }
+    bail!("no frame comes through: {}", route.name)
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let out = match arguments.as_slice() {
+        [] => None,
+        [flag, directory] if flag == "--out" => Some(PathBuf::from(directory)),
+        _ => bail!("usage: bench-lan [--out DIRECTORY]"),
+    };
+    let about = About::read()?;
+    let rig = build().await?;
+    let (raw, rows) = run(&rig.routes)?;
+    let raw = format!("{}\n{}\n", about.json(), raw.join("\n"));
+    io::stdout().lock().write_all(raw.as_bytes())?;
+    if let Some(out) = out {
+        let name = format!("lan-{}", about.date);
+        std::fs::write(out.join(format!("{name}.jsonl")), &raw)?;
+        let table = format!(
+            "# From card to card, {date}\n\nMachine: {machine}.\n\
+             Command: `cargo xtask bench lan`. Raw data: `{name}.jsonl`. Microseconds, p50 / p99 of {SAMPLES} frames each, one in flight, paths in turn.\n\
+             Raw: the bench holds both taps, as QEMU would. In QEMU: the same two QEMUs with hubs for every netdev, so the difference is the netdev's.\n\n\
+             | path | 60 octets: one way | round trip | lost | 1400 octets: one way | round trip | lost |\n|---|---|---|---|---|---|---|\n{rows}\n",
+            date = about.date,
+            machine = about.machine,
+            rows = rows.join("\n"),
+        );
+        std::fs::write(out.join(format!("{name}.md")), table)?;
     }
     Ok(())
 }

@@ -5,9 +5,10 @@ use futures_util::TryStreamExt;
 use model::MacAddr;
 use netlink_packet_route::{
     AddressFamily,
+    link::{BridgeStpState, InfoBridge, InfoData, LinkAttribute, LinkInfo},
     neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage},
 };
-use rtnetlink::{Handle, LinkUnspec};
+use rtnetlink::{Handle, LinkBridge, LinkUnspec};
 use testkit::{Frame, Numbered, Tap, eventually};
 
 use crate::cluster::{Cluster, VXLAN_PORT, mac, netlink};
@@ -95,13 +96,104 @@ async fn damage_is_repaired() {
     }
 }
 
+/// STP, snooping, MAC and MTU of the bridge, MTU of the tunnel, and two rows that send frames astray.
+async fn meddle(handle: Handle) {
+    let bridge = netlink::index(&handle, "locobr001068").await;
+    let vxlan = netlink::index(&handle, "locovx001068").await;
+    let noisy = LinkBridge::new("locobr001068").index(bridge).stp_state(BridgeStpState::KernelStp).mcast_snooping(true);
+    let flags = netlink_packet_core::NLM_F_REQUEST | netlink_packet_core::NLM_F_ACK;
+    handle.link().add(noisy.build()).set_flags(flags).execute().await.unwrap();
+    let other = LinkUnspec::new_with_index(bridge).address(vec![2, 1, 1, 1, 1, 1]).mtu(1400).build();
+    handle.link().set(other).execute().await.unwrap();
+    handle.link().set(LinkUnspec::new_with_index(vxlan).mtu(1400).build()).execute().await.unwrap();
+    for mac in [mac(1), MacAddr([2, 0, 0, 0, 0, 9])] {
+        let mut row =
+            handle.neighbours().add_bridge(vxlan, &mac.0).destination("10.99.0.99".parse().unwrap()).replace();
+        row.message_mut().header.flags = NeighbourFlags::Own;
+        row.execute().await.unwrap();
+    }
+}
+
+/// What `meddle` changed, as the kernel has it: STP, snooping, MAC and MTU of the bridge, MTU of the tunnel, its rows.
+async fn settings(handle: Handle) -> (bool, bool, Vec<u8>, Vec<u32>, usize) {
+    let mut found = (false, false, Vec::new(), Vec::new(), 0);
+    for name in ["locobr001068", "locovx001068"] {
+        let mut links = Box::pin(handle.link().get().match_name(name).execute());
+        let link = links.try_next().await.unwrap().unwrap();
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::Mtu(mtu) => found.3.push(mtu),
+                LinkAttribute::Address(mac) if name == "locobr001068" => found.2 = mac,
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        if let LinkInfo::Data(InfoData::Bridge(data)) = info {
+                            found.0 = data.contains(&InfoBridge::StpState(BridgeStpState::KernelStp));
+                            found.1 = data.contains(&InfoBridge::MulticastSnooping(true));
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    found.4 = rows(&handle, netlink::index(&handle, "locovx001068").await).await.len();
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+async fn settings_changed_by_hand_are_set_back() {
+    let cluster = Cluster::new(2, &[0, 1]).await;
+    let netns = cluster.netns(0);
+    let good = netlink::inside(netns, settings);
+    // Flood list, the peer's bridge, the remote guest.
+    assert_eq!((good.0, good.1, &good.3[..], good.4), (false, false, &[1500, 1500][..], 3));
+    let writes = cluster.status(0).netlink_writes;
+    netlink::inside(netns, meddle);
+    let start = Instant::now();
+    let mut now = netlink::inside(netns, settings);
+    while now != good {
+        assert!(start.elapsed() < REPAIRED_WITHIN, "{now:?} instead of {good:?}; {:#?}", cluster.status(0));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        now = netlink::inside(netns, settings);
+    }
+    // One write at least for each of the seven changes, but STP and snooping go together.
+    cluster.until(0, |status| status.netlink_writes >= writes + 6).await;
+    assert_eq!(cluster.status(0).problems, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+async fn a_seat_that_moves_takes_its_port_along_but_never_from_under_a_guest() {
+    let mut cluster = Cluster::new(2, &[0, 1]).await;
+    let (held, there) = (cluster.tap(0).await, cluster.tap(1).await);
+    time_until_heard(&held, &there, 0).await;
+    cluster.place(&[1, 1]);
+    cluster.set_spec(0).await;
+    cluster.set_spec(1).await;
+    // The guest on node 0 is not in the directory any more, but it runs: its tap stays, and that is told.
+    let status = cluster.until(0, |status| !status.problems.is_empty()).await;
+    assert!(status.problems[0].contains("locot001068-0") && status.ports.is_empty(), "{status:#?}");
+    netlink::inside(cluster.netns(0), async |handle| netlink::index(&handle, "locot001068-0").await);
+    // It ends; now its port goes, and the LAN with it.
+    drop(held);
+    cluster.until(0, |status| status.problems.is_empty()).await;
+    let left = netlink::inside(cluster.netns(0), async |handle| {
+        let links: Vec<_> = handle.link().get().execute().try_collect().await.unwrap();
+        links.len()
+    });
+    assert_eq!(left, 1, "only lo");
+    let moved = cluster.tap(0).await;
+    assert!(time_until_heard(&moved, &there, 1).await < REPAIRED_WITHIN);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "privileged: run by `cargo xtask test --privileged`"]
 async fn links_of_others_are_left_alone() {
     let cluster = Cluster::new(1, &[0]).await;
     let netns = cluster.netns(0);
     netlink::inside(netns, async |handle| {
-        handle.link().add(rtnetlink::LinkBridge::new("stranger").build()).execute().await.unwrap();
+        handle.link().add(LinkBridge::new("stranger").build()).execute().await.unwrap();
     });
     cluster.set_spec(0).await;
     let quiet = cluster.status(0);
