@@ -85,7 +85,9 @@ impl Pose {
             let width = 8 * SUB;
             let (ex, ey) = (((ux * v.half + uy * width) >> 12) / SUB + 3, ((uy * v.half + ux * width) >> 12) / SUB + 2);
             let (x, y) = (v.centre.0 / SUB, v.centre.1 / SUB);
-            Rect { x0: x - ex, y0: y - ey - TALLEST - 2, x1: x + ex + 4, y1: y + ey + 5 }
+            // The glow of the head lamp reaches beyond the buffers.
+            let glow = if v.kind == 0 && self.light == Light::Night { 4 } else { 0 };
+            Rect { x0: x - ex - glow, y0: y - ey - TALLEST - 2, x1: x + ex + 4 + glow, y1: y + ey + 5 + glow }
         })
     }
 

@@ -9,6 +9,8 @@
 pub mod depot;
 mod menu;
 pub mod message;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use crate::art::town::Light;

@@ -36,6 +36,7 @@ pub(super) struct View {
     moved_box: Rect,
     asked: u32,
     panel: bool,
+    status: (Phase, usize),
 }
 
 impl Default for View {
@@ -50,6 +51,7 @@ impl Default for View {
             moved_box: Rect::EMPTY,
             asked: 0,
             panel: false,
+            status: (Phase::Idle, 0),
         }
     }
 }
@@ -122,6 +124,12 @@ impl Game {
         if core::mem::take(&mut self.view.town) {
             town::draw(&mut Canvas::new(layers.town), self.square, self.light);
             self.view.everything_changed();
+        }
+        let status = (self.session.phase(), self.session.players());
+        if status != self.view.status {
+            self.view.status = status;
+            self.view.bar_changed();
+            self.view.panel_changed();
         }
         if core::mem::take(&mut self.view.panel) {
             self.screen.covers().into_iter().for_each(|r| self.view.base.add(r));

@@ -58,12 +58,9 @@ fn nine_play_together_and_survive_resets() {
     all_play(&guests, &before, 7, 40);
 
     // All the while trains went from town to town.
-    for guest in &guests {
-        eventually("a train goes out", 90, || {
-            guest.has_said(0, "LOCO train") && guest.lines().iter().any(|l| l.contains(" out "))
-        });
-    }
-    eventually("a train comes in", 30, || guests.iter().any(|g| g.lines().iter().any(|l| l.contains(" in "))));
+    let some = |what: &str| guests.iter().any(|g| g.lines().iter().any(|l| l.contains("train") && l.contains(what)));
+    eventually("a train goes out", 60, || some(" out "));
+    eventually("a train comes in", 30, || some(" in "));
     assert!(guests.iter().all(|g| !g.has_said(0, "LOCO crash")));
 }
 
