@@ -546,9 +546,7 @@ impl Game {
         let measuring = self.mark.scene() != Scene::Game;
         match input {
             Input::Key { key, down: true } => {
-                if self.mark.key(key) {
-                    self.view.everything_changed();
-                } else if !measuring {
+                if !self.mark.key(key) && !measuring {
                     self.key(key, link);
                 }
             }

@@ -36,6 +36,7 @@ pub(super) struct View {
     moved_box: Rect,
     asked: u32,
     panel: bool,
+    mark: bool,
     status: (Phase, usize),
 }
 
@@ -51,6 +52,7 @@ impl Default for View {
             moved_box: Rect::EMPTY,
             asked: 0,
             panel: false,
+            mark: false,
             status: (Phase::Idle, 0),
         }
     }
@@ -142,10 +144,19 @@ impl Game {
             self.draw_base(&mut canvas);
             damage.add(*rect);
         }
+        if self.view.mark != self.mark.is_on() {
+            self.view.mark = self.mark.is_on();
+            damage.add(SQUARE);
+            damage.add(COUNTER);
+        }
         if self.view.scene != self.mark.scene() {
+            match self.view.scene {
+                Scene::Full => damage.add(Rect::SCREEN),
+                Scene::Box => damage.add(self.view.moved_box),
+                Scene::Game | Scene::Still => {}
+            }
             self.view.scene = self.mark.scene();
             self.view.moved_box = self.mark.box_rect();
-            damage.add(Rect::SCREEN);
         }
         if self.now >= self.frame_at {
             let bench = matches!(self.view.scene, Scene::Box | Scene::Full);
