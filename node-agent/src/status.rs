@@ -16,7 +16,10 @@ use tokio::{
     time::{self, Instant},
 };
 
-use crate::{instance::Instance, seats::Instances};
+use crate::{
+    instance::{Instance, watching},
+    seats::Instances,
+};
 
 /// A new status is published at least this often: counters and times move all the while.
 const PUBLISH_EVERY: Duration = Duration::from_secs(2);
@@ -168,8 +171,9 @@ fn cut_off(qemu_pid: Option<u32>, port: Option<&PortStatus>) -> Option<&'static 
 }
 
 fn viewers(instance: &Instance) -> Viewers {
-    let all = u32::try_from(instance.stream.viewers()).unwrap_or(u32::MAX);
-    Viewers { thumb: 0, full: all }
+    let watching = watching(&instance.stream);
+    let count = |viewers: usize| u32::try_from(viewers).unwrap_or(u32::MAX);
+    Viewers { thumb: count(watching.all - watching.in_full), full: count(watching.in_full) }
 }
 
 fn reachability(node: &NodeName, reach: &ReachStatus) -> Reachability {

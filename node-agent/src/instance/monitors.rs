@@ -197,8 +197,9 @@ impl Poke {
         let mut plan = refresh::Plan::default();
         let mut generation = screen.generation();
         loop {
-            let (any, in_full) = super::watching(&stream);
-            plan.watched(any, in_full);
+            let watching = super::watching(&stream);
+            let in_full = watching.in_full > 0;
+            plan.watched(watching.all > 0, in_full);
             let due = plan.due().filter(|_| monitor.is_some());
             let look = if in_full { LOOK_FULL } else { LOOK_IDLE };
             tokio::select! { biased;

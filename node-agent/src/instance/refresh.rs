@@ -1,7 +1,7 @@
 //! When to make QEMU look at its guest's screen. Pure; the caller pokes.
 //!
 //! QEMU 10 looks every 30 ms by itself (`GUI_REFRESH_INTERVAL_DEFAULT`), which is the largest part of the way from a key
-//! to a pixel. A poke makes it look now. It costs QEMU about a tenth of a millisecond, so it is spent only where a person
+//! to a pixel. A poke makes it look now. It costs a round trip (`loco_poke_seconds`: 1.2 ms on a busy machine), so it is spent only where a person
 //! can see the gain: after an input, and while somebody watches in full quality and the picture moves.
 //!
 //! **Invariants.** An instance that nobody watches is never poked. At most one poke is under way: [`Plan::sent`] must be
@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// After an input: the guest's interrupt handler and its next frame have mostly run by then (measured: docs/chain.md).
-const AFTER_INPUT: [Duration; 3] = [Duration::from_millis(1), Duration::from_millis(4), Duration::from_millis(12)];
+/// After an input. Measured on the demo guest under TCG, key confirmed to damage seen, p50 of 100 keys on a busy machine:
+/// looks at 1, 4, 12 ms 3.2 ms; at 0, 2, 5, 12 ms 2.1 ms; with QEMU's own looks alone 23 ms (docs/chain.md).
+const AFTER_INPUT: [Duration; 4] =
+    [Duration::ZERO, Duration::from_millis(2), Duration::from_millis(5), Duration::from_millis(12)];
 /// One picture of a 60 Hz screen.
 const STEADY: Duration = Duration::from_nanos(16_666_667);
 /// A picture that has not changed for this long is still; QEMU's own look finds the next change.
@@ -107,14 +109,14 @@ mod tests {
     }
 
     #[test]
-    fn an_input_is_followed_by_three_looks_and_no_more() {
+    fn an_input_is_followed_by_four_looks_and_no_more() {
         let (mut plan, start) = (Plan::default(), Instant::now());
         plan.watched(true, false);
         plan.input(start);
-        assert_eq!(run(&mut plan, start, ms(1000)), [1, 4, 12]);
+        assert_eq!(run(&mut plan, start, ms(1000)), [0, 2, 5, 12]);
         plan.input(start + ms(1000));
         plan.input(start + ms(1002));
-        assert_eq!(run(&mut plan, start, ms(2000)), [1003, 1006, 1014], "the later input takes over");
+        assert_eq!(run(&mut plan, start, ms(2000)), [1002, 1004, 1007, 1014], "the later input takes over");
     }
 
     #[test]
@@ -124,7 +126,7 @@ mod tests {
         plan.damage(start);
         assert_eq!(plan.due(), None);
         plan.watched(true, false);
-        assert_eq!(plan.due(), Some(start + ms(1)), "a thumbnail's viewer may be the one who typed");
+        assert_eq!(plan.due(), Some(start), "a thumbnail's viewer may be the one who typed");
     }
 
     #[test]
@@ -153,7 +155,7 @@ mod tests {
     }
 
     proptest! {
-        /// However inputs and damage fall, pokes stay bounded: 3 per input and 60 a second.
+        /// However inputs and damage fall, pokes stay bounded: 4 per input and 60 a second.
         #[test]
         fn pokes_are_bounded(events in proptest::collection::vec((0u64..2000, any::<bool>()), 0..200)) {
             let (mut plan, start) = (Plan::default(), Instant::now());
@@ -166,7 +168,7 @@ mod tests {
                 if *is_input { plan.input(start + ms(*at)); inputs += 1; } else { plan.damage(start + ms(*at)); }
             }
             pokes += run(&mut plan, start, ms(4000)).len();
-            prop_assert!(pokes <= 3 * inputs + 2200 / 16 + 1, "{} pokes for {} inputs", pokes, inputs);
+            prop_assert!(pokes <= 4 * inputs + 2200 / 16 + 1, "{} pokes for {} inputs", pokes, inputs);
         }
     }
 }
