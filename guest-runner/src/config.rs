@@ -50,10 +50,10 @@ pub(crate) struct Args {
     /// Guest memory; 24 with --kernel, else 512
     #[arg(long, env = "LOCO_MEMORY", value_name = "MIB")]
     memory: Option<u32>,
-    /// Network card: pcnet or ne2k_pci
+    /// Network card: `pcnet` or `ne2k_pci`
     #[arg(long, env = "LOCO_NIC", default_value = "pcnet")]
     nic: NicModel,
-    /// Graphics card: std, cirrus or vmware
+    /// Graphics card: `std`, `cirrus` or `vmware`
     #[arg(long, env = "LOCO_VIDEO", default_value = "std")]
     video: VideoCard,
     /// Serve VNC as well, at vnc.sock in the work directory
@@ -137,8 +137,8 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("`{}` is not a path", path.display()))
 }
 
-fn owner(uid: Option<u32>, gid: Option<u32>, is_uid: Uid, is_gid: Gid) -> anyhow::Result<Owner> {
-    if is_uid.is_root() {
+fn owner(uid: Option<u32>, gid: Option<u32>, own_user: Uid, own_group: Gid) -> anyhow::Result<Owner> {
+    if own_user.is_root() {
         let (Some(uid), Some(gid)) = (uid, gid) else {
             bail!("a guest never runs as root; give --uid and --gid of a user of its own");
         };
@@ -152,8 +152,8 @@ fn owner(uid: Option<u32>, gid: Option<u32>, is_uid: Uid, is_gid: Gid) -> anyhow
         );
         Ok(())
     };
-    same("uid", uid, is_uid.as_raw())?;
-    same("gid", gid, is_gid.as_raw())?;
+    same("uid", uid, own_user.as_raw())?;
+    same("gid", gid, own_group.as_raw())?;
     Ok(Owner::Self_)
 }
 

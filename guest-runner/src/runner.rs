@@ -258,7 +258,7 @@ impl Runner {
             }
             News::Gone(reason) => self.agent_gone(&reason),
             News::Said(FromAgent::Welcome(welcome), fds) if !self.link.is_attached() => {
-                self.welcome(&welcome, fds).await
+                self.welcome(&welcome, fds).await;
             }
             News::Said(FromAgent::Refused { reason, remedy }, _) => {
                 let text = format!("the agent refused: {reason}; {remedy}");
@@ -269,7 +269,7 @@ impl Runner {
                 self.link.refused(&text);
             }
             News::Said(FromAgent::Display, _) if self.link.is_attached() => {
-                self.owe(Owed { display: true, ..self.owed })
+                self.owe(Owed { display: true, ..self.owed });
             }
             News::Said(FromAgent::Audio, _) if self.link.is_attached() => self.owe(Owed { audio: true, ..self.owed }),
             News::Said(message, _) => {

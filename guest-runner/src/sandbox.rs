@@ -1,6 +1,6 @@
 //! A system-call filter for this process and QEMU.
 //!
-//! A deny-list: QEMU loads modules by `dlopen`, starts threads and uses what glibc and GLib use, so a list of all it
+//! A deny-list: QEMU loads modules by `dlopen`, starts threads and uses what the C library uses, so a list of all it
 //! may do would break with each update of the distribution, and be widened until it means nothing. Denied is what
 //! neither ever needs and what past escapes were made of: mounts, namespaces, other processes' memory, kernel code, keys,
 //! clocks. A denied call fails with `EPERM`; it does not kill, so that a library that merely tries goes on. QEMU puts

@@ -1,4 +1,5 @@
 //! The program as a whole: messages for what is wrong, and (privileged) a life with real QEMU and a tap.
+#![expect(clippy::unwrap_used, reason = "helpers of tests; a rig that cannot be built ends its test")]
 mod rig;
 
 use std::{os::unix::process::ExitStatusExt as _, path::Path, time::Duration};

@@ -81,7 +81,7 @@ macro_rules! choice {
 choice!(
     /// A network card that Windows 98 has a driver for.
     NicModel, Nic, {
-        /// Am79C970A: 3 to 4 times the throughput of the other at half the CPU.
+        /// `Am79C970A`: 3 to 4 times the throughput of the other at half the CPU.
         Pcnet = "pcnet",
         /// RTL8029AS: what the prior images have set up.
         Ne2kPci = "ne2k_pci",
@@ -93,7 +93,7 @@ choice!(
     VideoCard, Video, {
         Std = "std",
         Cirrus = "cirrus",
-        /// What SoftGPU's driver wants.
+        /// What the driver of `SoftGPU` wants.
         Vmware = "vmware",
     }
 );
@@ -355,7 +355,7 @@ mod tests {
     fn demo_kernel() {
         check(
             &spec(Boot::Kernel { append: "seat=3 name=LOCO1068-4".into() }),
-            expect![[r#"
+            expect![[r"
             -name guest=instance-3,process=loco-instance-3,debug-threads=off
             -nodefaults
             -no-user-config
@@ -379,7 +379,7 @@ mod tests {
             -chardev file,id=com1,path=/proc/self/fd/1
             -serial chardev:com1
             -kernel /proc/self/fd/5
-            -append seat=3 name=LOCO1068-4"#]],
+            -append seat=3 name=LOCO1068-4"]],
         );
     }
 
@@ -393,7 +393,7 @@ mod tests {
         spec.vnc = true;
         check(
             &spec,
-            expect![[r#"
+            expect![[r"
             -name guest=instance-3,process=loco-instance-3,debug-threads=off
             -nodefaults
             -no-user-config
@@ -428,7 +428,7 @@ mod tests {
             -add-fd fd=7,set=3,opaque=cdrom
             -blockdev driver=file,node-name=cdrom-file,filename=/dev/fdset/3,read-only=on,auto-read-only=off
             -blockdev driver=raw,node-name=cdrom0,file=cdrom-file,read-only=on
-            -device ide-cd,drive=cdrom0,bus=ide.1,unit=0,bootindex=2"#]],
+            -device ide-cd,drive=cdrom0,bus=ide.1,unit=0,bootindex=2"]],
         );
     }
 

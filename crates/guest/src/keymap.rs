@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    /// The 105 keys of a European PC keyboard, row by row, as the UI Events KeyboardEvent code specification names them.
+    /// The 105 keys of a European PC keyboard, row by row, as the specification of `KeyboardEvent.code` names them.
     const BOARD_105: &str = "Escape F1 F2 F3 F4 F5 F6 F7 F8 F9 F10 F11 F12 PrintScreen ScrollLock Pause \
         Backquote Digit1 Digit2 Digit3 Digit4 Digit5 Digit6 Digit7 Digit8 Digit9 Digit0 Minus Equal Backspace \
         Tab KeyQ KeyW KeyE KeyR KeyT KeyY KeyU KeyI KeyO KeyP BracketLeft BracketRight \

@@ -101,11 +101,10 @@ impl Lifecycle {
         use State as S;
         self.asked |= fact == F::StopAsked;
         let (state, action) = match (self.state, fact) {
-            (S::Ended(_), _) => return None,
             (S::WaitingPort, F::PortGranted) => (S::Starting, Action::StartQemu),
             (S::WaitingPort, F::StopAsked) => (S::Ended(0), Action::Exit(0)),
             (S::WaitingPort, F::StartFailed) => (S::Ended(1), Action::Exit(1)),
-            (S::WaitingPort, _) => return None,
+            (S::Ended(_) | S::WaitingPort, _) => return None,
             (_, F::QemuEnded { clean }) => {
                 let code = u8::from(!(clean || self.asked));
                 (S::Ended(code), Action::Exit(code))

@@ -164,7 +164,7 @@ fn sectors(file: &mut File) -> io::Result<([u8; SECTOR_BYTES], [u8; SECTOR_BYTES
     let (mut first, mut last) = ([0; SECTOR_BYTES], [0; SECTOR_BYTES]);
     let bytes = file.seek(SeekFrom::End(0))?;
     if bytes >= SECTOR_BYTES as u64 {
-        file.seek(SeekFrom::End(-(SECTOR_BYTES as i64)))?;
+        file.seek(SeekFrom::Start(bytes - SECTOR_BYTES as u64))?;
         file.read_exact(&mut last)?;
     }
     file.seek(SeekFrom::Start(0))?;
