@@ -318,8 +318,10 @@ mod tests {
         let seen = f.generation();
         assert!(f.change_cursor(at(3), |c| c.place(3, 1, true)));
         assert_eq!(f.row(1, &mut vec![]), [1, 1, 1, 5, 1, 1, 1, 1]);
+        let placed = f.generation();
         assert!(f.change_cursor(at(4), |c| c.place(0, 4, true)));
         assert_eq!(f.row(1, &mut vec![]), [1; 8]);
+        assert_eq!((0..6).filter(|y| f.row_changed(*y, placed)).collect::<Vec<_>>(), [1, 4]);
         assert_eq!((0..6).filter(|y| f.row_changed(*y, seen)).collect::<Vec<_>>(), [1, 4]);
     }
 }

@@ -291,6 +291,9 @@ mod tests {
         assert_eq!(c.expire(t + ms(2899)), []);
         assert_eq!(c.expire(t + ms(2900)), [released("KeyA"), released("KeyB")]);
         assert_eq!((c.expire(t + ms(9000)), c.deadline()), (vec![], None));
+        c.key("KeyA".into(), true, t);
+        c.key("KeyB".into(), true, t + ms(1000));
+        assert_eq!(c.expire(t + ms(1500)), [released("KeyA"), released("KeyB")], "presses renew nothing");
     }
 
     #[test]
