@@ -119,7 +119,16 @@ mod tests {
         let metrics = Metrics::register(&registry, "a").unwrap();
         metrics.set_state("i-0", model::InstanceState::Starting);
         metrics.set_state("i-0", model::InstanceState::Live);
-        metrics.runner_connections.with_label_values(&["i-0"]).inc();
+        metrics.runner_connected.with_label_values(&["i-0"]).set(1);
+        for counter in [
+            &metrics.runner_connections,
+            &metrics.runner_refusals,
+            &metrics.input_events,
+            &metrics.input_lost,
+            &metrics.pokes,
+        ] {
+            counter.with_label_values(&["i-0"]).inc();
+        }
         let text = || prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         assert!(text().contains(r#"loco_instance_state{instance="i-0",state="live"} 1"#));
         assert_eq!(text().matches(r#"instance="i-0",state="#).count(), STATES.len());

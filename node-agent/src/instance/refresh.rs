@@ -1,8 +1,9 @@
 //! When to make QEMU look at its guest's screen. Pure; the caller pokes.
 //!
 //! QEMU 10 looks every 30 ms by itself (`GUI_REFRESH_INTERVAL_DEFAULT`), which is the largest part of the way from a key
-//! to a pixel. A poke makes it look now. It costs a round trip (`loco_poke_seconds`: 1.2 ms on a busy machine), so it is spent only where a person
-//! can see the gain: after an input, and while somebody watches in full quality and the picture moves.
+//! to a pixel. A poke makes it look now. It costs a round trip (`loco_poke_seconds`: 1.2 ms on a busy machine), so it is
+//! spent only where a person can see the gain: after an input, and while somebody watches in full quality and the picture
+//! moves.
 //!
 //! **Invariants.** An instance that nobody watches is never poked. At most one poke is under way: [`Plan::sent`] must be
 //! followed by [`Plan::done`] before another is due, so a slow QEMU is asked less often, never in a heap.
