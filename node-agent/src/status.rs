@@ -11,15 +11,13 @@ use api::{
 use directory::Directory;
 use fabric::{FabricStatus, PortStatus, ReachStatus};
 use model::{InstanceId, NodeName};
+use stream::Tier;
 use tokio::{
     sync::watch,
     time::{self, Instant},
 };
 
-use crate::{
-    instance::{Instance, watching},
-    seats::Instances,
-};
+use crate::{instance::Instance, seats::Instances};
 
 /// A new status is published at least this often: counters and times move all the while.
 const PUBLISH_EVERY: Duration = Duration::from_secs(2);
@@ -171,9 +169,8 @@ fn cut_off(qemu_pid: Option<u32>, port: Option<&PortStatus>) -> Option<&'static 
 }
 
 fn viewers(instance: &Instance) -> Viewers {
-    let watching = watching(&instance.stream);
-    let count = |viewers: usize| u32::try_from(viewers).unwrap_or(u32::MAX);
-    Viewers { thumb: count(watching.all - watching.in_full), full: count(watching.in_full) }
+    let count = |tier| u32::try_from(instance.stream.watching(tier)).unwrap_or(u32::MAX);
+    Viewers { thumb: count(Tier::Thumb), full: count(Tier::Full) }
 }
 
 fn reachability(node: &NodeName, reach: &ReachStatus) -> Reachability {

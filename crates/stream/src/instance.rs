@@ -188,6 +188,11 @@ impl InstanceStream {
         self.studio.metrics.forget(self.studio.instance.as_str());
     }
 
+    /// Sessions that take the pictures of `tier` now. A session that is paused or still connecting takes none.
+    pub fn watching(&self, tier: Tier) -> usize {
+        self.studio.encoders.watching(tier)
+    }
+
     /// Sessions that are connected or connecting.
     pub fn viewers(&self) -> usize {
         self.sessions.lock().taken

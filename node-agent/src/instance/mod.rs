@@ -209,19 +209,5 @@ impl Instance {
     }
 }
 
-/// How many watch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Watching {
-    pub(crate) all: usize,
-    /// At least so many watch in full quality. The stream does not say who watches which tier; but who has the controls looks at
-    /// the one big picture, so a lease stands for one viewer in full.
-    pub(crate) in_full: usize,
-}
-
-pub(crate) fn watching(stream: &InstanceStream) -> Watching {
-    let all = stream.viewers();
-    Watching { all, in_full: usize::from(stream.lease().is_some()).min(all) }
-}
-
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ use std::{
 use guest::{Qmp, QmpError, qmp::Event};
 use model::InstanceId;
 use qapi::qmp::{query_status, system_powerdown, system_reset};
-use stream::{Injection, InstanceStream, Screen};
+use stream::{Injection, InstanceStream, Screen, Tier};
 use tokio::{
     net::UnixStream,
     sync::{mpsc, oneshot, watch},
@@ -197,9 +197,8 @@ impl Poke {
         let mut plan = refresh::Plan::default();
         let mut generation = screen.generation();
         loop {
-            let watching = super::watching(&stream);
-            let in_full = watching.in_full > 0;
-            plan.watched(watching.all > 0, in_full);
+            let in_full = stream.watching(Tier::Full) > 0;
+            plan.watched(in_full || stream.watching(Tier::Thumb) > 0, in_full);
             let due = plan.due().filter(|_| monitor.is_some());
             let look = if in_full { LOOK_FULL } else { LOOK_IDLE };
             tokio::select! { biased;

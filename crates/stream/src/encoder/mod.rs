@@ -114,6 +114,14 @@ impl Encoders {
         subscription.request_key_frame();
         subscription
     }
+
+    /// Sessions that take the frames of `tier` now.
+    pub(crate) fn watching(&self, tier: Tier) -> usize {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let encoder = running[tier.index()].upgrade();
+        drop(running);
+        encoder.map_or(0, |encoder| encoder.shared.targets().len())
+    }
 }
 
 #[derive(Debug, Default)]
