@@ -23,8 +23,10 @@ const RECEIVE: usize = 64;
 const SEND: usize = 4096;
 const DATAGRAMS: usize = 24;
 const DATAGRAM: usize = 160;
-/// An unanswered SYN or segment cuts the line after this time.
+/// So long without a packet from the other side cuts the line, whether something is unanswered or not (so smoltcp); hence
+/// the keep-alive, without which every quiet line would be cut.
 const TIMEOUT: Duration = Duration::from_secs(12);
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 struct Line {
     handle: SocketHandle,
@@ -66,6 +68,7 @@ impl Outbound {
                 tcp::Socket::new(tcp::SocketBuffer::new(&mut receive[..]), tcp::SocketBuffer::new(&mut send[..]));
             socket.set_nagle_enabled(false);
             socket.set_timeout(Some(TIMEOUT));
+            socket.set_keep_alive(Some(KEEP_ALIVE));
             let handle = sockets.add(socket);
             *line =
                 Some(Line { handle, to: None, connected: false, cut: false, used: 0, queue: [0; QUEUE], queued: 0 });

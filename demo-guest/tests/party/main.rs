@@ -29,6 +29,11 @@ fn nine_play_together_and_survive_resets() {
     let mut guests: Vec<_> = (0..9).map(|seat| lan.guest(seat, nic(seat), "autoplay=1")).collect();
     all_play(&guests, &[0; 9], 9, 60);
 
+    // They stay together, through quiet half minutes, too.
+    let trains = |g: &Guest| g.lines().iter().filter(|l| l.contains("LOCO train")).count();
+    eventually("forty movements of trains", 240, || guests.iter().map(trains).sum::<usize>() >= 40);
+    assert!(guests.iter().all(|g| !g.has_said(0, "LOCO gone") && !g.has_said(0, "LOCO lost")));
+
     // A seat is reset: the others see it go and come, nobody else leaves.
     let before = marks(&guests);
     guests[3].qmp(r#"{"execute":"system_reset"}"#);
