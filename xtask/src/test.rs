@@ -138,7 +138,11 @@ fn privileged(dirs: &Dirs, count: &mut Count) -> Result<()> {
     let mut cargo = run::cargo(dirs);
     cargo.env("LOCO_DEMO_KERNEL", dirs.demo_kernel());
     cargo.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"]);
-    tests(cargo.args(["--", "--ignored", "--test-threads=1"]), count)
+    let workspace = tests(cargo.args(["--", "--ignored", "--test-threads=1"]), count);
+    let mut cargo = run::cargo(dirs);
+    cargo.current_dir(dirs.root().join("demo-guest")).args(["test", "--test", "party", "--target-dir"]);
+    let demo = tests(cargo.arg(dirs.cache().join("demo-target")).args(["--", "--ignored", "--test-threads=1"]), count);
+    all([workspace, demo])
 }
 
 fn browser(dirs: &Dirs, count: &mut Count) -> Result<()> {
