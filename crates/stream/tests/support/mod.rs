@@ -92,6 +92,12 @@ impl Qemu {
 
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.ok();
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        // Also when a test fails; the process is killed by its own drop.
         std::fs::remove_dir_all(&self.dir).ok();
     }
 }
