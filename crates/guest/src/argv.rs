@@ -273,7 +273,8 @@ impl Argv {
         self
     }
 
-    /// The Windows 98 line of the prior art: its reasons are in docs/adr/0005 and docs/prior-art.md 2.1 of the brief.
+    /// The rest of the Windows 98 machine. `pc`, because `q35` has no drivers there; one processor and at most 512 MiB
+    /// are all it can use; the clock is in local time; `sb16` and both network cards have drivers on its CD.
     fn disks(&mut self, work_dir: &WorkDir, disk: Option<DiskFormat>, cdrom: bool) {
         // SoftGPU's rasteriser needs SSE-class instructions; anything newer in CPUID confuses Windows 98.
         self.put("-cpu", "qemu32,+sse3,+ssse3,+sse4.1");
@@ -417,6 +418,7 @@ mod tests {
             -mon chardev=qmp-poke,mode=control
             -chardev file,id=com1,path=/proc/self/fd/1
             -serial chardev:com1
+            -vnc unix:/run/a,,b/vnc.sock,share=force-shared
             -cpu qemu32,+sse3,+ssse3,+sse4.1
             -rtc base=localtime
             -add-fd fd=6,set=1,opaque=base
