@@ -127,7 +127,7 @@ pub fn live(wall: &Wall, agents: &AgentViews) -> LiveInstances {
     }
 }
 
-/// Keeps the merged wall: a new one on every change (coalesced) and every [`BEAT`].
+/// Keeps the merged wall: a new one on every change (coalesced) and every two seconds.
 pub fn start(
     mut directory: watch::Receiver<Directory>,
     mut agents: watch::Receiver<AgentViews>,
