@@ -125,7 +125,13 @@ pub(crate) async fn offer() -> Offered {
         .with_configuration(RTCConfigurationBuilder::new().build())
         .with_media_engine(engine)
         .with_interceptor_registry(registry)
-        .with_setting_engine(SettingEngineBuilder::new().with_include_loopback_candidate(true).build())
+        .with_setting_engine(
+            SettingEngineBuilder::new()
+                .with_include_loopback_candidate(true)
+                // It would need a route for multicast, which a machine without a network has not.
+                .with_multicast_dns_mode(rtc::ice::mdns::MulticastDnsMode::Disabled)
+                .build(),
+        )
         .with_handler(Arc::new(handler))
         .with_udp_addrs(vec!["127.0.0.1:0".to_owned()]);
     let connection: Arc<dyn PeerConnection> = Arc::new(Box::pin(builder.build()).await.unwrap());
