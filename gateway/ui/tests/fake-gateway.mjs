@@ -33,6 +33,10 @@ export class FakeGateway {
   agent = undefined;
   ended = [];
   role = "admin";
+  /** How often "who am I" is refused before it is answered. */
+  refusals = 0;
+  /** SDP offers as they came. */
+  offers = [];
   #streams = new Set();
   #server;
 
@@ -85,6 +89,7 @@ export class FakeGateway {
   async #offer(request, response, instance) {
     let sdp = "";
     for await (const chunk of request) sdp += chunk;
+    this.offers.push(sdp);
     let answer;
     try {
       answer = await this.agent.answer(instance, sdp);
@@ -103,6 +108,10 @@ export class FakeGateway {
     const json = (body) => response.writeHead(200, { "Content-Type": "application/json" }).end(JSON.stringify(body));
     if (this.away) return request.socket.destroy();
     if (request.headers.authorization !== `Bearer ${TOKEN}`) return fail(401, "unauthorized", "No such token.", "Ask for one.");
+    if (pathname === "/api/session" && this.refusals > 0) {
+      this.refusals -= 1;
+      return fail(503, "busy", "Not now.", "Try again.");
+    }
     if (pathname === "/api/session") return json({ role: this.role, version: "0.1.0" });
     if (pathname === "/api/instances/discovery-info") {
       const agents = ["node-a", "node-b", "node-c"].map((node) => ({ node, url: "", answers: true }));

@@ -19,10 +19,12 @@ const three = [0, 4, 8].map((seat) => instance(seat));
 const SEAT = '[data-seat="5"]';
 
 /** A fresh browser context on a fresh state of the gateway. */
-async function visit(name, { wall = [], agent = false, hash = `#token=${TOKEN}`, role = "admin", ...context }, run) {
+async function visit(name, { wall = [], agent = false, hash = `#token=${TOKEN}`, role = "admin", refusals = 0, ...context }, run) {
   await checks.check(name, async () => {
     gateway.back();
     gateway.role = role;
+    gateway.refusals = refusals;
+    gateway.offers = [];
     gateway.wall.instances = wall;
     gateway.agent = agent ? await FakeAgent.start(browser) : undefined;
     const own = await browser.newContext({ viewport: { width: 1280, height: 720 }, colorScheme: "dark", ...context });
@@ -179,6 +181,35 @@ await visit("input: keys with Esc and F-keys, buttons, motion, and all let go on
   await wait((s) => document.querySelector(s).dataset.lease === "free" && document.querySelector(s).dataset.tier === "thumb", SEAT);
 });
 
+await visit("a click before the gateway has said who we are", { wall: three, agent: true, refusals: 2 }, async (page, wait) => {
+  await page.click(`${SEAT} .pic`);
+  await wait((s) => document.body.dataset.capture === "instance-4" && document.querySelector(s).dataset.lease === "you", SEAT);
+  equal(gateway.refusals, 0);
+  await text(page, "Keys go to seat 5.");
+});
+
+await visit("keys never act on the page while a guest's line is away; the way out still works", { wall: three, agent: true }, async (page, wait, agent) => {
+  await live(wait, 3);
+  const leaks = () => page.evaluate(() => ["F5", "Tab", "Escape"].filter((code) => ["keydown", "keyup"].map((type) => window.dispatchEvent(new KeyboardEvent(type, { code, key: code, cancelable: true }))).includes(true)));
+  equal(await leaks(), ["F5", "Tab", "Escape"]);
+  await page.click(`${SEAT} .pic`);
+  await wait((s) => document.querySelector(s).dataset.lease === "you", SEAT);
+  gateway.agent = undefined;
+  await agent.kill("instance-4");
+  await wait(() => document.body.dataset.capture === undefined);
+  equal(await leaks(), []);
+  for (const key of ["ControlLeft", "AltLeft"]) await page.keyboard.down(key);
+  for (const key of ["AltLeft", "ControlLeft"]) await page.keyboard.up(key);
+  await wait((s) => document.querySelector(s).dataset.focused === undefined, SEAT);
+  equal(await leaks(), ["F5", "Tab", "Escape"]);
+  gateway.agent = agent;
+});
+
+await visit("an empty seat gives the command that a running wall takes", { wall: three, permissions: ["clipboard-read", "clipboard-write"] }, async (page) => {
+  await page.click('[data-seat="2"] [data-act="copy"]');
+  equal(await page.evaluate(() => navigator.clipboard.readText()), "loco down && loco up --guests 9");
+});
+
 await visit("the controls of another viewer are not taken", { wall: three, agent: true }, async (page, wait, agent) => {
   await agent.set("instance-4", { holder: "somebody" });
   await live(wait, 3);
@@ -202,10 +233,18 @@ await visit("tiers: full in focus, the covered ones pause, small again after", {
   await live(wait, 3);
   await page.click(`${SEAT} .pic`);
   const tiers = (want) => wait((w) => JSON.stringify([1, 5, 9].map((n) => document.querySelector(`[data-seat="${n}"]`).dataset.tier)) === JSON.stringify(w), want);
-  await tiers(["none", "full", "none"]);
+  await tiers([null, "full", null]);
   equal(await page.getAttribute('[data-seat="1"]', "data-state"), "live");
+  // Chromium took the offer as we changed it.
+  ok(gateway.offers.length >= 3 && gateway.offers.every((sdp) => /^a=fmtp:\d+ .*stereo=1/m.test(sdp)), "an offer asks for no stereo");
   await page.getByRole("button", { name: "Back to the wall" }).click();
   await tiers(["thumb", "thumb", "thumb"]);
+  // What changes without any other change of the page is told as well.
+  await page.evaluate(() => {
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  });
+  await tiers([null, null, null]);
 });
 
 await visit("sound: one seat at a time, both with Shift", { wall: three, agent: true }, async (page, wait) => {

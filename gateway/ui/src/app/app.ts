@@ -7,6 +7,7 @@ import { ApiClient } from "../api/client";
 import { EventFeed, type FeedState } from "../api/events";
 import type { DiscoveryInfo, Instance, Role, Wall } from "../api/types";
 import { Announcer } from "../domain/announce";
+import { backoffMs } from "../domain/backoff";
 import { placeCount } from "../domain/layout";
 import { HOME, formatRoute, parseRoute, tokenOf, type Route } from "../domain/route";
 import { counts, label, sameView, seatView, type Count, type SeatInput, type SeatView } from "../domain/seat";
@@ -65,6 +66,7 @@ export class App {
   readonly #announcer = new Announcer();
   #announcement = "";
   #captureWanted = false;
+  #learnAgain: ReturnType<typeof setTimeout> | undefined;
   #page: PageView;
   readonly #listeners = new Map<string, Set<() => void>>();
 
@@ -127,10 +129,6 @@ export class App {
     return (id === undefined ? undefined : this.#audio.get(id)) ?? "muted";
   }
 
-  tier(seat: number): WantedTier {
-    return this.session(this.seat(seat).instance)?.tier ?? "thumb";
-  }
-
   // ---- sign in ----
 
   #takeTokenFromAddress(): boolean {
@@ -179,14 +177,22 @@ export class App {
     this.#refresh();
   }
 
-  async #learn(): Promise<void> {
+  async #learn(tries = 0): Promise<void> {
     const api = this.api;
-    // Both only enrich the page; the feed is what keeps it alive, and it says so when the gateway is gone.
+    clearTimeout(this.#learnAgain);
+    // The feed is what keeps the page alive, and it says so when the gateway is gone; its return asks anew.
     const [who, discovery] = await Promise.allSettled([api.whoAmI(), api.discovery()]);
     if (api !== this.api) return;
+    const roleBefore = this.#role;
     if (who.status === "fulfilled") this.#role = who.value.role;
+    else if (this.#feedState.is === "open") {
+      // Without a role nobody plays, and nothing else would ask again while the feed stands.
+      clearTimeout(this.#learnAgain);
+      this.#learnAgain = setTimeout(() => api === this.api && void this.#learn(tries + 1), backoffMs(tries, Math.random()));
+    }
     if (discovery.status === "fulfilled") this.#discovery = discovery.value;
     if (this.#role) for (const session of this.#sessions.values()) session.role = this.#role;
+    if (this.#captureWanted && roleBefore !== this.#role) this.#sayCapture();
     this.#refresh();
   }
 
@@ -291,9 +297,15 @@ export class App {
     this.#captureWanted = true;
     const session = this.session(this.seat(seat).instance);
     session?.take();
-    if (this.#role === "view") this.#say(VIEW_ONLY);
-    else this.#say(CAPTURE_HINT(seat));
+    this.#sayCapture();
     this.#refresh();
+  }
+
+  /** Who gets the keys; nothing while the gateway has not said what this viewer may. */
+  #sayCapture(): void {
+    const seat = this.focusedSeat;
+    if (seat === undefined || this.#role === undefined) return;
+    this.#say(this.#role === "view" ? VIEW_ONLY : CAPTURE_HINT(seat));
   }
 
   /** The window lost the focus: keys come back, the seat stays in view. */
@@ -322,6 +334,17 @@ export class App {
     if (!this.#captureWanted) return undefined;
     const session = this.session(this.#focusedInstance);
     return session?.input.allowed === true ? session : undefined;
+  }
+
+  /**
+   * The session whose guest every key is meant for since the click, also while none can be sent: its line is being made,
+   * or the controls are not granted yet. Not if they never will be: a view token, or another viewer has them.
+   */
+  keysBelongTo(): SeatSession | undefined {
+    const captured = this.captured();
+    if (captured || !this.#captureWanted || this.#role === "view") return captured;
+    const session = this.session(this.#focusedInstance);
+    return session?.view().lease === "other" ? undefined : session;
   }
 
   // ---- sound ----

@@ -42,12 +42,13 @@ export class Capture {
   }
 
   #key(event: KeyboardEvent, down: boolean): void {
-    const session = this.app.captured();
+    const session = this.app.keysBelongTo();
     if (!session) return;
     // A soft keyboard types into the page's own field; its text is sent from there.
     if (event.isComposing || event.code === "" || event.target instanceof HTMLTextAreaElement) return;
     event.preventDefault();
     event.stopImmediatePropagation();
+    // Without a line, or before the controls are granted, the key is lost; it never acts on the page instead.
     // The guest repeats by the keys it gets, as from a real board: repeats are passed on.
     session.input.key(event.code, down);
     if (this.#chord.key(event.code, down, event.repeat)) this.app.leave();

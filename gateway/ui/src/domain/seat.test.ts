@@ -39,9 +39,19 @@ describe("state of a tile", () => {
     const v = view({ instance: instance(), session: { ...playing, perSecond: 0 } });
     expect([v.state, v.quality, v.bars]).toEqual(["live", "still picture", 4]);
   });
-  test("a booting guest shows its own picture without words", () => {
-    const v = view({ instance: instance({ state: "starting", status: status({ state: "starting", since: NOW / 1000 - 3 }) }), session: playing });
+  test("a booting guest shows its own still picture without words", () => {
+    const v = view({ instance: instance({ state: "starting", status: status({ state: "starting", since: NOW / 1000 - 3 }) }), session: { ...playing, perSecond: 1 } });
     expect([v.state, v.word, v.note]).toEqual(["booting", "Starting, 3 s", undefined]);
+  });
+  test("pictures that arrive are live before the agent says so; a failed or stopped guest is not", () => {
+    const of = (state: Instance["state"]) => view({ instance: instance({ state, status: status({ state }) }), session: playing });
+    expect([of("starting").state, of("recovering").state, of("recovering").frozen]).toEqual(["live", "live", false]);
+    expect([of("failed").state, of("stopped").state]).toEqual(["error", "offline"]);
+  });
+  test("a tile says which pictures it takes, and nothing while it takes none", () => {
+    const of = (session: SessionView) => view({ instance: instance(), session }).tier;
+    expect([of({ ...playing, tier: "full" }), of({ ...playing, paused: true })]).toEqual(["full", undefined]);
+    expect(view({ instance: instance() }).tier).toBeUndefined();
   });
   test("a lost line says when the picture froze, and calls the guest fine only if its agent does", () => {
     const v = view({ instance: instance(), session: lost });
@@ -77,7 +87,7 @@ describe("state of a tile", () => {
     expect([failed.state, failed.word, failed.note?.text, failed.lanWord]).toEqual(["error", "Guest stopped", "QEMU ended with code 1.", "Off"]);
     const off = view({ instance: instance({ state: "stopped", status: status({ state: "stopped" }) }) });
     expect([off.state, off.word, off.note?.title]).toEqual(["offline", "Off", "Switched off"]);
-    const back = view({ instance: instance({ state: "recovering", status: status({ state: "recovering", since: NOW / 1000 - 4 }) }), session: playing });
+    const back = view({ instance: instance({ state: "recovering", status: status({ state: "recovering", since: NOW / 1000 - 4 }) }), session: { ...playing, perSecond: 1 } });
     expect([back.state, back.word, back.frozen]).toEqual(["recovering", "Restarting, 4 s", true]);
   });
 });

@@ -2,7 +2,7 @@
 //
 // Order of trust: a picture that arrives is live, whoever says otherwise; then what the agent says of the guest; then
 // what the session says of the line. No word claims more than was measured.
-import type { Instance } from "../api/types";
+import type { Instance, Tier } from "../api/types";
 import { LAN_WORDS, LAN_WORDS_STALE, clockTime, duration, lanWord, type LanWord } from "./words";
 
 export type TileState = "loading" | "connecting" | "booting" | "live" | "recovering" | "stale" | "error" | "offline" | "empty";
@@ -23,6 +23,8 @@ export interface SessionView {
   failure?: Failure;
   lease?: Lease;
   paused: boolean;
+  /** Size of the pictures that are taken; absent while paused. */
+  tier?: Tier;
   perSecond?: number;
   rttMs?: number;
   lossPercent?: number;
@@ -59,6 +61,8 @@ export interface SeatView {
   lan: LanWord;
   lanWord: string;
   lease?: Lease;
+  /** Size of the pictures that are taken; absent when none are. */
+  tier?: Tier;
   controls: string;
   /** 0 to 4; 0 = not measured. */
   bars: number;
@@ -91,6 +95,11 @@ export interface SeatInput {
 
 /** A living line is heard every 2.5 s at least. Silence on both ways to an agent is no picture any more. */
 const UNHEARD_MS_MAX = 3_000;
+/**
+ * Presented in one second: the guest draws. The agent repeats an unchanged picture every 2 s, also of a guest that is
+ * gone, so one picture proves nothing.
+ */
+const DRAWS_PER_SECOND_MIN = 2;
 const WHY_AFTER_MS = 5_000;
 
 interface Core {
@@ -121,6 +130,8 @@ function core(input: SeatInput): Core {
   const dead = silent !== undefined && unheard > UNHEARD_MS_MAX;
   const playing = session !== undefined && session.frames > 0 && session.phase === "connected" && !dead;
 
+  const drawing = playing && (session.perSecond ?? 0) >= DRAWS_PER_SECOND_MIN;
+
   // What a silent agent or an absent gateway said last is old: then only the picture itself counts. A gateway that has
   // just come back knows places, but not yet what their agents say (no status).
   const fresh = !input.away && silent === undefined && instance.status !== undefined && instance.status !== null;
@@ -132,7 +143,7 @@ function core(input: SeatInput): Core {
     if (instance.state === "failed") {
       return { state: "error", tone: "danger", word: "Guest stopped", note: { title: "Guest stopped", text: detail || `It ended${counted === "" ? "" : ` ${counted.slice(2)} ago`}.`, over: false } };
     }
-    if (instance.state === "recovering") {
+    if (instance.state === "recovering" && !drawing) {
       const frozenAt = session?.frozenAt ?? session?.lastFrameAt;
       const froze = frozenAt === undefined ? "" : `The picture froze at ${clockTime(frozenAt)}. `;
       return {
@@ -140,7 +151,7 @@ function core(input: SeatInput): Core {
         note: { title: "Restarting the guest", text: `${froze}${detail}`.trim(), over: frozenAt !== undefined },
       };
     }
-    if (instance.state === "starting") {
+    if (instance.state === "starting" && !drawing) {
       // A booting guest shows its own picture as soon as it has one; before that there is nothing to say but the seconds.
       const note: Note | undefined = playing || detail === "" ? undefined : { title: "Starting", text: detail, over: false };
       return note ? { state: "booting", tone: "lunar", word: `Starting${counted}`, note } : { state: "booting", tone: "lunar", word: `Starting${counted}` };
@@ -240,6 +251,7 @@ export function seatView(input: SeatInput): SeatView {
   if (instance) view.instance = instance.id;
   if (what.note) view.note = what.note;
   if (lease) view.lease = lease;
+  if (session?.tier) view.tier = session.tier;
   if (measured && session) {
     if (session.clickToPictureMs !== undefined) view.clickToPicture = session.clickToPictureMs;
     if (session.perSecond !== undefined) view.perSecond = session.perSecond;

@@ -29,6 +29,9 @@ export function bitrate(bps: number): string {
 export const CAPTURE_HINT = (seat: number): string => `Keys go to seat ${seat}. Press and let go left Ctrl and left Alt to return.`;
 export const VIEW_ONLY = "You may watch. Ask for a play token to join in.";
 export const YOU_HAVE = "You have the controls.";
+export const UP = "loco up --guests 9";
+/** A running wall refuses `loco up`: it has to come down first. */
+export const REFILL = `loco down && ${UP}`;
 export const SOUND_WAITS = "Sound is waiting: click once";
 
 export type LanWord = "on" | "none" | "unknown";

@@ -69,3 +69,13 @@ export function candidatesOf(sdp: string): { ip: string; ports: string } | undef
   const ports = [...new Set(found.map((m) => Number(m[2])))].sort((a, b) => a - b);
   return { ip, ports: ports.join(", ") };
 }
+
+/** The offer with `stereo=1` for Opus (RFC 7587, 6.1). Without it Chromium decodes to one channel, whatever is sent. */
+export function stereoOpus(sdp: string): string {
+  const payloads = [...sdp.matchAll(/^a=rtpmap:(\d+) opus\/48000\/2\r?$/gim)].map((m) => m[1]);
+  return payloads.reduce<string>((text, payload) => {
+    const fmtp = new RegExp(`^(a=fmtp:${payload} )(.*?)(\\r?)$`, "m");
+    if (!fmtp.test(text)) return text.replace(new RegExp(`^(a=rtpmap:${payload} .*?)(\\r?)$`, "m"), `$1$2\na=fmtp:${payload} stereo=1$2`);
+    return text.replace(fmtp, (line, start: string, rest: string, end: string) => (/(^|;)\s*stereo=/.test(rest) ? line : `${start}${rest};stereo=1${end}`));
+  }, sdp);
+}

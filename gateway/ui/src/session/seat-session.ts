@@ -16,7 +16,7 @@ import { FrameRing } from "../domain/frames";
 import { ClickToPicture } from "../domain/latency";
 import type { Failure, Lease, SessionView } from "../domain/seat";
 import { GuestInput } from "./guest-input";
-import { candidatesOf, parseMessage, type FromAgent, type ToAgent } from "./messages";
+import { candidatesOf, parseMessage, stereoOpus, type FromAgent, type ToAgent } from "./messages";
 import { lineNumbers, readStats, type LineNumbers, type Reading } from "./stats";
 
 export type WantedTier = Tier | "none";
@@ -107,7 +107,10 @@ export class SeatSession {
   }
 
   set role(role: Role) {
+    const mayNow = this.#role === "view" && role !== "view";
     this.#role = role;
+    // A click may come before the gateway has said who we are: what it wanted is asked for now.
+    if (mayNow && this.#wantsLease) this.take();
   }
 
   start(): void {
@@ -214,6 +217,7 @@ export class SeatSession {
       frames: this.#ring.total,
       paused: this.#tier === "none",
     };
+    if (this.#tier !== "none") view.tier = this.#tier;
     if (this.#frozenAt !== undefined) view.frozenAt = this.#frozenAt;
     if (this.#failure) view.failure = this.#failure;
     if (this.#lease) view.lease = this.#lease;
@@ -256,7 +260,8 @@ export class SeatSession {
       };
       peer.onconnectionstatechange = () => mine() && this.#connectionState(peer.connectionState);
       this.#stream = new MediaStream();
-      await peer.setLocalDescription(await peer.createOffer());
+      const made = await peer.createOffer();
+      await peer.setLocalDescription({ type: "offer", sdp: stereoOpus(made.sdp ?? "") });
       await this.#gathered(peer);
       if (!mine()) return;
       const sdp = peer.localDescription?.sdp ?? "";

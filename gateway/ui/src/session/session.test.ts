@@ -1,7 +1,7 @@
 // The session against a fake RTCPeerConnection: the seam is the browser's object, never a class of ours.
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { ApiError } from "../api/client";
-import { candidatesOf, parseMessage } from "./messages";
+import { candidatesOf, parseMessage, stereoOpus } from "./messages";
 import { SeatSession, type SessionDeps } from "./seat-session";
 import { lineNumbers, readStats } from "./stats";
 
@@ -231,13 +231,39 @@ describe("connection", () => {
     peer().keys.sent.length = 0;
     session.setTier("none");
     session.setTier("none");
+    expect([session.view().paused, session.view().tier]).toEqual([true, undefined]);
     session.setTier("full");
+    expect([session.view().paused, session.view().tier]).toEqual([false, "full"]);
     expect(peer().keys.sent).toEqual([{ t: "tier", tier: "none" }, { t: "tier", tier: "full" }, { t: "keyframe" }]);
     expect(peers.length).toBe(1);
   });
 });
 
 describe("input", () => {
+  test("a click before the role is known takes the controls once it is, and only then", async () => {
+    const session = make();
+    session.role = "view";
+    session.start();
+    await vi.advanceTimersByTimeAsync(0);
+    peer().go("connected");
+    peer().open();
+    session.take();
+    expect([peer().keys.of("take").length, session.input.allowed]).toEqual([0, false]);
+    session.role = "play";
+    session.role = "play";
+    expect([peer().keys.of("take").length, session.input.allowed]).toEqual([1, true]);
+  });
+
+  test("a role that becomes known takes nothing by itself", async () => {
+    const session = make();
+    session.role = "view";
+    session.start();
+    await vi.advanceTimersByTimeAsync(0);
+    peer().open();
+    session.role = "play";
+    expect(peer().keys.of("take")).toEqual([]);
+  });
+
   test("nothing is sent without the controls", async () => {
     const session = await playing();
     peer().keys.sent.length = 0;
@@ -322,6 +348,15 @@ test("messages: only proper ones are taken", () => {
 test("candidates of an answer", () => {
   expect(candidatesOf(`${ANSWER}a=candidate:2 1 udp 1 10.99.0.12 14950 typ host\r\n`)).toEqual({ ip: "10.99.0.12", ports: "14901, 14950" });
   expect(candidatesOf("v=0")).toBeUndefined();
+});
+
+test("offers ask for stereo Opus, and change nothing else", async () => {
+  const sdp = (fmtp: string) => `v=0\r\na=rtpmap:111 opus/48000/2\r\n${fmtp}a=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1\r\n`;
+  const asked = sdp("a=fmtp:111 minptime=10;useinbandfec=1;stereo=1\r\n");
+  expect(stereoOpus(sdp("a=fmtp:111 minptime=10;useinbandfec=1\r\n"))).toBe(asked);
+  expect(stereoOpus(asked)).toBe(asked);
+  expect(stereoOpus(sdp(""))).toBe(sdp("a=fmtp:111 stereo=1\r\n"));
+  expect(stereoOpus("v=0\r\n")).toBe("v=0\r\n");
 });
 
 test("stats: differences of two readings, absent where a browser says nothing", () => {

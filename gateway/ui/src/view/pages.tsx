@@ -1,6 +1,6 @@
 // Before there is a wall, and when the gateway is gone: sign-in, empty cluster, no answer.
 import { useState, type FormEvent, type ReactNode } from "react";
-import { clockTime, duration } from "../domain/words";
+import { UP, clockTime, duration } from "../domain/words";
 import { useApp, usePage, useTick } from "./hooks";
 import { Icon } from "./icons";
 
@@ -37,8 +37,6 @@ export function SignIn(): ReactNode {
     </div>
   );
 }
-
-const UP = "loco up --guests 9";
 
 export function Empty(): ReactNode {
   const { discovery } = usePage();

@@ -3,7 +3,7 @@
 import { memo, useEffect, useMemo, useRef, type KeyboardEvent, type MouseEvent, type ReactNode } from "react";
 import { COLUMNS, neighbour, type Direction } from "../domain/layout";
 import { label, type Action, type SeatView } from "../domain/seat";
-import { SOUND_WAITS } from "../domain/words";
+import { REFILL, SOUND_WAITS } from "../domain/words";
 import { PHONE, useApp, useAudio, useMedia, usePage, useSeat } from "./hooks";
 import { HudLeft, HudRight } from "./hud";
 import { Bars, Icon, STATE_ICON } from "./icons";
@@ -169,7 +169,7 @@ export const Tile = memo(function Tile({ seat }: { seat: number }): ReactNode {
   const act = (what: Action): void => {
     if (what === "again") app.session(view.instance)?.again();
     else if (what === "why") app.go({ seat, details: true });
-    else if (what === "copy") void navigator.clipboard.writeText("loco up --guests 9");
+    else if (what === "copy") void navigator.clipboard.writeText(REFILL);
   };
 
   const onClick = (event: MouseEvent): void => {
@@ -219,7 +219,7 @@ export const Tile = memo(function Tile({ seat }: { seat: number }): ReactNode {
       data-lan={view.lan}
       data-lease={view.lease}
       data-audio={view.instance === undefined ? undefined : audio}
-      data-tier={view.instance === undefined ? undefined : app.tier(seat)}
+      data-tier={view.tier}
       data-focused={full ? "true" : undefined}
       onClick={onClick}
       onKeyDown={onKeyDown}
