@@ -20,7 +20,7 @@ mod status;
 
 use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use desired::Desired;
 use directory::{Directory, Follower};
 use fabric::{Fabric, FabricConfig, FabricStatus};
@@ -96,7 +96,8 @@ impl Agent {
     /// Runs until `shutdown` ends, then stops serving, says goodbye to the viewers, and leaves fabric, taps and guests as they are.
     ///
     /// # Errors
-    /// When the API can no longer be served.
+    /// When the API can no longer be served, or one of the agent's own tasks or threads has ended: whoever supervises the agent
+    /// starts it again, and the new one adopts what is there.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
         let (changed, news) = watch::channel(0);
         let seats = Arc::new(Seats::new(Shared {
@@ -126,7 +127,11 @@ impl Agent {
         })
         .merge(telemetry::router("node-agent", self.health.clone(), self.registry));
         let mut tasks = JoinSet::new();
-        tasks.spawn(source.publish(published, self.health.heartbeat("status", PUBLISH_LIMIT)));
+        let heartbeat = self.health.heartbeat("status", PUBLISH_LIMIT);
+        tasks.spawn(async move {
+            source.publish(published, heartbeat).await;
+            anyhow!("the loop that publishes the status ended")
+        });
         tasks.spawn(follow(Following {
             node: self.config.node,
             directory: follower.watch(),
@@ -147,6 +152,7 @@ impl Agent {
             ended = &mut server => {
                 ended.context("the HTTP server broke")?.context("the API can no longer be served")?;
             }
+            error = first_end(&mut tasks) => return Err(error.context("the agent cannot go on; it must be started again")),
             () = shutdown => {
                 // The publisher first: its channel's end is what ends the streams of events.
                 tasks.shutdown().await;
@@ -160,6 +166,15 @@ impl Agent {
         }
         info!("ended; fabric, taps and guests stay as they are");
         Ok(())
+    }
+}
+
+/// Why the first of the tasks ended. They are made to run for ever, so an end is a defect, however it came.
+async fn first_end(tasks: &mut JoinSet<anyhow::Error>) -> anyhow::Error {
+    match tasks.join_next().await {
+        Some(Ok(error)) => error,
+        Some(Err(error)) => anyhow::Error::new(error).context("a task of the agent broke"),
+        None => anyhow!("the agent has no tasks"),
     }
 }
 
@@ -264,8 +279,8 @@ struct Following {
     conditions: Conditions,
 }
 
-/// Carries the directory into fabric and seats, and says whether this node is ready.
-async fn follow(mut following: Following) {
+/// Carries the directory into fabric and seats, and says whether this node is ready. Ends only when one of them has ended, and says which.
+async fn follow(mut following: Following) -> anyhow::Error {
     let mut done: Option<Desired> = None;
     let mut fabric_status = following.fabric.status();
     loop {
@@ -282,11 +297,21 @@ async fn follow(mut following: Following) {
         }
         let status = fabric_status.borrow_and_update().clone();
         following.conditions.judge(&following.node, &directory, done.as_ref(), &status);
-        tokio::select! {
-            changed = following.directory.changed() => if changed.is_err() { return },
-            changed = fabric_status.changed() => if changed.is_err() { return },
-            () = time::sleep(LOOK_AGAIN) => {}
+        if let Err(error) = news(&mut following.directory, &mut fabric_status).await {
+            return error;
         }
+    }
+}
+
+/// Waits for news, at most [`LOOK_AGAIN`]. An error when there can be none any more: their source has ended.
+async fn news(
+    directory: &mut watch::Receiver<Directory>,
+    fabric: &mut watch::Receiver<FabricStatus>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        changed = directory.changed() => changed.context("what follows the snapshot file has ended"),
+        changed = fabric.changed() => changed.context("the fabric's thread has ended"),
+        () = time::sleep(LOOK_AGAIN) => Ok(()),
     }
 }
 
@@ -320,5 +345,32 @@ fn remove_own(run_dir: &std::path::Path) -> io::Result<()> {
     match fs::remove_dir(run_dir) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         other => absent_is_fine(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_in_any_way_is_an_error() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        tasks.spawn(async { panic!("as a task would") });
+        assert!(format!("{:#}", first_end(&mut tasks).await).contains("broke"));
+        tasks.spawn(async { anyhow!("ended") });
+        assert_eq!(first_end(&mut tasks).await.to_string(), "ended");
+    }
+
+    #[tokio::test]
+    async fn a_part_that_has_ended_is_no_quiet_end() {
+        let (directory, mut directories) = watch::channel(Directory::default());
+        let (fabric, mut statuses) = watch::channel(FabricStatus::default());
+        fabric.send_replace(FabricStatus::default());
+        news(&mut directories, &mut statuses).await.unwrap();
+        drop(fabric);
+        let error = news(&mut directories, &mut statuses).await.unwrap_err();
+        assert!(error.to_string().contains("fabric's thread"), "{error}");
+        drop(directory);
     }
 }

@@ -70,6 +70,8 @@ struct Reconciler<'a> {
     passes: u64,
     /// Of the last pass.
     problems: Vec<String>,
+    /// The kernel as it was last read. A read that fails says nothing about the links, so what was seen stays said.
+    seen: Observed,
 }
 
 impl<'a> Reconciler<'a> {
@@ -90,6 +92,7 @@ impl<'a> Reconciler<'a> {
             spec_seen: 0,
             passes: 0,
             problems: Vec::new(),
+            seen: Observed::default(),
         })
     }
 
@@ -144,7 +147,7 @@ impl<'a> Reconciler<'a> {
                     "could not read the links of the fabric: {}; the agent needs CAP_NET_ADMIN",
                     io_error(&error)
                 ));
-                return self.tell(problems, None);
+                return self.tell(problems);
             }
         };
         let plan = plan(&spec, self.vtep, &observed);
@@ -162,7 +165,8 @@ impl<'a> Reconciler<'a> {
             }
         }
         problems.extend(self.edge.follow(&spec, &observed));
-        self.tell(problems, Some(&observed));
+        self.seen = observed;
+        self.tell(problems);
     }
 
     /// Refreshes the status without changing anything.
@@ -171,24 +175,23 @@ impl<'a> Reconciler<'a> {
             return;
         }
         if let Ok(observed) = self.kernel.observe().await {
-            self.publish(&observed);
+            self.seen = observed;
+            self.publish();
         }
     }
 
-    fn tell(&mut self, mut problems: Vec<String>, observed: Option<&Observed>) {
+    fn tell(&mut self, mut problems: Vec<String>) {
         problems.dedup();
         for problem in problems.iter().filter(|problem| !self.problems.contains(problem)) {
             tracing::warn!(problem, "the fabric is not as desired");
         }
         self.problems = problems;
-        match observed {
-            Some(observed) => self.publish(observed),
-            None => self.publish(&Observed::default()),
-        }
+        self.publish();
     }
 
-    fn publish(&self, observed: &Observed) {
+    fn publish(&self) {
         let Some(spec) = &self.spec else { return };
+        let observed = &self.seen;
         let books = self.edge.books().lock();
         let mut status = FabricStatus {
             problems: self.problems.clone(),

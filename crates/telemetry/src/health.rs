@@ -27,7 +27,8 @@ struct Beat {
     period: Duration,
 }
 
-/// Held by one loop. Dropping it means that the loop ended on purpose: it is no longer expected to tick.
+/// Held by one loop. Dropping it means that the loop ended on purpose: it is no longer expected to tick. A loop that
+/// panics did not: it stays expected, and so becomes late.
 #[derive(Debug)]
 pub struct Heartbeat {
     name: String,
@@ -120,6 +121,9 @@ impl Heartbeat {
 
 impl Drop for Heartbeat {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
         self.health.with(|shared| shared.loops.remove(&self.name));
     }
 }
@@ -154,6 +158,19 @@ mod tests {
         drop(beat);
         assert!(health.late_loops_at(start + Duration::from_secs(6)).is_empty());
         drop(slow);
+    }
+
+    #[test]
+    fn a_loop_that_panicked_becomes_late() {
+        let health = Health::new();
+        let beat = health.heartbeat("fabric", Duration::from_secs(5));
+        let start = Instant::now();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _beat = beat;
+            panic!("as a loop would");
+        }));
+        assert!(outcome.is_err());
+        assert_eq!(health.late_loops_at(start + Duration::from_secs(6)).len(), 1);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::{
     Report, Shared, chain,
     greet::{self, Candidate, Refusal},
     monitors::{self, What, Wish},
+    releases::Guest,
     state::{End, Fact, Facts},
 };
 use crate::desired::SeatSpec;
@@ -66,6 +67,8 @@ pub(super) struct Actor {
     seat: Option<SeatSocket>,
     display: Option<DisplayConnection>,
     audio: Option<AudioConnection>,
+    /// Which QEMU the seat leads to.
+    guest: Guest,
     /// Number of the newest pair of monitors; reports on older ones are stale.
     epoch: u64,
     /// Which of the two monitors of this epoch are up: control, poke.
@@ -99,6 +102,7 @@ impl Actor {
             seat: None,
             display: None,
             audio: None,
+            guest: Guest::default(),
             epoch: 0,
             up: 0,
             drop_at: None,
@@ -136,7 +140,10 @@ impl Actor {
                 }
                 Some(candidate) = candidates.recv() => self.greet(candidate).await,
                 _ = tick.tick() => {
-                    heartbeat.tick();
+                    // An instance whose tasks for QMP broke can take no input: that is no turn of its loop.
+                    if !self.parts.control.is_closed() && !self.parts.poke.is_closed() {
+                        heartbeat.tick();
+                    }
                     acceptor.keep(&mut self, &candidates_tx);
                     self.look_after().await;
                 }
@@ -184,6 +191,7 @@ impl Actor {
             }
             FromRunner::Started(started) => {
                 info!(instance = %self.parts.id, qemu_pid = started.qemu_pid, accelerator = started.accelerator, "QEMU runs");
+                self.guest.started(started.qemu_pid);
                 self.note(|report| {
                     report.qemu_pid = Some(started.qemu_pid);
                     report.accelerator = Some(started.accelerator);
@@ -194,7 +202,8 @@ impl Actor {
                     self.epoch += 1;
                     self.up = 0;
                     self.drop_at = None;
-                    self.wish(Wish::to_use(control, self.epoch), Wish::to_use(poke, self.epoch));
+                    let (epoch, guest) = (self.epoch, self.guest);
+                    self.wish(Wish::to_use(control, epoch, guest), Wish::to_use(poke, epoch, guest));
                 }
                 Err(fds) => self.wrong_fds("Qmp", 2, fds.len()),
             },
@@ -295,6 +304,7 @@ impl Actor {
                 self.parts.shared.metrics.runner_connections.with_label_values(&[name]).inc();
                 self.parts.shared.metrics.runner_connected.with_label_values(&[name]).set(1);
                 self.forget_guest();
+                self.guest.greeted(hello.has_port);
                 self.seat = Some(socket);
                 self.drop_at = None;
                 self.note(|report| report.runner_pid = Some(hello.runner_pid));
@@ -383,7 +393,10 @@ impl Actor {
         self.epoch += 1;
         self.up = 0;
         self.wish(Wish::none(), Wish::none());
-        self.note(|report| report.qemu_pid = None);
+        self.note(|report| {
+            report.qemu_pid = None;
+            report.accelerator = None;
+        });
     }
 
     fn wish(&self, control: Arc<Wish>, poke: Arc<Wish>) {

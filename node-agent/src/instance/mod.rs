@@ -13,6 +13,7 @@ mod greet;
 mod input;
 mod monitors;
 mod refresh;
+mod releases;
 mod state;
 
 use std::{

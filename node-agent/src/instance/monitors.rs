@@ -7,7 +7,8 @@
 //! actor  --Wish-------> control task, poke task;   both --Report--> actor
 //! ```
 //! **Invariants.** Both tasks live as long as the instance; monitors come and go beneath them. Without a monitor an
-//! injection is counted as lost and dropped at once: a key must not be pressed when the guest is back a minute later.
+//! injection is counted as lost and dropped at once: a key must not be pressed when the guest is back a minute later. Only
+//! its releases are kept ([`Releases`]): no key must stay down in a guest that ran on, so they come first on its next monitor.
 //! A monitor that failed in any way is closed and reported once; this module never waits for a better one.
 use std::{
     os::fd::OwnedFd,
@@ -26,7 +27,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{input, refresh};
+use super::{
+    input, refresh,
+    releases::{Guest, Releases},
+};
 use crate::metrics::Metrics;
 
 /// Reports that may wait for the actor, which never waits for these tasks. Full = the task waits.
@@ -35,6 +39,9 @@ pub(super) const REPORTS_MAX: usize = 8;
 pub(super) const POWER_MAX: usize = 2;
 /// A monitor that nobody uses is asked for a sign of life this often.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// Pause after each few releases that were owed. QMP does not say when the guest has read its PS/2 queue; a guest that runs
+/// does so within an interrupt.
+const RELEASE_PAUSE: Duration = Duration::from_millis(5);
 /// How often the picture is looked at for motion while somebody watches it in full quality.
 const LOOK_FULL: Duration = Duration::from_millis(30);
 /// How often else it is looked at whether somebody came to watch.
@@ -45,13 +52,14 @@ const LOOK_IDLE: Duration = Duration::from_millis(250);
 pub(super) struct Wish {
     /// Comes back in reports on this monitor.
     epoch: u64,
+    guest: Guest,
     fd: Mutex<Option<OwnedFd>>,
 }
 
 impl Wish {
-    /// A monitor with its greeting unread.
-    pub(super) fn to_use(fd: OwnedFd, epoch: u64) -> Arc<Self> {
-        Arc::new(Self { epoch, fd: Mutex::new(Some(fd)) })
+    /// A monitor of `guest` with its greeting unread.
+    pub(super) fn to_use(fd: OwnedFd, epoch: u64, guest: Guest) -> Arc<Self> {
+        Arc::new(Self { epoch, guest, fd: Mutex::new(Some(fd)) })
     }
 
     /// None: close the one in use.
@@ -94,6 +102,7 @@ pub(super) enum What {
 struct Monitor {
     qmp: Qmp<UnixStream>,
     epoch: u64,
+    guest: Guest,
 }
 
 /// The end of a task's link to its actor, with what each report needs.
@@ -123,6 +132,7 @@ impl Control {
         let (given, lost) =
             (metrics.input_events.with_label_values(&[name]), metrics.input_lost.with_label_values(&[name]));
         let mut monitor: Option<Monitor> = None;
+        let mut releases = Releases::default();
         loop {
             // Wishes first: a new monitor must be in place before what was typed after it.
             tokio::select! { biased;
@@ -131,6 +141,9 @@ impl Control {
                         return;
                     }
                     monitor = link.grant(&mut wishes).await;
+                    if link.settle(&mut monitor, &mut releases).await {
+                        inputs.send_replace(Some(Instant::now()));
+                    }
                 }
                 Some(PowerRequest { action, reply }) = power.recv() => {
                     let outcome = press(&mut monitor, action).await;
@@ -147,19 +160,16 @@ impl Control {
                     if batch.events.is_empty() {
                         continue;
                     }
-                    let outcome = match &mut monitor {
-                        Some(monitor) => monitor.qmp.send_input(&batch.events).await.map(|()| true),
-                        None => Ok(false),
-                    };
-                    if matches!(outcome, Ok(true)) {
+                    if link.give(&mut monitor, &batch.events).await {
                         injection.injected();
                         inputs.send_replace(Some(Instant::now()));
                         given.inc_by(batch.events.len() as u64);
                     } else {
                         lost.inc_by(batch.events.len() as u64);
-                    }
-                    if let Err(error) = outcome {
-                        link.failed(&mut monitor, &error).await;
+                        // QEMU's refusal leaves the monitor standing and is its answer: asking again changes nothing.
+                        if monitor.is_none() {
+                            releases.owe(&injection.events);
+                        }
                     }
                 },
                 event = next_event(&mut monitor) => match event {
@@ -248,18 +258,18 @@ impl Link {
         let wish = Arc::clone(&wishes.borrow_and_update());
         let fd = wish.fd.lock().unwrap_or_else(PoisonError::into_inner).take();
         match fd {
-            Some(fd) => self.open(fd, wish.epoch).await,
+            Some(fd) => self.open(fd, wish.epoch, wish.guest).await,
             None => None,
         }
     }
 
-    async fn open(&self, fd: OwnedFd, epoch: u64) -> Option<Monitor> {
+    async fn open(&self, fd: OwnedFd, epoch: u64, guest: Guest) -> Option<Monitor> {
         let opened = match tokio_stream_of(fd) {
             Ok(stream) => Qmp::connect(stream).await,
             Err(source) => Err(QmpError::Io { during: "greeting", source }),
         };
         let (what, monitor) = match opened {
-            Ok(qmp) => (What::Up, Some(Monitor { qmp, epoch })),
+            Ok(qmp) => (What::Up, Some(Monitor { qmp, epoch, guest })),
             Err(error) => {
                 warn!(instance = %self.instance, error = chain(&error), "monitor not usable");
                 (What::Lost { reason: chain(&error), hung: matches!(error, QmpError::Timeout { .. }) }, None)
@@ -267,6 +277,31 @@ impl Link {
         };
         self.report(epoch, what).await;
         monitor
+    }
+
+    /// Gives events to the guest; whether it took them.
+    async fn give(&self, monitor: &mut Option<Monitor>, events: &[guest::input::InputEvent]) -> bool {
+        let Some(Monitor { qmp, .. }) = monitor else { return false };
+        let outcome = qmp.send_input(events).await;
+        if let Err(error) = &outcome {
+            self.failed(monitor, error).await;
+        }
+        outcome.is_ok()
+    }
+
+    /// Gives the guest of a new monitor what it is owed; whether that was anything. What it does not take in time stays owed.
+    async fn settle(&self, monitor: &mut Option<Monitor>, releases: &mut Releases) -> bool {
+        let Some(Monitor { guest, .. }) = monitor else { return false };
+        releases.lead_to(*guest);
+        let any = !releases.next().is_empty();
+        while monitor.is_some() && !releases.next().is_empty() {
+            self.give(monitor, &input::batch(releases.next()).events).await;
+            if monitor.is_some() {
+                releases.given();
+                time::sleep(RELEASE_PAUSE).await;
+            }
+        }
+        any
     }
 
     /// Closes a monitor whose session is over and says so; a refusal is QEMU's answer and leaves the session standing.
@@ -356,3 +391,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,8 +110,9 @@ fn refusal(answer: FromAgent) -> String {
     }
 }
 
-/// One monitor as QEMU has it: greets, answers every command with an empty object, and notes what it was asked.
-fn qemu(log: mpsc::Sender<String>) -> (OwnedFd, tokio::task::JoinHandle<()>) {
+/// One monitor as QEMU has it: greets, answers every command with an empty object, and notes what it was asked: the
+/// command's name, and what follows it if that is input.
+pub(super) fn qemu(log: mpsc::Sender<String>) -> (OwnedFd, tokio::task::JoinHandle<()>) {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
     ours.set_nonblocking(true).unwrap();
     let mut stream = BufReader::new(tokio::net::UnixStream::from_std(ours).unwrap());
@@ -125,7 +126,8 @@ fn qemu(log: mpsc::Sender<String>) -> (OwnedFd, tokio::task::JoinHandle<()>) {
             let name = command["execute"].as_str().unwrap().to_owned();
             let value = if name == "query-status" { r#"{"running":true,"status":"running"}"# } else { "{}" };
             let answer = format!("{{\"return\":{value},\"id\":{}}}\n", command["id"]);
-            if log.send(name).await.is_err() || stream.write_all(answer.as_bytes()).await.is_err() {
+            let note = if name == "input-send-event" { format!("{name} {}", command["arguments"]) } else { name };
+            if log.send(note).await.is_err() || stream.write_all(answer.as_bytes()).await.is_err() {
                 return;
             }
             line.clear();
@@ -222,6 +224,42 @@ async fn monitors_take_power_requests_and_their_loss_asks_the_runner_again() {
     assert!(matches!(answer, FromAgent::Welcome(_)));
     let (_asked, _qemu) = send_monitors(&socket).await;
     node.until("instance-0", InstanceState::Starting, "waiting for its display").await;
+}
+
+#[tokio::test]
+async fn a_guest_that_ran_before_this_agent_is_rid_of_held_keys_once() {
+    let node = Node::new("adopted", true);
+    node.place(&["instance-0"]).await;
+    let instance = node.instance("instance-0");
+    let started = || FromRunner::Started(Started { qemu_pid: 42, accelerator: "tcg".into() });
+    for first in [true, false] {
+        let (socket, answer, _) = node.hello("instance-0", hello("instance-0", true)).await;
+        assert!(matches!(answer, FromAgent::Welcome(_)));
+        socket.say(&started()).await.unwrap();
+        let (mut asked, _qemu) = send_monitors(&socket).await;
+        node.until("instance-0", InstanceState::Starting, "waiting for its display").await;
+        // The control task does one thing after the other, so this comes after the releases.
+        instance.power(Power::Shutdown).await.unwrap();
+        let mut inputs = Vec::new();
+        loop {
+            let note = tokio::time::timeout(SOON, asked.recv()).await.unwrap().unwrap();
+            if note == "system_powerdown" {
+                break;
+            }
+            inputs.extend(note.strip_prefix("input-send-event").map(str::to_owned));
+        }
+        let text = inputs.concat();
+        assert!(!text.contains(r#""down":true"#), "{text}");
+        for key in ["up", "ctrl", "spc", "a", "0", "esc", "ret"] {
+            assert_eq!(text.contains(&format!(r#""data":"{key}""#)), first, "{key}: {text}");
+        }
+        assert_eq!(text.contains(r#""button":"right""#), first, "{text}");
+        assert_eq!(instance.report().accelerator.as_deref(), Some("tcg"));
+        drop(socket);
+        eventually(SOON, || instance.report().runner_pid.is_none().then_some(())).await.unwrap();
+        let report = instance.report();
+        assert_eq!((report.qemu_pid, report.accelerator), (None, None), "of a guest that is not in hand");
+    }
 }
 
 #[tokio::test]
