@@ -52,10 +52,13 @@ pub(crate) fn supervisor(paths: &Paths) -> Option<i32> {
 pub(crate) fn remove(paths: &Paths) -> Result<Vec<String>> {
     let mut removed = Vec::new();
     let strays = processes::of_wall(paths);
+    // First and alone: a runner switches its guest off in order, which a SIGTERM to QEMU itself would not.
+    processes::ask(paths, "guest-runner", supervise::RUNNER_GRACE)?;
     processes::end(paths, Duration::from_secs(5))?;
     removed.extend(strays.iter().map(|process| format!("process {} {}", process.pid, process.name)));
     let something = !strays.is_empty() || paths.run().exists() || paths.disks().exists();
-    if something && underlay::remove_host_link()? {
+    // Also when nothing else is left: the next `up` would stumble over its name.
+    if (something || Uid::effective().is_root()) && underlay::remove_host_link()? {
         removed.push(format!("link {}", underlay::HOST_LINK));
     }
     for path in mounts_below(paths.run())? {
@@ -70,6 +73,12 @@ pub(crate) fn remove(paths: &Paths) -> Result<Vec<String>> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => bail!("cannot remove {}: {error}", dir.display()),
         }
+    }
+    // Ours, unless somebody keeps other things in it.
+    if let Some(parent) = paths.disks().parent().filter(|parent| parent.ends_with("loco"))
+        && fs::remove_dir(parent).is_ok()
+    {
+        removed.push(format!("directory {}", parent.display()));
     }
     Ok(removed)
 }

@@ -80,6 +80,8 @@ const NOTHING_RUNS: u8 = 3;
 fn main() -> ExitCode {
     // clap ends the process with 2 at wrong usage, with 0 after --help.
     let cli = Cli::parse();
+    // Guests' users must pass through our directories, whatever root's umask is; what is secret names its mode.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -131,8 +133,8 @@ async fn show_status(paths: &Paths, output: Output) -> Result<ExitCode> {
         tell("loco: nothing runs; start a wall: `loco up`");
         return Ok(ExitCode::from(NOTHING_RUNS));
     };
-    if let Some(problem) = report.gateway_problem {
-        tell(&format!("loco: states are the supervisor's only: {problem}"));
+    for problem in report.problems {
+        tell(&format!("loco: {problem}"));
     }
     match output {
         Output::Table => print(status::table(&report.status).trim_end()),

@@ -8,7 +8,7 @@
 //!          /netns/loco-…    namespaces, bind-mounted
 //!          /guests/INSTANCE/ a runner's directory
 //!          /NODE/           a node agent's run directory: seats/, fabric.netns
-//! /var/lib/loco/INSTANCE/   overlay disks: too large for /run, which may be memory; only with --disk
+//! /var/lib/loco/overlays/INSTANCE/   overlay disks: too large for /run, which may be memory; only with --disk
 //! ```
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,7 @@ pub(crate) struct Paths {
 impl Paths {
     /// Where a wall of this machine is. Tests use directories of their own.
     pub(crate) fn machine() -> Self {
-        Self::new("/run/loco", "/var/lib/loco")
+        Self::new("/run/loco", "/var/lib/loco/overlays")
     }
 
     pub(crate) fn new(run: impl Into<PathBuf>, disks: impl Into<PathBuf>) -> Self {

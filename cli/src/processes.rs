@@ -48,6 +48,19 @@ pub(crate) fn is_alive(pid: i32) -> bool {
     stat(pid).is_some_and(|stat| stat.state != 'Z')
 }
 
+/// Asks those named `name` to end and waits until they have, at most `grace`; what is left is [`end`]'s.
+pub(crate) fn ask(paths: &Paths, name: &str, grace: Duration) -> Result<()> {
+    let named = || of_wall(paths).into_iter().filter(|process| process.name == name);
+    for process in named() {
+        signal(process.pid, Signal::SIGTERM)?;
+    }
+    let deadline = Instant::now() + grace;
+    while named().next().is_some() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
 /// Ends them all: TERM, after `grace` KILL; returns once none is left, with those that had to be killed.
 pub(crate) fn end(paths: &Paths, grace: Duration) -> Result<Vec<Process>> {
     let deadline = Instant::now() + grace;

@@ -23,8 +23,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) status: Status,
-    /// The gateway does not answer; states are the supervisor's.
-    pub(crate) gateway_problem: Option<String>,
+    /// For people, one line each: who does not answer, and what that means for the states.
+    pub(crate) problems: Vec<String>,
 }
 
 /// `None`: nothing runs.
@@ -34,18 +34,30 @@ pub(crate) async fn read(paths: &Paths) -> Result<Option<Report>> {
         ensure!(error.kind() == io::ErrorKind::NotFound, "cannot look at {}: {error}", paths.wall().display());
         return Ok(None);
     }
-    if down::supervisor(paths).is_none() && processes::of_wall(paths).is_empty() {
+    let supervisor = down::supervisor(paths);
+    if supervisor.is_none() && processes::of_wall(paths).is_empty() {
         // Without root neither is visible; the file's own permissions then say why.
         fs::File::open(paths.wall())
             .with_context(|| format!("cannot read {}; root is needed", paths.wall().display()))?;
         return Ok(None);
     }
     let wall: Wall = state::read_json(&paths.wall())?;
-    let state = State::read(paths).unwrap_or_else(|_| State { supervisor_pid: 0, children: Vec::new() });
+    let mut state = State::read(paths).unwrap_or_else(|_| State { supervisor_pid: 0, children: Vec::new() });
     let token = secrets::read(paths)?;
-    let (live, gateway_problem) = match live(&wall, &token).await {
-        Ok(live) => (Some(live), None),
-        Err(error) => (None, Some(format!("{error:#}"))),
+    let mut problems = Vec::new();
+    if supervisor.is_none() {
+        problems.push("the supervisor is gone, so nothing is started again: `loco down`, then `loco up`".to_owned());
+        // Nobody writes them down any more.
+        for child in &mut state.children {
+            child.pid = child.pid.filter(|pid| i32::try_from(*pid).is_ok_and(processes::is_alive));
+        }
+    }
+    let live = match live(&wall, &token).await {
+        Ok(live) => Some(live),
+        Err(error) => {
+            problems.push(format!("states are the supervisor's only: {error:#}"));
+            None
+        }
     };
     let mut status = merge(&wall, &state, &token, live.as_ref())?;
     for instance in status.instances.iter_mut().filter(|instance| instance.qemu_pid.is_none()) {
@@ -53,7 +65,7 @@ pub(crate) async fn read(paths: &Paths) -> Result<Option<Report>> {
         let qemu = runner.and_then(processes::qemu_of);
         instance.qemu_pid = qemu.and_then(|pid| u32::try_from(pid).ok());
     }
-    Ok(Some(Report { status, gateway_problem }))
+    Ok(Some(Report { status, problems }))
 }
 
 /// Asks the gateway.

@@ -55,6 +55,9 @@ enum Stage {
     Gateway,
 }
 
+/// Time for a guest to power off, between TERM and KILL of its runner.
+pub(crate) const RUNNER_GRACE: Duration = Duration::from_secs(20);
+
 impl Role {
     const fn ends_at(&self) -> Stage {
         match self {
@@ -64,10 +67,10 @@ impl Role {
         }
     }
 
-    /// Between TERM and KILL. A runner gives its guest time to power off.
+    /// Between TERM and KILL.
     const fn grace(&self) -> Duration {
         match self {
-            Self::Runner(_) => Duration::from_secs(20),
+            Self::Runner(_) => RUNNER_GRACE,
             Self::Agent(_) | Self::Gateway => Duration::from_secs(5),
         }
     }

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     os::unix::fs::DirBuilderExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -80,7 +80,7 @@ fn start(
     live: impl Fn(&str),
 ) -> Result<Option<String>> {
     preflight::check(flags, paths)?;
-    let wall = plan(flags)?;
+    let wall = plan(flags, paths)?;
     progress(&format!(
         "{} nodes, {} guests, {} LAN{}; underlay {}",
         wall.nodes.len(),
@@ -127,13 +127,26 @@ fn start(
     Ok(None)
 }
 
-fn plan(flags: &UpFlags) -> Result<Wall> {
+fn plan(flags: &UpFlags, paths: &Paths) -> Result<Wall> {
     let table = fs::read_to_string("/proc/net/route").context("/proc/net/route")?;
     let underlay = Underlay::pick(&underlay::routed(&table)).context(
         "every network from 10.99.0.0/24 to 10.127.255.0/24 is routed on this machine; free one for the nodes",
     )?;
     let demo = siblings::demo_kernel();
-    let absolute = |path: &Option<PathBuf>| path.as_ref().map(fs::canonicalize).transpose();
+    // Canonical, so that no link leads into what `down` removes.
+    let absolute = |path: &Option<PathBuf>| -> Result<Option<PathBuf>> {
+        let Some(path) = path else { return Ok(None) };
+        let path = fs::canonicalize(path)?;
+        for ours in [paths.run(), paths.disks()] {
+            ensure!(
+                !path.starts_with(ours),
+                "{} lies in {}, which `loco down` removes; move it elsewhere",
+                path.display(),
+                ours.display()
+            );
+        }
+        Ok(Some(path))
+    };
     let mut boot = Boot {
         kernel: absolute(&flags.kernel)?,
         disk: absolute(&flags.disk)?,
@@ -150,9 +163,22 @@ fn plan(flags: &UpFlags) -> Result<Wall> {
     boot.append = boot.kernel.is_some().then(|| format!("autoplay={}", u8::from(!flags.no_autoplay)));
     if let Some(dir) = &flags.keep_disks {
         fs::create_dir_all(dir).with_context(|| format!("--keep-disks: cannot make {}", dir.display()))?;
-        boot.keep_disks = Some(fs::canonicalize(dir)?);
+        boot.keep_disks = Some(kept_apart(&fs::canonicalize(dir)?, paths)?);
     }
     Ok(Wall::new(flags, underlay, boot, demo))
+}
+
+/// `down` removes its own directories whole: disks that are to be kept must lie neither in them nor around them.
+fn kept_apart(dir: &Path, paths: &Paths) -> Result<PathBuf> {
+    for ours in [paths.run(), paths.disks()] {
+        ensure!(
+            !dir.starts_with(ours) && !ours.starts_with(dir),
+            "--keep-disks {} overlaps {}, which `loco down` removes; name a directory elsewhere, such as /var/lib/loco-disks",
+            dir.display(),
+            ours.display()
+        );
+    }
+    Ok(dir.to_owned())
 }
 
 /// Everything that the processes read, before any of them starts.
@@ -267,4 +293,19 @@ fn not_live(heard: &api::gateway::LiveInstances, paths: &Paths) -> String {
 fn last_words(paths: &Paths, name: &str) -> String {
     let lines = logs::tail(&paths.log(name), 8);
     if lines.is_empty() { String::new() } else { format!("\nlast words of {name}:\n  {}", lines.join("\n  ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_disks_lie_where_down_removes_nothing() {
+        let paths = Paths::new("/run/loco", "/var/lib/loco");
+        for bad in ["/var/lib/loco", "/var/lib/loco/keep", "/var/lib", "/", "/run/loco/x"] {
+            let error = kept_apart(Path::new(bad), &paths).unwrap_err().to_string();
+            assert!(error.contains("--keep-disks") && error.contains("elsewhere"), "{error}");
+        }
+        assert_eq!(kept_apart(Path::new("/var/lib/loco-disks"), &paths).unwrap(), Path::new("/var/lib/loco-disks"));
+    }
 }

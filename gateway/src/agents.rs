@@ -187,9 +187,10 @@ impl Stream {
     /// One connection until it ends: whether anything was heard, and why it ended.
     async fn once(&self) -> (bool, String) {
         let url = format!("{}/v1/events", self.url.trim_end_matches('/'));
-        let answer = match self.http.get(url).bearer_auth(&self.token).send().await {
-            Ok(answer) => answer,
-            Err(error) => return (false, format!("the agent does not answer: {}", reason(&error))),
+        let answer = match time::timeout(SILENCE * 2, self.http.get(url).bearer_auth(&self.token).send()).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => return (false, format!("the agent does not answer: {}", reason(&error))),
+            Err(_) => return (false, "the agent takes connections and does not answer".into()),
         };
         if !answer.status().is_success() {
             return (

@@ -206,6 +206,10 @@ async fn offers_are_relayed_and_bad_ones_refused() {
     Rig::check(rig.offer("instance-0", PLAY, vec![b'v'; 64 * 1024 + 1]).send().await.unwrap(), 413, "too-large").await;
     let answer = rig.request(Method::POST, "/api/whep/instance-0", PLAY).body("v=0").send().await.unwrap();
     Rig::check(answer, 415, "not-sdp").await;
+    for path in ["/api/whep/instance-0", "/api/instances/refresh"] {
+        let answer = rig.request(Method::POST, path, PLAY).body(vec![b'x'; 70_000]).send().await.unwrap();
+        Rig::check(answer, 413, "too-large").await;
+    }
     let answer = rig.request(Method::POST, "/api/whep/instance-0?tier=huge", PLAY).body("v=0").send().await.unwrap();
     Rig::check(answer, 400, "bad-query").await;
     let answer = rig.request(Method::GET, "/api/whep/instance-0", PLAY).send().await.unwrap();

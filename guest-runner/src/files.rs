@@ -3,7 +3,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, Write as _},
     net::TcpListener,
-    os::unix::fs::{PermissionsExt as _, chown},
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _, chown},
     path::Path,
 };
 
@@ -51,7 +51,12 @@ impl Files {
 fn open(path: &Path, what: &str, flag: &str) -> anyhow::Result<File> {
     let file =
         File::open(path).with_context(|| format!("could not open the {what} `{}`; check {flag}", path.display()))?;
-    ensure!(file.metadata()?.is_file(), "the {what} `{}` is not a file; check {flag}", path.display());
+    let kind = file.metadata()?.file_type();
+    ensure!(
+        kind.is_file() || kind.is_block_device(),
+        "the {what} `{}` is neither a file nor a block device; check {flag}",
+        path.display()
+    );
     Ok(file)
 }
 
@@ -92,7 +97,7 @@ mod tests {
     fn files_that_cannot_be_used_are_named() {
         let message = |path: &str| format!("{:#}", in_memory(Path::new(path)).unwrap_err());
         assert!(message("/nowhere/kernel").starts_with("could not open the kernel `/nowhere/kernel`; check --kernel"));
-        assert!(message("/tmp").contains("is not a file"));
+        assert!(message("/tmp").contains("is neither a file nor a block device"));
         let empty = std::env::temp_dir().join(format!("loco-runner-{}-empty", std::process::id()));
         File::create(&empty).unwrap();
         assert!(message(empty.to_str().unwrap()).contains("is empty"));

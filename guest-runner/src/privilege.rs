@@ -22,7 +22,7 @@ pub(crate) fn drop_to(owner: Owner) -> anyhow::Result<()> {
     clear_capabilities().context("could not give up capabilities")?;
     prctl::set_no_new_privs().context("could not forbid new privileges")?;
     let status = fs::read_to_string("/proc/self/status").context("could not read /proc/self/status")?;
-    check(&status)
+    check(&status, matches!(owner, Owner::Other { .. }))
 }
 
 fn become_user(uid: Uid, gid: Gid) -> anyhow::Result<()> {
@@ -65,13 +65,17 @@ fn clear_capabilities() -> Result<(), Errno> {
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) }).map(drop)
 }
 
-/// What the kernel says must be what was asked for.
-fn check(status: &str) -> anyhow::Result<()> {
+/// What the kernel says must be what was asked for. `dropped`: this process was root and gave up groups and bounding set;
+/// one that never was root has those that it was given.
+fn check(status: &str, dropped: bool) -> anyhow::Result<()> {
     let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
-    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+    let bounding: &[&str] = if dropped { &["CapBnd"] } else { &[] };
+    for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"].iter().chain(bounding) {
         let value = field(set).with_context(|| format!("the kernel reports no {set}"))?;
         ensure!(value.bytes().all(|digit| digit == b'0'), "{set} is {value}, not empty");
     }
+    let groups = field("Groups").unwrap_or_default();
+    ensure!(!dropped || groups.is_empty(), "supplementary groups are left: {groups}");
     ensure!(field("NoNewPrivs") == Some("1"), "no_new_privs did not hold");
     let root = |name| field(name).is_some_and(|ids| ids.split_whitespace().any(|id| id == "0"));
     ensure!(!root("Uid") && !root("Gid"), "user or group is still root");
@@ -88,15 +92,17 @@ mod tests {
 
     #[test]
     fn any_right_that_is_left_is_noticed() {
-        check(GOOD).unwrap();
+        check(GOOD, true).unwrap();
         for (good, bad, want) in [
             ("CapEff:\t0000000000000000", "CapEff:\t0000000000001000", "CapEff is 0000000000001000"),
             ("CapInh:\t0000000000000000", "CapInh:\t0000000000000001", "CapInh"),
             ("NoNewPrivs:\t1", "NoNewPrivs:\t0", "no_new_privs"),
             ("Uid:\t1000\t1000\t1000", "Uid:\t1000\t1000\t0", "still root"),
             ("CapAmb", "CapXyz", "the kernel reports no CapAmb"),
+            ("CapBnd:\t0000000000000000", "CapBnd:\t000001ffffffffff", "CapBnd"),
+            ("Groups:\t", "Groups:\t0 27", "supplementary groups are left: 0 27"),
         ] {
-            let error = check(&GOOD.replace(good, bad)).unwrap_err().to_string();
+            let error = check(&GOOD.replace(good, bad), true).unwrap_err().to_string();
             assert!(error.contains(want), "{error}");
         }
     }

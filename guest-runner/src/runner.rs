@@ -20,7 +20,7 @@ use seat::{Exited, FromAgent, FromRunner, Started, Welcome};
 use tokio::{
     net::UnixStream,
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout},
 };
 
 use crate::{
@@ -43,6 +43,11 @@ const DISK_FULL_RETRY: Duration = Duration::from_secs(5);
 const QUIT_ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 type Opening = Pin<Box<dyn Future<Output = Result<Qmp<UnixStream>, QmpError>>>>;
+
+/// Exit code after a SIGTERM that was obeyed, as shells count it; 0 means that the guest switched itself off.
+const STOPPED: u8 = 128 + 15;
+/// For events that QEMU wrote before it ended: they are there or never come.
+const LAST_EVENTS_LIMIT: Duration = Duration::from_millis(100);
 
 /// Runs the instance to its end; gives the exit code.
 pub(crate) async fn run(config: Config, mut files: Files) -> anyhow::Result<u8> {
@@ -74,6 +79,7 @@ pub(crate) async fn run(config: Config, mut files: Files) -> anyhow::Result<u8> 
         hand_over_at: Instant::now(),
         bus: None,
         hand_over_tries: 0,
+        signalled: false,
         exit: None,
     };
     Ok(runner.run().await)
@@ -118,6 +124,8 @@ struct Runner {
     /// Our copy of the D-Bus connection that the agent has: sound is registered over it.
     bus: Option<Bus>,
     hand_over_tries: u32,
+    /// QEMU was told to end by a signal from outside: nobody switched the guest off.
+    signalled: bool,
     exit: Option<u8>,
 }
 
@@ -209,7 +217,7 @@ impl Runner {
     async fn monitor_lost(&mut self) {
         const END_LIMIT: Duration = Duration::from_secs(1);
         let end = async { or_never(self.qemu.as_mut().map(Qemu::ended)).await };
-        match tokio::time::timeout(END_LIMIT, end).await {
+        match timeout(END_LIMIT, end).await {
             Ok(status) => self.ended(status).await,
             Err(_) => self.take(Fact::MonitorLost).await,
         }
@@ -245,6 +253,8 @@ impl Runner {
                     qemu.kill();
                 }
             }
+            // Who asked for the end knows of it; to all others it must not look as if the guest had switched itself off.
+            Action::Exit(0) if self.life.asked() => self.exit = Some(STOPPED),
             Action::Exit(code) => self.exit = Some(code),
         }
     }
@@ -388,8 +398,12 @@ impl Runner {
         let (Some(monitor), Some(qemu)) = (&mut self.monitor, &self.qemu) else { return Ok(()) };
         if self.owed.control {
             let started = Started { qemu_pid: qemu.pid(), accelerator: self.accelerator.as_str().to_owned() };
-            let connect = |which| std::os::unix::net::UnixStream::connect(self.config.work_dir.monitor(which));
-            let (input, poke) = (OwnedFd::from(connect(Monitor::Input)?), OwnedFd::from(connect(Monitor::Poke)?));
+            // Not blocking: a QEMU that accepts nobody must not stop this runner; full is an error, and tried again.
+            let connect = async |which| -> std::io::Result<OwnedFd> {
+                let stream = UnixStream::connect(self.config.work_dir.monitor(which)).await?.into_std()?;
+                Ok(stream.into())
+            };
+            let (input, poke) = (connect(Monitor::Input).await?, connect(Monitor::Poke).await?);
             self.link.send(&FromRunner::Started(started), &[]).await?;
             self.link.send(&FromRunner::Qmp, &[&input, &poke]).await?;
             self.owed.control = false;
@@ -430,6 +444,8 @@ impl Runner {
     fn event(&mut self, event: &Event) {
         match event.name.as_str() {
             "SHUTDOWN" | "RESET" | "POWERDOWN" => {
+                // qapi/run-state.json, ShutdownCause.
+                self.signalled |= event.data["reason"] == "host-signal";
                 tracing::info!(event = event.name, reason = %event.data["reason"], "guest");
             }
             "BLOCK_IO_ERROR" if event.data["nospace"] == true => {
@@ -461,7 +477,12 @@ impl Runner {
     async fn ended(&mut self, status: std::io::Result<ExitStatus>) {
         use std::os::unix::process::ExitStatusExt as _;
         let Some(mut qemu) = self.qemu.take() else { return };
-        self.monitor = None;
+        // Why it ended may stand unread; what was written before the end can be read after it.
+        if let Some(mut monitor) = self.monitor.take() {
+            while let Ok(Ok(event)) = timeout(LAST_EVENTS_LIMIT, monitor.event()).await {
+                self.event(&event);
+            }
+        }
         self.opening = None;
         self.late_at = None;
         self.signs.qemu.fail("it ended");
@@ -470,7 +491,7 @@ impl Runner {
             Err(_) => (None, None),
         };
         let stderr_tail = qemu.last_words().await;
-        self.take(Fact::QemuEnded { clean: code == Some(0) }).await;
+        self.take(Fact::QemuEnded { clean: code == Some(0) && !self.signalled }).await;
         let asked = self.life.asked();
         let failed = matches!(self.life.state(), State::Ended(code) if code != 0);
         if failed {

@@ -137,7 +137,7 @@ async fn sigterm_ends_in_order_and_says_so() {
     kill(Pid::from_raw(rig.pid().cast_signed()), Signal::SIGTERM).unwrap();
     let exited = rig.exited(&seat).await;
     assert!(exited.asked && exited.code == Some(0), "{exited:?}");
-    assert_eq!(rig.end(SOON).await.code(), Some(0));
+    assert_eq!(rig.end(SOON).await.code(), Some(143));
     assert!(!alive(given.started.qemu_pid));
 }
 
@@ -150,7 +150,7 @@ async fn sigterm_before_there_is_a_port_ends_at_once() {
     assert_eq!(code, 503);
     assert!(body.contains("port") && body.contains("remedy"), "{body}");
     kill(Pid::from_raw(rig.pid().cast_signed()), Signal::SIGTERM).unwrap();
-    assert_eq!(rig.end(HANDSHAKE_LIMIT).await.code(), Some(0));
+    assert_eq!(rig.end(HANDSHAKE_LIMIT).await.code(), Some(143));
 }
 
 #[tokio::test]

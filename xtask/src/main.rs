@@ -83,6 +83,11 @@ fn run(task: Task, up_args: &[OsString]) -> Result<ExitCode> {
                 tell(&format!("error: {error}"));
                 return Ok(ExitCode::from(2));
             }
+            // Before minutes of building, not after.
+            anyhow::ensure!(
+                run::is_root() || setup::on_path("sudo"),
+                "up makes network namespaces, so it needs root; run it as root, or install sudo"
+            );
             setup::ensure(setup::For::Up)?;
             build::all(&dirs)?;
             let error = run::as_root(&dirs, &dirs.binary("loco")).arg("up").args(up_args).exec();

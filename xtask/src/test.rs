@@ -165,13 +165,20 @@ fn browser(dirs: &Dirs, count: &mut Count) -> Result<()> {
     all([pages, with_a_wall(dirs, |url| tests(script("browser.mjs").args(["--url", url]), count))])
 }
 
-/// A wall of its own for `work`; ended whatever happens.
+/// A wall for `work`: the one that runs, which is left as it is, or one of its own, ended whatever happens.
 fn with_a_wall(dirs: &Dirs, work: impl FnOnce(&str) -> Result<()>) -> Result<()> {
     let loco = || {
         let mut loco = Command::new(dirs.binary("loco"));
         loco.env("LOCO_DEMO_KERNEL", dirs.demo_kernel());
         loco
     };
+    let running = loco().args(["status", "-o", "json"]).output().context("cannot run loco")?;
+    if running.status.success() {
+        let status: serde_json::Value = serde_json::from_slice(&running.stdout).context("`loco status -o json`")?;
+        let url = status["url"].as_str().context("`loco status` told no URL")?;
+        tell("a wall runs already: it is used and left running");
+        return work(url);
+    }
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let (status, printed) = loco().args(["up", "--detach", "--port", &port.to_string()]).transcript()?;
     ensure!(status.success(), "`loco up --detach` failed: {status}");

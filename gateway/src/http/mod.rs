@@ -81,6 +81,8 @@ pub fn router(state: AppState) -> Router {
 /// Puts the role of the bearer token into the request, or answers 401.
 async fn authenticate(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     match state.tokens.role(request.headers()) {
+        // Before anything else is judged: too long is too long, whatever it is.
+        Some(_) if relay::declared_too_large(request.headers()) => ApiError::too_large().into_response(),
         Some(role) => {
             request.extensions_mut().insert(role);
             next.run(request).await

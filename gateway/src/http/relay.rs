@@ -4,7 +4,7 @@ use axum::{
     Extension,
     body::{Body, Bytes},
     extract::{Path, Query, Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::Response,
 };
 use model::{InstanceId, NodeName};
@@ -22,7 +22,7 @@ static ROLE_HEADER: HeaderName = HeaderName::from_static("x-loco-role");
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OfferQuery {
-    /// `thumb` or `full`; the session may change it later by message.
+    /// The session may change it later by message.
     #[serde(default)]
     #[param(inline)]
     tier: Tier,
@@ -34,7 +34,6 @@ enum Tier {
     #[default]
     Thumb,
     Full,
-    None,
 }
 
 /// WHEP (draft-ietf-wish-whep): an SDP offer in, the agent's answer out. Media goes straight to the agent.
@@ -59,8 +58,8 @@ pub(super) async fn offer(
         ApiError::new(
             StatusCode::BAD_REQUEST,
             "bad-query",
-            "the query is not `tier=thumb`, `tier=full` or `tier=none`",
-            "send one of the three",
+            "the query is not `tier=thumb` or `tier=full`",
+            "send one of the two; a session pauses its picture by message",
         )
     })?;
     let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
@@ -76,7 +75,6 @@ pub(super) async fn offer(
     let tier = match query.tier {
         Tier::Thumb => "thumb",
         Tier::Full => "full",
-        Tier::None => "none",
     };
     let path = format!("/v1/instances/{id}/whep?tier={tier}");
     let request = agent_request(&state, Method::POST, &node, &path)?
@@ -181,11 +179,15 @@ fn role_word(role: Role) -> &'static str {
 
 /// Sends it, and gives back the agent's answer with its status, type and place; nothing else passes.
 async fn pass_on(request: reqwest::RequestBuilder, node: &NodeName) -> Result<Response, ApiError> {
-    let answer = match timeout(AGENT_TIMEOUT, request.send()).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Err(silent(node, &agents::reason(&error))),
-        Err(_) => return Err(silent(node, &format!("no answer within {} s", AGENT_TIMEOUT.as_secs()))),
-    };
+    // Head and body together: an agent that stalls in the middle is as silent as one that never begins.
+    match timeout(AGENT_TIMEOUT, answer_of(request, node)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(silent(node, &format!("no answer within {} s", AGENT_TIMEOUT.as_secs()))),
+    }
+}
+
+async fn answer_of(request: reqwest::RequestBuilder, node: &NodeName) -> Result<Response, ApiError> {
+    let answer = request.send().await.map_err(|error| silent(node, &agents::reason(&error)))?;
     let status = answer.status();
     if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
         return Err(silent(node, "it does not take the gateway's token; both must read the same agent token file"));
@@ -203,12 +205,13 @@ async fn pass_on(request: reqwest::RequestBuilder, node: &NodeName) -> Result<Re
         .map_err(|error| ApiError::internal(&error))
 }
 
+/// By its own word, so that a client that waits for `100 Continue` is not asked for the rest.
+pub(super) fn declared_too_large(headers: &HeaderMap) -> bool {
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    declared.is_some_and(|length| length > BODY_BYTES_MAX)
+}
+
 async fn body_bytes(request: Request) -> Result<Bytes, ApiError> {
-    // The declared length is judged first, so that a client that waits for `100 Continue` is not asked for the rest.
-    let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > BODY_BYTES_MAX) {
-        return Err(ApiError::too_large());
-    }
     axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(|_| ApiError::too_large())
 }
 

@@ -39,6 +39,10 @@ const PACKAGES: &[Package] = &[
     package("chromium", For::Test, Probe::Program("chromium")),
     package("fonts-dejavu-core", For::Test, Probe::File("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")),
     package("memtest86+", For::Test, Probe::File("/boot/memtest86+x64.bin")),
+    package("grub-rescue-pc", For::Test, Probe::File("/usr/lib/grub-rescue/grub-rescue-cdrom.iso")),
+    package("iproute2", For::Test, Probe::Program("ip")),
+    package("procps", For::Bench, Probe::Program("pgrep")),
+    package("gstreamer1.0-tools", For::Bench, Probe::Program("gst-launch-1.0")),
     package("websockify", For::Bench, Probe::Program("websockify")),
 ];
 
