@@ -124,7 +124,7 @@ mod tests {
         let (paths, mut wall) = (Paths::machine(), wall(""));
         wall.boot = Boot { disk: Some("/d.img".into()), cdrom: Some("/c.iso".into()), ..Boot::default() };
         let work = wall.work_dir(&paths, "instance-0");
-        assert_eq!(work, Path::new("/var/lib/loco/instance-0"));
+        assert_eq!(work, Path::new("/var/lib/loco/overlays/instance-0"));
         let argv = joined(&runner(&wall, &paths, &wall.instances[0], &work));
         assert!(argv.contains("--disk /d.img --cdrom /c.iso") && !argv.contains("--kernel"), "{argv}");
         wall.boot.keep_disks = Some("/kept".into());
