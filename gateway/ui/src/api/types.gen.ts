@@ -882,8 +882,8 @@ export interface operations {
             header?: never;
             path: {
                 instance: string;
-                /** @description `thumb` or `full`; the session may change it later by message. */
-                tier: "thumb" | "full" | "none";
+                /** @description The session may change it later by message. */
+                tier: "thumb" | "full";
             };
             cookie?: never;
         };
