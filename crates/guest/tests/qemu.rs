@@ -315,9 +315,11 @@ async fn a_key_reaches_the_guest_and_a_poke_shows_the_change_early() {
     let mut bus = Bus::open(&mut machine.qmp).await.unwrap();
     let mut agent = attach(bus.display().await.unwrap()).await;
     let mut medians = Vec::new();
+    // On a busy machine the BIOS can pause for so long that it counts as still, before the guest sets its mode.
+    let mut modes_left = 3;
     for poked in [false, true, false, true] {
         let mut times = Vec::new();
-        for _ in 0..ROUNDS {
+        while times.len() < ROUNDS {
             // Until the picture stands still: the BIOS' own output, the change before.
             let still = async { while timeout(Duration::from_millis(80), agent.calls.recv()).await.is_ok() {} };
             timeout(SOON, still).await.expect("the picture becomes still");
@@ -336,6 +338,10 @@ async fn a_key_reaches_the_guest_and_a_poke_shows_the_change_early() {
                 }
             });
             let (kind, ..) = seen.await.expect("the key changes the picture");
+            if kind.starts_with("Scanout") && modes_left > 0 {
+                modes_left -= 1;
+                continue;
+            }
             assert!(kind.starts_with("Update"), "{kind}");
             times.push(started.elapsed());
         }
