@@ -10,6 +10,8 @@ use crate::{cursor::Cursor, pixels::PixelFormat, screen::Size};
 
 /// Larger pictures are refused: no card we start QEMU with has more, and a hostile size must not take our memory.
 pub(crate) const MAX_SIDE: u32 = 4096;
+/// Bytes after the last pixel of a row.
+const PADDING_MAX: usize = 4096;
 /// How many generations keep their time. An encoder that lags further behind only loses trace stamps.
 const STAMPS_MAX: usize = 64;
 
@@ -20,7 +22,7 @@ pub(crate) enum BadPicture {
     Size { width: u32, height: u32 },
     #[error("pixman format {0:#010x} is not one that can be read")]
     Format(u32),
-    #[error("rows of {stride} bytes are too short for {width} pixels")]
+    #[error("rows of {stride} bytes are too short or too long for {width} pixels")]
     Stride { stride: u32, width: u32 },
     #[error("{got} bytes of pixels came where {want} were announced")]
     Short { got: usize, want: usize },
@@ -54,8 +56,9 @@ impl Layout {
             return Err(BadPicture::Size { width, height });
         }
         let format = PixelFormat::from_pixman(format).ok_or(BadPicture::Format(format))?;
-        // 16 bytes a pixel is more than any alignment of rows needs, and keeps stride * height far below 2^32.
-        if (stride as usize) < width as usize * format.bytes_per_pixel() || stride > MAX_SIDE * 16 {
+        let row = width as usize * format.bytes_per_pixel();
+        // A page is more than any alignment of rows needs, and keeps what is read for a picture near what it shows.
+        if !(row..=row + PADDING_MAX).contains(&(stride as usize)) {
             return Err(BadPicture::Stride { stride, width });
         }
         Ok(Self { format, stride: stride as usize })
@@ -295,7 +298,10 @@ mod tests {
         assert!(matches!(Layout::checked(size(0, 1), 4, XRGB), Err(BadPicture::Size { .. })));
         assert!(matches!(Layout::checked(size(1, MAX_SIDE + 1), 4, XRGB), Err(BadPicture::Size { .. })));
         assert!(matches!(Layout::checked(size(2, 2), 7, XRGB), Err(BadPicture::Stride { .. })));
-        assert!(matches!(Layout::checked(size(2, 2), u32::MAX, XRGB), Err(BadPicture::Stride { .. })));
+        assert!(Layout::checked(size(2, 2), 8 + 4096, XRGB).is_ok());
+        for stride in [8 + 4097, u32::MAX] {
+            assert!(matches!(Layout::checked(size(2, 2), stride, XRGB), Err(BadPicture::Stride { .. })));
+        }
         assert!(matches!(Layout::checked(size(2, 2), 8, 0), Err(BadPicture::Format(0))));
         let layout = Layout::checked(size(8, 6), 32, XRGB).unwrap();
         let short = Frame::new().scanout(size(8, 6), layout, &[0; 191], at(1));

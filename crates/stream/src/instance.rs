@@ -115,6 +115,8 @@ impl Sessions {
 /// One viewer's place; given back when dropped.
 struct Place {
     sessions: Arc<Sessions>,
+    /// Who took it, once there is an answer.
+    session: Option<SessionId>,
     gauge: prometheus::IntGauge,
 }
 
@@ -127,13 +129,18 @@ impl Place {
         places.taken += 1;
         drop(places);
         gauge.inc();
-        Ok(Self { sessions: Arc::clone(sessions), gauge })
+        Ok(Self { sessions: Arc::clone(sessions), session: None, gauge })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.sessions.lock().taken -= 1;
+        let mut places = self.sessions.lock();
+        places.taken -= 1;
+        if let Some(session) = &self.session {
+            places.running.remove(session);
+        }
+        drop(places);
         self.gauge.dec();
     }
 }
@@ -153,20 +160,19 @@ impl InstanceStream {
             return Err(OfferError::Closed);
         }
         let instance = self.studio.instance.as_str();
-        let place = Place::take(&self.sessions, self.studio.metrics.sessions.with_label_values(&[instance]))?;
+        let mut place = Place::take(&self.sessions, self.studio.metrics.sessions.with_label_values(&[instance]))?;
         let stop = self.stop.child_token();
         let (session, sdp) =
             Session::negotiate(Arc::clone(&self.studio), &self.ports, sdp, tier, role, stop.clone()).await?;
         let id = session.id().clone();
         let running = Running { stop, ended: CancellationToken::new() };
         self.sessions.lock().running.insert(id.clone(), running.clone());
-        let task_id = id.clone();
+        place.session = Some(id.clone());
         self.tasks.spawn(async move {
             // Also if it panics: whoever waits for its end must not wait for ever.
             let _ended = running.ended.drop_guard();
+            let _place = place;
             session.run().await;
-            place.sessions.lock().running.remove(&task_id);
-            drop(place);
         });
         Ok(Answer { session: id, sdp })
     }

@@ -364,6 +364,32 @@ async fn offers_that_cannot_be_served_are_refused_in_words_and_cost_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs QEMU 10 and GStreamer: run by `cargo xtask test --privileged`"]
+async fn an_offer_that_nobody_waits_for_gives_its_port_back() {
+    let bare = bare(1);
+    let offered = offer().await;
+    // Polled once, which begins the negotiation, and dropped: a browser that closed its request.
+    tokio::select! {
+        biased;
+        answer = bare.stream.offer(&offered.sdp, Tier::Full, Role::View) => panic!("answered at once: {answer:?}"),
+        () = std::future::ready(()) => {}
+    }
+    let until = Instant::now() + Duration::from_secs(8);
+    // The only port: free in the pool and in the kernel.
+    let answer = loop {
+        match bare.stream.offer(&offered.sdp, Tier::Full, Role::View).await {
+            Ok(answer) => break answer,
+            Err(OfferError::NoPort { .. }) if Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(bare.stream.close(&answer.session).await);
+    assert_eq!(bare.stream.viewers(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs QEMU 10 and GStreamer: run by `cargo xtask test --privileged`"]
 async fn an_instance_has_only_so_many_viewers() {
     let bare = bare(40);
     let offered = offer().await;

@@ -1,6 +1,9 @@
 //! One Opus encoder per instance, made for the first listening session and gone with the last.
 //!
 //! 20 ms packets at 48 kHz stereo. **Full queue:** a session that lags by [`QUEUE`] packets loses the oldest.
+//!
+//! `our pad -> convert -> opusenc -> appsink`, as for pictures: the worker's own thread encodes, so nothing queues in
+//! front of a slow encoder but the tap, which drops the oldest.
 use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
     time::{Duration, Instant},
@@ -130,13 +133,6 @@ impl Worker {
             .field("rate", i32::try_from(format.rate).map_err(|_| missing())?)
             .field("channels", i32::from(format.channels))
             .build();
-        let source = gst_app::AppSrc::builder()
-            .name(&self.name)
-            .caps(&caps)
-            .is_live(true)
-            .format(gst::Format::Time)
-            .block(false)
-            .build();
         // Both pass the samples through untouched when QEMU was told to make 48 kHz stereo.
         let convert = gst::ElementFactory::make("audioconvert").build()?;
         let resample = gst::ElementFactory::make("audioresample").build()?;
@@ -148,7 +144,7 @@ impl Worker {
             .property("complexity", 4i32)
             .build()?;
         let (packets, counter, clock) = (self.packets.clone(), self.counter.clone(), Arc::clone(clock));
-        let sink = gst_app::AppSink::builder().sync(false).max_buffers(8).build();
+        let sink = gst_app::AppSink::builder().sync(false).async_(false).max_buffers(8).build();
         sink.set_callbacks(
             gst_app::AppSinkCallbacks::builder()
                 .new_sample(move |sink| {
@@ -162,22 +158,37 @@ impl Worker {
                 .build(),
         );
         let pipeline = gst::Pipeline::new();
-        let elements = [source.upcast_ref(), &convert, &resample, &filter, &encoder, sink.upcast_ref()];
+        let elements = [&convert, &resample, &filter, &encoder, sink.upcast_ref()];
         pipeline.add_many(elements)?;
         gst::Element::link_many(elements)?;
-        pipeline.set_state(gst::State::Playing).map_err(|e| gst::glib::bool_error!("{e}"))?;
-        Ok(Pipeline { elements: pipeline, source, format, frames: 0 })
+        let source = gst::Pad::builder(gst::PadDirection::Src).name(&self.name).build();
+        let entry = convert.static_pad("sink").ok_or_else(|| gst::glib::bool_error!("audioconvert has no sink"))?;
+        source.link(&entry).map_err(|e| gst::glib::bool_error!("{e}"))?;
+        // Made before it is started, so that a start that fails is taken down, too.
+        let pipeline = Pipeline { elements: pipeline, source, format, frames: 0 };
+        pipeline.source.set_active(true)?;
+        pipeline.elements.set_state(gst::State::Playing).map_err(|e| gst::glib::bool_error!("{e}"))?;
+        let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        for event in
+            [gst::event::StreamStart::new(&self.name), gst::event::Caps::new(&caps), gst::event::Segment::new(&segment)]
+        {
+            if !pipeline.source.push_event(event) {
+                return Err(gst::glib::bool_error!("samples of {format:?} are refused"));
+            }
+        }
+        Ok(pipeline)
     }
 }
 
 struct Pipeline {
     elements: gst::Pipeline,
-    source: gst_app::AppSrc,
+    source: gst::Pad,
     format: SampleFormat,
     frames: u64,
 }
 
 impl Pipeline {
+    /// Encodes at once: what is complete is with the viewers when this returns.
     fn push(&mut self, data: Vec<u8>) -> Result<(), gst::FlowError> {
         let time = |frames: u64| gst::ClockTime::from_nseconds(frames * 1_000_000_000 / u64::from(self.format.rate));
         let start = time(self.frames);
@@ -186,13 +197,14 @@ impl Pipeline {
         let inner = buffer.get_mut().expect("nobody else has it yet");
         inner.set_pts(start);
         inner.set_duration(time(self.frames) - start);
-        self.source.push_buffer(buffer).map(|_| ())
+        self.source.push(buffer).map(|_| ())
     }
 }
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
         self.elements.set_state(gst::State::Null).ok();
+        self.source.set_active(false).ok();
     }
 }
 
@@ -229,5 +241,26 @@ mod tests {
         assert_eq!(clock.tick(t + Duration::from_millis(35)), (960, false), "jitter is no pause");
         assert_eq!(clock.tick(t + Duration::from_millis(1035)), (1920 + 49 * 960, true));
         assert_eq!(clock.tick(t + Duration::from_millis(1055)), (1920 + 50 * 960, false));
+    }
+
+    #[test]
+    #[ignore = "needs GStreamer: run by `cargo xtask test --privileged`"]
+    fn sound_is_encoded_when_the_push_returns_so_that_nothing_can_queue() {
+        gst::init().unwrap();
+        let tap = AudioTap::new();
+        let (packets, mut heard) = broadcast::channel(QUEUE);
+        let counter = IntCounter::new("packets", "Packets").unwrap();
+        let worker = Worker { name: "test".into(), number: tap.open(), tap, packets, counter };
+        for rate in [48_000, 22_050] {
+            let format = SampleFormat { bits: 16, signed: true, float: false, big_endian: false, rate, channels: 2 };
+            let mut pipeline = worker.build(format, &Arc::default()).unwrap();
+            // 200 ms of a saw-tooth in the pieces that QEMU writes.
+            let piece: Vec<u8> = (0..rate / 100).flat_map(|i| [0, i.to_le_bytes()[0]].repeat(2)).collect();
+            for _ in 0..20 {
+                pipeline.push(piece.clone()).unwrap();
+            }
+            let count = std::iter::from_fn(|| heard.try_recv().ok()).inspect(|p| assert!(!p.data.is_empty())).count();
+            assert!((9..=10).contains(&count), "{count} packets of 20 ms at {rate} Hz");
+        }
     }
 }

@@ -63,7 +63,7 @@ pub(crate) type Target = Arc<AtomicU64>;
 /// A place among the viewers of one encoder. Dropping the last one ends the encoder.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    pub(crate) frames: broadcast::Receiver<Arc<EncodedFrame>>,
+    pub(crate) frames: Frames,
     encoder: Arc<Encoder>,
     target: Target,
 }
@@ -103,14 +103,17 @@ impl Encoders {
     pub(crate) fn subscribe(&self, tier: Tier, target: Target) -> Subscription {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = &mut running[tier.index()];
-        let encoder = slot.upgrade().unwrap_or_else(|| {
-            let encoder = Encoder::start(&self.instance, tier, Arc::clone(&self.screen), self.metrics.clone());
+        // One whose worker has panicked is still held by its viewers, but has no frames to give.
+        let joined = slot.upgrade().and_then(|encoder| Some((encoder.frames.upgrade()?.subscribe(), encoder)));
+        let (frames, encoder) = joined.unwrap_or_else(|| {
+            let (frames, encoder) =
+                Encoder::start(&self.instance, tier, Arc::clone(&self.screen), self.metrics.clone());
             *slot = Arc::downgrade(&encoder);
-            encoder
+            (frames, encoder)
         });
         drop(running);
         encoder.shared.targets().push(Arc::clone(&target));
-        let subscription = Subscription { frames: encoder.frames.subscribe(), encoder, target };
+        let subscription = Subscription { frames, encoder, target };
         subscription.request_key_frame();
         subscription
     }
@@ -155,12 +158,16 @@ struct Encoder {
     tier: Tier,
     screen: Arc<Screen>,
     shared: Arc<Shared>,
-    frames: broadcast::Sender<Arc<EncodedFrame>>,
+    /// Weak: only the worker holds it, so that its end, however it comes, closes the channel.
+    frames: broadcast::WeakSender<Arc<EncodedFrame>>,
 }
 
+type Frames = broadcast::Receiver<Arc<EncodedFrame>>;
+
 impl Encoder {
-    fn start(instance: &InstanceId, tier: Tier, screen: Arc<Screen>, metrics: Metrics) -> Arc<Self> {
-        let (frames, _) = broadcast::channel(QUEUE);
+    fn start(instance: &InstanceId, tier: Tier, screen: Arc<Screen>, metrics: Metrics) -> (Frames, Arc<Self>) {
+        let (sender, receiver) = broadcast::channel(QUEUE);
+        let frames = sender.downgrade();
         let shared = Arc::new(Shared::default());
         // The kernel keeps 15 bytes of a thread's name.
         let name = format!("{}-{instance}", &tier.as_str()[..2]);
@@ -170,12 +177,13 @@ impl Encoder {
             tier,
             screen: Arc::clone(&screen),
             shared: Arc::clone(&shared),
-            frames: frames.clone(),
+            frames: sender,
             metrics,
             began: Instant::now(),
         };
+        worker.metrics.encoders.with_label_values(&[tier.as_str()]).inc();
         std::thread::Builder::new().name(name).spawn(move || worker.run()).expect("a thread can be started");
-        Arc::new(Self { tier, screen, shared, frames })
+        (receiver, Arc::new(Self { tier, screen, shared, frames }))
     }
 }
 
@@ -197,10 +205,18 @@ struct Worker {
     began: Instant,
 }
 
+impl Drop for Worker {
+    /// Also after a panic.
+    fn drop(&mut self) {
+        // Removed and not set to 0: the instance may have been forgotten meanwhile. An error says that it was.
+        self.metrics.target.remove_label_values(&[&self.instance, self.tier.as_str()]).ok();
+        self.metrics.encoders.with_label_values(&[self.tier.as_str()]).dec();
+        tracing::info!(instance = self.instance, tier = %self.tier, "encoder ended");
+    }
+}
+
 impl Worker {
     fn run(self) {
-        let gauge = self.metrics.encoders.with_label_values(&[self.tier.as_str()]);
-        gauge.inc();
         tracing::info!(instance = self.instance, tier = %self.tier, "encoder started");
         while !self.stopped() {
             // Returns on a new size, too: that needs a new view and a new pipeline.
@@ -209,9 +225,6 @@ impl Worker {
                 self.pause(Duration::from_secs(1));
             }
         }
-        self.metrics.target.with_label_values(&[&self.instance, self.tier.as_str()]).set(0);
-        gauge.dec();
-        tracing::info!(instance = self.instance, tier = %self.tier, "encoder ended");
     }
 
     fn stopped(&self) -> bool {
@@ -316,5 +329,47 @@ impl Worker {
             self.metrics.key_frames.with_label_values(&labels).inc();
         }
         Ok(Some(EncodedFrame { payloads, bytes, key: unit.key, taken, damage, encode_start, encode_end }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+
+    use super::*;
+
+    fn encoders() -> Encoders {
+        let metrics = Metrics::register(&Registry::new()).unwrap();
+        Encoders::new("instance-0".parse().unwrap(), Screen::new(), metrics)
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_gone_closes_its_channel_and_the_next_viewer_gets_another() {
+        let encoders = encoders();
+        let mut old = encoders.subscribe(Tier::Full, Target::default());
+        assert_eq!(old.encoder.frames.strong_count(), 1, "the worker's, and nobody else's");
+        let second = encoders.subscribe(Tier::Full, Target::default());
+        assert!(Arc::ptr_eq(&old.encoder, &second.encoder));
+        // What a panic leaves: a worker that has ended while viewers still hold its encoder.
+        old.encoder.shared.stop.store(true, Ordering::Release);
+        encoders.screen.wake();
+        assert!(matches!(old.frames.recv().await, Err(broadcast::error::RecvError::Closed)));
+        let new = encoders.subscribe(Tier::Full, Target::default());
+        assert!(!Arc::ptr_eq(&old.encoder, &new.encoder));
+        assert_eq!((new.encoder.frames.strong_count(), encoders.watching(Tier::Full)), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn an_encoder_that_ends_after_its_instance_was_forgotten_leaves_no_series() {
+        let encoders = encoders();
+        let mut viewer = encoders.subscribe(Tier::Thumb, Target::default());
+        encoders.metrics.target.with_label_values(&["instance-0", "thumb"]).set(300_000);
+        encoders.metrics.forget("instance-0");
+        viewer.encoder.shared.stop.store(true, Ordering::Release);
+        encoders.screen.wake();
+        assert!(matches!(viewer.frames.recv().await, Err(broadcast::error::RecvError::Closed)));
+        let families = prometheus::core::Collector::collect(&encoders.metrics.target);
+        assert!(families.iter().all(|family| family.get_metric().is_empty()), "{families:?}");
+        assert_eq!(encoders.metrics.encoders.with_label_values(&["thumb"]).get(), 0);
     }
 }

@@ -4,7 +4,7 @@
 //!  offer -> negotiate -> connecting --10 s--> closed
 //!                           | connected                       bye, DELETE, failed, agent stuck,
 //!                           v                                 disconnected for 5 s
-//!                        streaming (pump, data channels) ----------------------------------------> closed
+//!                        streaming (pump, data channels) --a task of it ended---------------------> closed
 //! ```
 //! **Invariant.** However it ends: held keys come up, the lease is free, the port is back in the pool, the peer
 //! connection is closed.
@@ -150,7 +150,7 @@ impl Session {
         let channels = Channels::new(Arc::clone(&self.player), tracer, commands, metrics, instance);
         let stage = Stage { studio, id: &self.id, player: &self.player, tier, key_frame, channels, keys: None };
         // Its tasks end with the set.
-        stage.direct(&mut self.events, inbox, outbox, &self.stop).await
+        stage.direct(&mut self.events, inbox, outbox, &mut tasks, &self.stop).await
     }
 }
 
@@ -190,6 +190,7 @@ impl Stage<'_> {
         events: &mut PeerEvents,
         mut inbox: mpsc::Receiver<Command>,
         mut outbox: mpsc::Receiver<ToBrowser>,
+        tasks: &mut JoinSet<()>,
         stop: &CancellationToken,
     ) -> &'static str {
         let mut lease = self.studio.desk.lease_changes();
@@ -203,6 +204,11 @@ impl Stage<'_> {
                     return "closed";
                 }
                 () = until(lost_at) => return "disconnected",
+                // Without pictures, or deaf to their loss, a session would only look connected.
+                why = first_ended(tasks) => {
+                    self.farewell(why).await;
+                    return why;
+                }
                 changed = events.state.changed() => {
                     let now = if changed.is_ok() { *events.state.borrow_and_update() } else { RTCPeerConnectionState::Closed };
                     match now {
@@ -268,9 +274,35 @@ impl Stage<'_> {
     }
 }
 
+/// Waits for the first task to end, as they do when the connection is closed or their encoder is gone.
+async fn first_ended(tasks: &mut JoinSet<()>) -> &'static str {
+    match tasks.join_next().await {
+        Some(Err(error)) => {
+            tracing::error!(%error, "a session's task failed");
+            "the stream failed"
+        }
+        Some(Ok(())) | None => "the stream ended",
+    }
+}
+
 async fn until(at: Option<tokio::time::Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_task_that_ends_or_panics_ends_the_session() {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(std::future::pending());
+        tasks.spawn(async {});
+        assert_eq!(first_ended(&mut tasks).await, "the stream ended");
+        tasks.spawn(async { panic!("as a defect would") });
+        assert_eq!(first_ended(&mut tasks).await, "the stream failed");
     }
 }

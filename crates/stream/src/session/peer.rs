@@ -270,10 +270,17 @@ pub(super) struct Tracks {
     pub(super) target: Target,
 }
 
-/// What keeps a connection open. It must be closed: dropping it leaves its driver running.
+/// What keeps a connection open.
+///
+/// **Invariant.** The port is back in the pool only when the connection is closed, however the handle ends: the crate's
+/// own drop leaves its driver, and with it the socket, alive. So dropping this without [`Self::close`] (an offer that
+/// nobody waits for any more, a panic) closes in a task of its own.
 pub(super) struct PeerHandle {
     connection: Arc<dyn PeerConnection>,
-    _port: PortLease,
+    /// `None` once closed.
+    port: Option<PortLease>,
+    /// Remembered, because a drop may happen on any thread.
+    runtime: tokio::runtime::Handle,
 }
 
 impl Peer {
@@ -306,6 +313,9 @@ impl Peer {
             .with_udp_addrs(vec![port.address()]);
         // Boxed: 20 kB of future would be copied around otherwise.
         let connection: Arc<dyn PeerConnection> = Arc::new(Box::pin(builder.build()).await?);
+        let runtime = tokio::runtime::Handle::current();
+        // From here on it is closed whatever happens, also if the stack panics over the offer.
+        let mut handle = PeerHandle { connection: Arc::clone(&connection), port: Some(port), runtime };
         let tracks = async {
             let video = Outgoing::add(&*connection, RtpCodecKind::Video).await?;
             let sound = if shape.sound { Some(Outgoing::add(&*connection, RtpCodecKind::Audio).await?) } else { None };
@@ -319,12 +329,11 @@ impl Peer {
         };
         match tracks.await {
             Ok((video, sound, answer)) => {
-                let connection = PeerHandle { connection, _port: port };
                 let tracks = Some(Tracks { video, sound, target });
-                Ok((Self { connection, tracks }, PeerEvents { state, channels }, answer))
+                Ok((Self { connection: handle, tracks }, PeerEvents { state, channels }, answer))
             }
             Err(error) => {
-                connection.close().await.ok();
+                handle.close().await;
                 Err(error)
             }
         }
@@ -332,10 +341,27 @@ impl Peer {
 }
 
 impl PeerHandle {
-    pub(super) async fn close(&self) {
-        if let Err(error) = self.connection.close().await {
-            tracing::debug!(%error, "peer connection did not close cleanly");
-        }
+    pub(super) async fn close(&mut self) {
+        close(&*self.connection).await;
+        self.port = None;
+    }
+}
+
+impl Drop for PeerHandle {
+    fn drop(&mut self) {
+        let Some(port) = self.port.take() else { return };
+        let connection = Arc::clone(&self.connection);
+        // A runtime that has ended takes no task, but neither does it run drivers.
+        self.runtime.spawn(async move {
+            close(&*connection).await;
+            drop(port);
+        });
+    }
+}
+
+async fn close(connection: &dyn PeerConnection) {
+    if let Err(error) = connection.close().await {
+        tracing::debug!(%error, "peer connection did not close cleanly");
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
 
 const STATS_EVERY: Duration = Duration::from_secs(1);
 
-/// All that a pump works with. It runs until it is dropped or its connection is closed.
+/// All that a pump works with. It runs until it is dropped, its connection is closed or its encoder panics.
 pub(super) struct Pump {
     pub(super) instance: String,
     pub(super) encoders: Arc<Encoders>,
@@ -64,8 +64,9 @@ impl Pump {
                     }
                 }
                 packet = next_sound(&mut self.sound) => {
-                    if self.send_sound(&packet, sound_offset).await.is_err() {
-                        return;
+                    if let Err(error) = self.send_sound(&packet, sound_offset).await {
+                        tracing::warn!(instance = self.instance, %error, "sound cannot be sent; the picture goes on");
+                        self.sound = None;
                     }
                 }
                 frame = next_frame(&mut viewing) => match frame {
@@ -86,7 +87,7 @@ impl Pump {
                             viewing.request_key_frame();
                         }
                     }
-                    // The encoder lives as long as its subscription.
+                    // The encoder lives as long as its subscription, so it has panicked.
                     Err(RecvError::Closed) => return,
                 },
                 _ = stats.tick() => {
