@@ -21,6 +21,7 @@ static ROLE_HEADER: HeaderName = HeaderName::from_static("x-loco-role");
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct OfferQuery {
     /// The session may change it later by message.
     #[serde(default)]

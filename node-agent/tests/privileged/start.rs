@@ -64,7 +64,8 @@ async fn the_snapshot_file_is_followed_and_rubbish_changes_nothing() {
     };
     rig.place(&[0, 0]);
     testkit::eventually(SOON, ids(2)).await.unwrap();
-    assert!(rig.seat(0, 0).exists() && rig.seat(0, 1).exists());
+    let seats = || (rig.seat(0, 0).exists() && rig.seat(0, 1).exists()).then_some(());
+    testkit::eventually(SOON, seats).await.unwrap();
 
     std::fs::write(&file, "").unwrap();
     let kept = testkit::eventually(SOON, || rig.status(0).filter(|s| s.snapshot_problem.is_some())).await.unwrap();

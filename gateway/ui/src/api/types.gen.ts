@@ -878,12 +878,13 @@ export interface operations {
     };
     offer: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description The session may change it later by message. */
+                tier?: "thumb" | "full";
+            };
             header?: never;
             path: {
                 instance: string;
-                /** @description The session may change it later by message. */
-                tier: "thumb" | "full";
             };
             cookie?: never;
         };
