@@ -242,11 +242,11 @@ async fn a_guest_that_ran_before_this_agent_is_rid_of_held_keys_once() {
         instance.power(Power::Shutdown).await.unwrap();
         let mut inputs = Vec::new();
         loop {
-            let note = tokio::time::timeout(SOON, asked.recv()).await.unwrap().unwrap();
-            if note == "system_powerdown" {
+            let told = tokio::time::timeout(SOON, asked.recv()).await.unwrap().unwrap();
+            if told == "system_powerdown" {
                 break;
             }
-            inputs.extend(note.strip_prefix("input-send-event").map(str::to_owned));
+            inputs.extend(told.strip_prefix("input-send-event").map(str::to_owned));
         }
         let text = inputs.concat();
         assert!(!text.contains(r#""down":true"#), "{text}");
