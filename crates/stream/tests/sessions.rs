@@ -367,11 +367,18 @@ async fn offers_that_cannot_be_served_are_refused_in_words_and_cost_nothing() {
 async fn an_offer_that_nobody_waits_for_gives_its_port_back() {
     let bare = bare(1);
     let offered = offer().await;
-    // Polled once, which begins the negotiation, and dropped: a browser that closed its request.
-    tokio::select! {
-        biased;
-        answer = bare.stream.offer(&offered.sdp, Tier::Full, Role::View) => panic!("answered at once: {answer:?}"),
-        () = std::future::ready(()) => {}
+    // Polled once, which begins the negotiation, and dropped: a browser that closed its request. On a busy machine the
+    // other thread may have the answer before the poll returns; that one was not aborted, so it is ended and tried again.
+    let mut tries = 0;
+    loop {
+        let early = tokio::select! {
+            biased;
+            answer = bare.stream.offer(&offered.sdp, Tier::Full, Role::View) => answer.unwrap(),
+            () = std::future::ready(()) => break,
+        };
+        assert!(bare.stream.close(&early.session).await);
+        tries += 1;
+        assert!(tries < 100, "answered at once each time");
     }
     let until = Instant::now() + Duration::from_secs(8);
     // The only port: free in the pool and in the kernel.
