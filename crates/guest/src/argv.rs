@@ -330,7 +330,7 @@ mod tests {
     fn spec(boot: Boot) -> MachineSpec {
         MachineSpec {
             instance: "instance-3".parse().unwrap(),
-            work_dir: "/run/loco/work/instance-3".into(),
+            work_dir: "/run/loco/guests/instance-3".into(),
             memory: Mebibytes::new(24).unwrap(),
             boot,
             nic: NicModel::Pcnet,
@@ -372,11 +372,11 @@ mod tests {
             -device sb16,audiodev=snd0
             -netdev tap,id=net0,fd=3
             -device pcnet,netdev=net0,mac=02:4c:00:10:68:04,romfile=
-            -chardev socket,id=qmp-runner,server=on,wait=off,path=/run/loco/work/instance-3/qmp-runner.sock
+            -chardev socket,id=qmp-runner,server=on,wait=off,path=/run/loco/guests/instance-3/qmp-runner.sock
             -mon chardev=qmp-runner,mode=control
-            -chardev socket,id=qmp-input,server=on,wait=off,path=/run/loco/work/instance-3/qmp-input.sock
+            -chardev socket,id=qmp-input,server=on,wait=off,path=/run/loco/guests/instance-3/qmp-input.sock
             -mon chardev=qmp-input,mode=control
-            -chardev socket,id=qmp-poke,server=on,wait=off,path=/run/loco/work/instance-3/qmp-poke.sock
+            -chardev socket,id=qmp-poke,server=on,wait=off,path=/run/loco/guests/instance-3/qmp-poke.sock
             -mon chardev=qmp-poke,mode=control
             -chardev file,id=com1,path=/proc/self/fd/1
             -serial chardev:com1
@@ -447,6 +447,6 @@ mod tests {
         );
         let dir = PathBuf::from("/").join("x".repeat(100));
         assert!(WorkDir::new(&dir).unwrap_err().to_string().contains("choose a shorter one"));
-        assert!(WorkDir::new(Path::new("/run/loco/work/instance-3")).is_ok());
+        assert!(WorkDir::new(Path::new("/run/loco/guests/instance-3")).is_ok());
     }
 }
