@@ -1,5 +1,9 @@
 //! Builds what a wall needs, in the order in which one part embeds another.
-use std::{fs, io, path::Path, time::SystemTime};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -7,6 +11,29 @@ use crate::{
     dirs::Dirs,
     run::{self, Run as _},
 };
+
+/// The cache is shared by all checkouts of this machine, and cargo tells a package of one from the same package of another by
+/// the age of its files only. So what another checkout has built of our own packages is thrown away; the dependencies stay.
+pub(crate) fn claim_cache(dirs: &Dirs) -> Result<()> {
+    fs::create_dir_all(dirs.target()).with_context(|| format!("{}", dirs.target().display()))?;
+    let stamp = dirs.target().join(".loco-checkout");
+    let root = dirs.root().as_os_str().as_encoded_bytes();
+    if fs::read(&stamp).is_ok_and(|last| last == root) {
+        return Ok(());
+    }
+    run::cargo(dirs).args(["clean", "--quiet", "--workspace"]).run()?;
+    match fs::remove_dir_all(demo_target(dirs)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).context("cannot clean the demo game");
+        }
+        _ => {}
+    }
+    fs::write(&stamp, root).with_context(|| format!("{}", stamp.display()))
+}
+
+fn demo_target(dirs: &Dirs) -> PathBuf {
+    dirs.cache().join("demo-target")
+}
 
 /// The page (embedded by the gateway), the demo game, then all programs at once.
 pub(crate) fn all(dirs: &Dirs) -> Result<()> {
@@ -58,7 +85,7 @@ fn newest(dir: &Path, but: &[&str]) -> io::Result<SystemTime> {
 
 /// The demo game: another target than the workspace, so a build of its own. `loco` finds the result in the cache.
 fn demo_guest(dirs: &Dirs) -> Result<()> {
-    let target = dirs.cache().join("demo-target");
+    let target = demo_target(dirs);
     let mut cargo = run::cargo(dirs);
     cargo.current_dir(dirs.root().join("demo-guest")).args([
         "build",

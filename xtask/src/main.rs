@@ -75,6 +75,9 @@ fn main() -> ExitCode {
 
 fn run(task: Task, up_args: &[OsString]) -> Result<ExitCode> {
     let dirs = Dirs::find()?;
+    if !matches!(task, Task::Setup(_) | Task::Down) {
+        build::claim_cache(&dirs)?;
+    }
     match task {
         Task::Setup(args) => setup::run(&args)?,
         Task::Build => build::all(&dirs)?,
