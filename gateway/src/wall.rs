@@ -77,6 +77,7 @@ fn lan_status(snapshot: &Snapshot, agents: &AgentViews, instances: &[Instance], 
                 lan: instance.lan.clone(),
                 link: status.and_then(|s| s.link).map(|up| if up { "up" } else { "down" }.to_owned()),
                 counters: status.and_then(|s| s.counters),
+                ..LanInstance::default()
             };
             (instance.id.clone(), seen)
         })
@@ -91,9 +92,17 @@ fn lan_status(snapshot: &Snapshot, agents: &AgentViews, instances: &[Instance], 
             rtt_ms: r.rtt_ms,
             loss: loss(r.asked, r.answered),
             last_seen: r.last_seen,
+            ..Connectivity::default()
         })
         .collect();
-    LanStatus { network_mode: one_mode(lans.iter().map(|lan| &lan.mode)), at, lans, instances: by_id, connectivity }
+    LanStatus {
+        network_mode: one_mode(lans.iter().map(|lan| &lan.mode)),
+        at,
+        lans,
+        instances: by_id,
+        connectivity,
+        ..LanStatus::default()
+    }
 }
 
 /// The mode that all agree on; `mixed` if they differ; `None` if nobody has read one.
@@ -189,6 +198,8 @@ mod tests {
             runner_pid: None,
             lease: None,
             viewers: Viewers::default(),
+            classes: BTreeMap::new(),
+            pairs: Vec::new(),
         }
     }
 
@@ -212,6 +223,8 @@ mod tests {
             }],
             fabric_problems: vec![],
             snapshot_problem: None,
+            observed: BTreeMap::new(),
+            observer: None,
         };
         AgentView { url: "u".into(), heard_at: Some(10.0), connected, status: Some(Arc::new(status)), problem: None }
     }

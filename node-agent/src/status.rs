@@ -1,5 +1,6 @@
 //! What one agent knows, put together from the directory, the fabric and the instances.
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -59,6 +60,8 @@ impl Source {
             reachability: fabric.reachability.iter().map(|reach| reachability(&self.node, reach)).collect(),
             fabric_problems: fabric.problems.clone(),
             snapshot_problem: self.directory.borrow().problem.clone(),
+            observed: BTreeMap::new(),
+            observer: None,
         }
     }
 
@@ -157,6 +160,8 @@ fn instance_status(node: &NodeName, instance: &Instance, port: Option<&PortStatu
         runner_pid: report.runner_pid,
         lease: instance.stream.lease().map(|session| session.to_string()),
         viewers: viewers(instance),
+        classes: BTreeMap::new(),
+        pairs: Vec::new(),
     }
 }
 
@@ -222,11 +227,15 @@ mod tests {
                 runner_pid: None,
                 lease: None,
                 viewers: Viewers::default(),
+                classes: BTreeMap::new(),
+                pairs: Vec::new(),
             }],
             lans: Vec::new(),
             reachability: Vec::new(),
             fabric_problems: vec![problem.into()],
             snapshot_problem: None,
+            observed: BTreeMap::new(),
+            observer: None,
         }
     }
 

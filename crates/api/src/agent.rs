@@ -10,12 +10,15 @@
 //! POST   /v1/instances/{id}/power                PowerRequest, 202
 //! GET    /healthz /readyz /metrics               without a token
 //! ```
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::lan::{PortCounters, Reachability};
+use crate::{
+    lan::{ClassCount, PortCounters, Reachability},
+    observe::Observed,
+};
 
 /// All that one agent knows now.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -34,6 +37,42 @@ pub struct AgentStatus {
     /// The snapshot file could not be used; the last good one is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_problem: Option<String>,
+    /// What the frames of this node's ports said, by LAN.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub observed: BTreeMap<String, Observed>,
+    /// How the frames are seen, and whether all of them are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observer: Option<ObserverHealth>,
+}
+
+/// The eyes of one agent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ObserverHealth {
+    /// How frames are counted: `tcx`, `clsact`, `socket`; absent when they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach: Option<String>,
+    /// Taps that are watched.
+    pub taps: u32,
+    /// Frames that were to be looked at and could not be handed over: what is known may lack them.
+    pub events_lost: u64,
+    /// Why it does not see, or not all, with the remedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Frames between a port and one card of the segment, as counted at the port's tap since the agent's maps were made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PairCount {
+    /// MAC of the other one; `ff:ff:ff:ff:ff:ff` for what was sent to all.
+    pub peer: String,
+    /// Frames from the guest to `peer`.
+    pub tx_frames: u64,
+    pub tx_bytes: u64,
+    /// Frames from `peer` that reached the guest's tap, those to all among them.
+    pub rx_frames: u64,
+    pub rx_bytes: u64,
+    /// Of them, those to all.
+    pub rx_broadcasts: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -110,6 +149,12 @@ pub struct InstanceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<String>,
     pub viewers: Viewers,
+    /// Frames at the tap by class of traffic.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<String, ClassCount>,
+    /// Frames at the tap by the other card.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<PairCount>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

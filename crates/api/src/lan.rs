@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::observe;
+
 /// Frames and bytes of one tap, from the guest's point of view, since the tap was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PortCounters {
@@ -37,7 +39,7 @@ pub struct Reachability {
     pub answered: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub struct LanStatus {
     /// As read from the kernel on the nodes; absent while no node has answered; `mixed` if they differ.
@@ -48,6 +50,21 @@ pub struct LanStatus {
     pub lans: Vec<LanSummary>,
     pub instances: BTreeMap<String, LanInstance>,
     pub connectivity: Vec<Connectivity>,
+    /// DirectPlay sessions, merged from all nodes: one entry for each instance GUID.
+    #[serde(default)]
+    pub sessions: Vec<observe::Session>,
+    #[serde(default)]
+    pub players: Vec<observe::Player>,
+    /// What is wrong between two seats, or with one (`from` = `to`); a pair that is well is absent.
+    #[serde(default)]
+    pub diagnosis: Vec<Diagnosis>,
+    #[serde(default)]
+    pub timelines: Vec<observe::Timeline>,
+    #[serde(default)]
+    pub lags: Vec<observe::Lag>,
+    /// Stations that are none of ours: IPX tunnel clients, machines on a real LAN.
+    #[serde(default)]
+    pub strangers: Vec<observe::Machine>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -59,7 +76,7 @@ pub struct LanSummary {
     pub seats: u8,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct LanInstance {
     /// The address in use; absent until the guest has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,10 +90,133 @@ pub struct LanInstance {
     pub link: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<PortCounters>,
+    /// Frames by class of traffic and direction (`tx`: the guest sent it), as eBPF counted them at the tap.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<String, ClassCount>,
+    /// NetBIOS names that it registered or announced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
+    /// IPv4 address to MAC, as seen in ARP frames at its port.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub arp: BTreeMap<String, String>,
+    /// DirectPlay ports at which it took or answered something: `udp/47624`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports_seen_open: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directplay: Option<DirectPlay>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipx: Option<IpxPort>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ClassCount {
+    pub tx_frames: u64,
+    pub rx_frames: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DirectPlay {
+    pub role: LanRole,
+    /// The session's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// Its first ordinary player.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub player_id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub player_name: Option<String>,
+}
+
+/// What a guest is on the LAN; the page's `data-lan`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LanRole {
+    Host,
+    Joined,
+    Looking,
+    /// On the LAN: it has an address and asks for no game.
+    On,
+    /// Its card has never sent a frame.
+    Silent,
+    /// Running, no address yet.
+    None,
+    /// Was in a session that is gone, or its agent is silent.
+    Was,
+    Unknown,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct IpxPort {
+    pub nodes: Vec<String>,
+    /// `ethernet_ii`, `raw_802_3`, `llc`, `snap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub framing: Option<String>,
+}
+
+/// The rungs of the ladder, from the cable to the game; the first that fails is the reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rung {
+    /// The cable is in: the tap exists, QEMU holds it, the fabric works.
+    Link,
+    /// It has sent a frame.
+    Frame,
+    /// It has an address, in the right subnet, that nobody else claims.
+    Address,
+    /// It asks for games.
+    Asks,
+    /// Its question reaches the host.
+    Reaches,
+    /// The host answers.
+    Answers,
+    /// Same game, same version.
+    SameGame,
+    /// A station is free, no password.
+    Free,
+    /// It has joined.
+    Joined,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RungResult {
+    Passed,
+    Failed,
+    /// A rung below has failed.
+    Unreached,
+    /// Nothing was measured that could tell.
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RungState {
+    pub rung: Rung,
+    pub result: RungResult,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<observe::Evidence>,
+}
+
+/// Why `from` does not see the game of `to`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Diagnosis {
+    pub from: String,
+    pub to: String,
+    /// The first rung that fails; the last one when all is well.
+    pub rung: Rung,
+    pub ok: bool,
+    /// Which of the reasons of that rung: `no-driver`, `duplicate-ip`, `framing-mismatch`, …: see docs/doctor.md.
+    pub cause: String,
+    /// The answer in one sentence.
+    pub sentence: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<observe::Evidence>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    pub ladder: Vec<RungState>,
 }
 
 /// One direction between two parties of the segment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Connectivity {
     pub from: String,
     pub to: String,
@@ -88,4 +228,16 @@ pub struct Connectivity {
     pub loss: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<f64>,
+    /// Frames that `from`'s guest sent to `to`'s MAC, as counted at `from`'s tap; absent between a node and a guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<u64>,
+    /// Of the last seconds, frames a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+    /// Share of `from`'s broadcasts among all that it sent, 0 to 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broadcast_share: Option<f64>,
+    /// A broadcast of `from` was counted at `to`'s tap; absent when `from` sent none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broadcast_seen: Option<bool>,
 }

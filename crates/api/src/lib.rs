@@ -8,6 +8,7 @@ pub mod agent;
 mod error;
 pub mod gateway;
 pub mod lan;
+pub mod observe;
 pub mod snapshot;
 pub mod status;
 
