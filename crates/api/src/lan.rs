@@ -241,3 +241,45 @@ pub struct Connectivity {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broadcast_seen: Option<bool>,
 }
+
+/// `/api/lan-status/history?from=&to=` (seconds since the epoch): what happened in that time, for a line to draw, and
+/// everything as it was at `to`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LanHistory {
+    pub from: f64,
+    pub to: f64,
+    /// Seconds between two samples.
+    pub step: f64,
+    /// Oldest first; a step without a sample was not measured.
+    pub samples: Vec<LanSample>,
+    /// Oldest first.
+    pub events: Vec<LanEvent>,
+    /// The last state recorded at or before `to`; absent when nothing of then is kept. Its own `at` tells how old it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<LanStatus>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LanSample {
+    /// Seconds since the epoch.
+    pub at: f64,
+    /// Frames a second between all pairs of seats; absent when it was not counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<f64>,
+    /// Sessions that stood, and seats in one.
+    pub sessions: u32,
+    pub players: u32,
+}
+
+/// Something that changed: a session opened or ended, a seat joined, left or fell silent, an agent went or came back.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LanEvent {
+    /// Seconds since the epoch.
+    pub at: f64,
+    /// In a few words: `Seat 6 joins`.
+    pub what: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lan: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+}
