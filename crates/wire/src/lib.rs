@@ -15,6 +15,7 @@
 extern crate std;
 
 mod bytes;
+pub mod class;
 pub mod dplay;
 pub mod frame;
 pub mod ipx;
