@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::observe;
+use crate::{agent::ObserverHealth, observe};
 
 /// Frames and bytes of one tap, from the guest's point of view, since the tap was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -65,6 +65,36 @@ pub struct LanStatus {
     /// Stations that are none of ours: IPX tunnel clients, machines on a real LAN.
     #[serde(default)]
     pub strangers: Vec<observe::Machine>,
+    /// What no healthy program sends, from all nodes, newest first; at most 64.
+    #[serde(default)]
+    pub anomalies: Vec<LanAnomaly>,
+    /// How each node that answers sees its frames, by node.
+    #[serde(default)]
+    pub observers: BTreeMap<String, ObserverHealth>,
+}
+
+/// An [`observe::Anomaly`] of one LAN, and who saw it; `node` is absent for what only the merge of all nodes shows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct LanAnomaly {
+    pub lan: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// `two-hosts`, `duplicate-ip`, …: see docs/observer.md and docs/doctor.md.
+    pub kind: String,
+    pub what: String,
+    pub at: f64,
+    pub count: u64,
+}
+
+/// `/api/doctor?from=&to=`. Both seats given: why `from` does not see the game of `to`, one entry, also when all is well.
+/// Only `from`: why it does not see any game. None: everything that is wrong, nothing when all is well.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Doctor {
+    /// Seconds since the epoch, by the gateway's clock.
+    pub at: f64,
+    /// No entry of `diagnosis` is wrong.
+    pub ok: bool,
+    pub diagnosis: Vec<Diagnosis>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

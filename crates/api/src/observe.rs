@@ -129,6 +129,17 @@ pub struct Enumeration {
     pub reply_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub app_guid_wire: Option<String>,
+    /// Dialect of the question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<u16>,
+    /// Where it sent its questions: `255.255.255.255`, another address, an IPX node; at most eight.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub to: Vec<String>,
+    /// Connections of hosts to `reply_port` that it refused (RST), and that it never answered.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub answers_refused: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub answers_unanswered: u64,
     /// Sessions of which an answer went to it, by name.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub answered_by: Vec<String>,
@@ -433,4 +444,9 @@ pub struct Lag {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_ms: Option<f64>,
     pub samples: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
