@@ -80,7 +80,7 @@ impl<'a> Packet<'a> {
 }
 
 impl Address {
-    const fn from_bytes([a, b, c, d, n0, n1, n2, n3, n4, n5, s0, s1]: [u8; 12]) -> Self {
+    pub(crate) const fn from_bytes([a, b, c, d, n0, n1, n2, n3, n4, n5, s0, s1]: [u8; 12]) -> Self {
         Self {
             network: u32::from_be_bytes([a, b, c, d]),
             node: MacAddr([n0, n1, n2, n3, n4, n5]),

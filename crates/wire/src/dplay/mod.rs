@@ -38,6 +38,7 @@ mod envelope;
 mod id;
 mod message;
 mod player;
+pub mod protocol;
 mod session;
 mod stream;
 mod text;
