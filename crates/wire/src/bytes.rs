@@ -1,10 +1,19 @@
-//! Checked reading and writing of little-endian fields: the only place where lengths and offsets are computed.
+//! Checked reading and writing of fields: the only place where lengths and offsets are computed. Little-endian unless
+//! the method's name says `be`.
 //!
 //! **Invariants.** [`Reader`] answers `None` past the end. [`Writer`] remembers that something did not fit and says so
 //! once, in [`Writer::finish`]; until then it drops what does not fit, so that builders need no error path per field.
+use core::net::Ipv4Addr;
+
+use crate::MacAddr;
+
+/// What stands before the first zero byte, or all.
+pub(crate) fn until_zero(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or(bytes)
+}
 
 /// Reads fields one after the other.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
 }
@@ -30,6 +39,22 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn be_u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    pub(crate) fn be_u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    pub(crate) fn mac(&mut self) -> Option<MacAddr> {
+        self.array().map(MacAddr)
+    }
+
+    pub(crate) fn ipv4(&mut self) -> Option<Ipv4Addr> {
+        self.array().map(Ipv4Addr::from_octets)
     }
 
     /// A `u32` that counts something in memory.

@@ -6,7 +6,13 @@
 //! | 802.3 raw (Novell) | length, FF FF (the IPX checksum) |
 //! | 802.2 LLC | length, DSAP, SSAP, control |
 //! | SNAP | length, AA AA 03, OUI 00 00 00, type |
-use crate::{MacAddr, ipx};
+//!
+//! In front of each there may be one or two VLAN tags (IEEE 802.1Q, 802.1ad): they are taken off, so that what is inside
+//! can be looked at. [`crate::class::classify`] counts such frames as `vlan`.
+//!
+//! Trap: ipxbox writes the IPX check sum 0000 where raw frames have FFFF (protocols.md 4.2), which a strict receiver
+//! takes for LLC. It is told by its length, and [`ipx::Packet::checksum`] says that it was ipxbox's way.
+use crate::{MacAddr, arp, ipv4, ipx};
 
 /// How a frame says what it carries.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -37,13 +43,23 @@ pub enum Class {
     Malformed,
 }
 
-pub const IP_TCP: u8 = 6;
-pub const IP_UDP: u8 = 17;
+pub use crate::ipv4::{TCP as IP_TCP, UDP as IP_UDP};
+
+/// A VLAN tag.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct VlanTag {
+    /// The network, 1-4094; 0: only a priority.
+    pub id: u16,
+    /// 0-7.
+    pub priority: u8,
+}
 
 const TYPE_IPV4: u16 = 0x0800;
 const TYPE_ARP: u16 = 0x0806;
 const TYPE_IPX: u16 = 0x8137;
 const TYPE_IPV6: u16 = 0x86dd;
+/// 802.1Q, 802.1ad, and what was used for the outer tag before it.
+const TYPE_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 /// Above: a type. Up to 1500: a length.
 const TYPE_MIN: u16 = 0x0600;
 const LENGTH_MAX: u16 = 1500;
@@ -53,6 +69,10 @@ const LENGTH_MAX: u16 = 1500;
 pub struct Frame<'a> {
     pub destination: MacAddr,
     pub source: MacAddr,
+    /// The outer tag.
+    pub vlan: Option<VlanTag>,
+    /// The inner tag. A third one is [`Class::OtherType`].
+    pub inner_vlan: Option<VlanTag>,
     pub class: Class,
     /// What the class names: the IPv4 or IPX packet, the LLC frame of [`Class::NetBeui`]. In 802.3 framings it ends
     /// where the length field says, in Ethernet II it may have padding behind it.
@@ -65,13 +85,26 @@ impl<'a> Frame<'a> {
         let (destination, rest) = bytes.split_first_chunk::<6>()?;
         let (source, rest) = rest.split_first_chunk::<6>()?;
         let (kind, rest) = rest.split_first_chunk::<2>()?;
-        let (class, payload) = match u16::from_be_bytes(*kind) {
+        let (kind, rest, vlan) = untag(u16::from_be_bytes(*kind), rest);
+        let (kind, rest, inner_vlan) = if vlan.is_some() { untag(kind, rest) } else { (kind, rest, None) };
+        let (class, payload) = match kind {
             kind @ TYPE_MIN.. => by_type(kind, FrameFormat::EthernetII, rest),
             // The length leaves padding out; a frame that was cut short is taken as far as it goes.
-            length @ ..=LENGTH_MAX => by_llc(rest.get(..length.into()).unwrap_or(rest)),
+            length @ ..=LENGTH_MAX => by_llc(length, rest.get(..length.into()).unwrap_or(rest)),
             _ => (Class::Malformed, rest),
         };
-        Some(Self { destination: MacAddr(*destination), source: MacAddr(*source), class, payload })
+        let (destination, source) = (MacAddr(*destination), MacAddr(*source));
+        Some(Self { destination, source, vlan, inner_vlan, class, payload })
+    }
+
+    /// The IPv4 packet, where it is a sound one.
+    pub fn ipv4(&self) -> Option<ipv4::Packet<'a>> {
+        matches!(self.class, Class::Ipv4 { .. }).then(|| ipv4::Packet::parse(self.payload)).flatten()
+    }
+
+    /// The ARP packet, where it is a sound one.
+    pub fn arp(&self) -> Option<arp::Packet> {
+        matches!(self.class, Class::Arp).then(|| arp::Packet::parse(self.payload)).flatten()
     }
 
     /// The IPX packet, where it is a sound one.
@@ -83,6 +116,17 @@ impl<'a> Frame<'a> {
 /// The class of a frame alone; see [`Frame::parse`].
 pub fn classify(bytes: &[u8]) -> Class {
     Frame::parse(bytes).map_or(Class::Malformed, |frame| frame.class)
+}
+
+/// The type behind a tag, what follows it, and the tag, where `kind` says that there is one.
+fn untag(kind: u16, rest: &[u8]) -> (u16, &[u8], Option<VlanTag>) {
+    match rest {
+        [a, b, c, d, inside @ ..] if TYPE_VLAN.contains(&kind) => {
+            let tag = VlanTag { id: u16::from_be_bytes([a & 0x0f, *b]), priority: a >> 5 };
+            (u16::from_be_bytes([*c, *d]), inside, Some(tag))
+        }
+        _ => (kind, rest, None),
+    }
 }
 
 fn by_type(kind: u16, format: FrameFormat, payload: &[u8]) -> (Class, &[u8]) {
@@ -100,10 +144,14 @@ fn by_type(kind: u16, format: FrameFormat, payload: &[u8]) -> (Class, &[u8]) {
     (class, payload)
 }
 
-fn by_llc(llc: &[u8]) -> (Class, &[u8]) {
+fn by_llc(length: u16, llc: &[u8]) -> (Class, &[u8]) {
     match llc {
         // Not LLC at all: FF would be the global DSAP, which nothing uses as source, too.
         [0xff, 0xff, ..] => (Class::Ipx(FrameFormat::Raw8023), llc),
+        // ipxbox's: both lengths agree, but for the padding of an odd one.
+        [0, 0, high, low, ..] if is_ipx_length(u16::from_be_bytes([*high, *low]), length) => {
+            (Class::Ipx(FrameFormat::Raw8023), llc)
+        }
         [0xe0, 0xe0, 0x03, payload @ ..] => (Class::Ipx(FrameFormat::Llc), payload),
         [0xaa, 0xaa, 0x03, 0, 0, 0, a, b, payload @ ..] => {
             by_type(u16::from_be_bytes([*a, *b]), FrameFormat::Snap, payload)
@@ -114,9 +162,14 @@ fn by_llc(llc: &[u8]) -> (Class, &[u8]) {
     }
 }
 
+/// Whether an IPX packet of `ipx` bytes fills an 802.3 frame of `frame` bytes.
+fn is_ipx_length(ipx: u16, frame: u16) -> bool {
+    usize::from(ipx) >= ipx::HEADER_LEN && (ipx == frame || ipx & 1 == 1 && frame.checked_sub(1) == Some(ipx))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Class, Frame, FrameFormat, IP_UDP, classify};
+    use super::{Class, Frame, FrameFormat, IP_UDP, VlanTag, classify};
 
     /// The class of a frame with `kind` (type or length) and `body` behind the MACs.
     #[track_caller]
@@ -162,5 +215,35 @@ mod tests {
         frame[12..17].copy_from_slice(&[0, 4, 0xe0, 0xe0, 3]);
         assert_eq!(Frame::parse(&frame).unwrap().payload, [0]);
         assert_eq!(Frame::parse(&frame[..13]), None);
+    }
+
+    #[test]
+    fn one_and_two_tags_are_taken_off() {
+        let mut frame = [0_u8; 64];
+        frame[12..22].copy_from_slice(&[0x88, 0xa8, 0x60, 7, 0x81, 0, 0x0f, 0xff, 8, 6]);
+        let two = Frame::parse(&frame).unwrap();
+        let (outer, inner) = (VlanTag { id: 7, priority: 3 }, VlanTag { id: 0xfff, priority: 0 });
+        assert_eq!((two.class, two.vlan, two.inner_vlan), (Class::Arp, Some(outer), Some(inner)));
+        assert_eq!(two.payload.len(), 64 - 22);
+        // A length behind a tag; a third tag; a tag that is not whole.
+        frame[16..21].copy_from_slice(&[0, 33, 0xe0, 0xe0, 3]);
+        let one = Frame::parse(&frame).unwrap();
+        assert_eq!((one.class, one.vlan, one.inner_vlan), (Class::Ipx(FrameFormat::Llc), Some(outer), None));
+        frame[16..22].copy_from_slice(&[0x81, 0, 0, 1, 0x81, 0]);
+        assert_eq!(classify(&frame), Class::OtherType(0x8100));
+        assert_eq!(classify(&frame[..17]), Class::OtherType(0x88a8));
+    }
+
+    #[test]
+    fn ipxbox_is_told_by_its_length() {
+        let ipx = |length: u16, claimed: u8| {
+            let mut frame = [0_u8; 64];
+            frame[12..14].copy_from_slice(&length.to_be_bytes());
+            frame[17] = claimed;
+            frame[18] = 127;
+            Frame::parse(&frame).unwrap().ipx().map(|packet| packet.checksum)
+        };
+        assert_eq!((ipx(34, 34), ipx(34, 33)), (Some(0), Some(0)));
+        assert_eq!((ipx(34, 32), ipx(33, 32), ipx(29, 29), ipx(0, 0)), (None, None, None, None));
     }
 }

@@ -1,10 +1,40 @@
-//! The IPX header, 30 bytes, big-endian (protocols.md 4).
+//! The IPX header, 30 bytes, big-endian (protocols.md 4), and what Novell's own services say in it.
 use core::fmt;
+
+pub mod nbipx;
+pub mod rip;
+pub mod sap;
 
 use crate::MacAddr;
 
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 30;
+
+/// Well-known sockets (protocols.md 4). 4000-7FFF are dynamic, 8000 and above assigned.
+pub mod socket {
+    /// Registration at, and pings of, an IPXNET server.
+    pub const ECHO: u16 = 0x0002;
+    pub const NCP: u16 = 0x0451;
+    pub const SAP: u16 = 0x0452;
+    pub const RIP: u16 = 0x0453;
+    pub const NETBIOS: u16 = 0x0455;
+    pub const DIAGNOSTICS: u16 = 0x0456;
+    pub const SERIALISATION: u16 = 0x0457;
+    /// Where `IPXWrapper`'s `DirectPlay` looks for sessions. Not sure that it is Microsoft's, too.
+    pub const DPLAY_DISCOVERY: u16 = 0xa57f;
+}
+
+/// Values of [`Packet::packet_type`].
+pub mod packet_type {
+    pub const UNKNOWN: u8 = 0;
+    pub const RIP: u8 = 1;
+    /// Packet exchange protocol; SAP.
+    pub const PEP: u8 = 4;
+    pub const SPX: u8 = 5;
+    pub const NCP: u8 = 17;
+    /// Propagated by routers.
+    pub const NETBIOS: u8 = 20;
+}
 
 /// Network, node and socket.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -88,7 +118,7 @@ impl Address {
         }
     }
 
-    const fn to_bytes(self) -> [u8; 12] {
+    pub(crate) const fn to_bytes(self) -> [u8; 12] {
         let ([a, b, c, d], [n0, n1, n2, n3, n4, n5], [s0, s1]) =
             (self.network.to_be_bytes(), self.node.0, self.socket.to_be_bytes());
         [a, b, c, d, n0, n1, n2, n3, n4, n5, s0, s1]

@@ -1,11 +1,14 @@
-//! Packet formats shared by the guest game, the agent and (later) the eBPF programs.
+//! Packet formats shared by the guest game, the agent and the eBPF programs.
 //!
 //! | module | format |
 //! |---|---|
+//! | [`class`] | under which class a frame is counted, on the host and in eBPF |
 //! | [`dplay`] | DirectPlay 4 over TCP/IP: what a peer says and understands |
 //! | [`dplay8`] | DirectPlay 8: the enumeration of hosts |
 //! | [`frame`] | Ethernet: which protocol a frame carries, in which framing |
-//! | [`ipx`] | the IPX header |
+//! | [`arp`], [`ipv4`], [`udp`], [`tcp`], [`icmp`], [`dhcp`] | the Internet's |
+//! | [`netbios`] | names, datagrams, browser announcements and sessions over TCP/IP |
+//! | [`ipx`] | the IPX header; SAP, RIP and NetBIOS in it |
 //! | [`ipxnet`] | DOSBox's IPX tunnel |
 //! | [`ipxwrapper`] | IPXWrapper's encapsulation |
 //!
@@ -17,14 +20,21 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod arp;
 mod bytes;
 pub mod class;
+pub mod dhcp;
 pub mod dplay;
 pub mod dplay8;
 pub mod frame;
+pub mod icmp;
+pub mod ipv4;
 pub mod ipx;
 pub mod ipxnet;
 pub mod ipxwrapper;
 mod mac;
+pub mod netbios;
+pub mod tcp;
+pub mod udp;
 
 pub use mac::MacAddr;
