@@ -1,7 +1,7 @@
 // What streaming costs: CPU of agents and QEMU, frames and bit rate for 1, 3 and 9 guests, three scenes, 1 and 3 viewers;
 // beside it, on the same guests in the same run, noVNC + websockify and the public ancestor's pipeline.
 //
-//   node streams.mjs --loco PATH [--out DIR] [--seconds 8] [--chromium PATH]
+//   node streams.mjs --loco PATH [--out DIR] [--seconds 8] [--chromium PATH] [--guests 1,3,9] [--scenes "still,small motion,full motion,mixed"]
 //
 // A viewer is a page of Chromium with the whole wall; its own CPU is not counted in any column. CPU is user + system time of
 // the processes, in % of one core, so it says how much work was done however busy the machine is.
@@ -12,7 +12,10 @@ import path from "node:path";
 
 import { browser, child, cpuOver, files, flags, freePort, here, machine, recorder, round, sleep, wall } from "./lib.mjs";
 
-const options = flags({ loco: "loco", out: path.join(here, "../docs/benchmarks"), seconds: 8, chromium: "/usr/bin/chromium", port: 8091, guests: "1,3,9" });
+const options = flags({ loco: "loco", out: path.join(here, "../docs/benchmarks"), seconds: 8, chromium: "/usr/bin/chromium", port: 8091, guests: "1,3,9", scenes: "" });
+const wanted = (scene) => options.scenes === "" || options.scenes.split(",").includes(scene);
+/** A run of some scenes does not overwrite the whole one. */
+const name = `streams${options.scenes === "" ? "" : `-${options.scenes.replaceAll(/[ ,]+/g, "-")}`}-${new Date().toISOString().slice(0, 10)}`;
 const SCENES = { still: "F9", "small motion": "F10", "full motion": "F11" };
 /** As in the design's experiment: most seats are still, a few move a little, one moves wholly; seat 7 is focused. */
 const MIXED = ["F9", "F9", "F9", "F9", "F10", "F10", "F10", "F10", "F11"];
@@ -55,7 +58,7 @@ async function counters(nodes) {
 }
 
 const date = new Date().toISOString().slice(0, 10);
-const record = recorder(path.join(options.out, `streams-${date}.jsonl`));
+const record = recorder(path.join(options.out, `${name}.jsonl`));
 const about = await machine(options.chromium);
 record({ about });
 const rows = [];
@@ -148,6 +151,7 @@ async function oneSize(guests) {
       }
     };
     for (const [scene, key] of Object.entries(SCENES)) {
+      if (!wanted(scene)) continue;
       await set(ids.map(() => key));
       await measure(status, "ours", { scene, viewers: 0, tier: "none" }, { server: agents });
       const pages = [];
@@ -159,16 +163,23 @@ async function oneSize(guests) {
       while (pages.length > 1) await pages.pop().context().close();
       await focus(pages[0], ids[0]);
       await sleep(4000);
-      await measure(status, "ours", { scene, viewers: 1, tier: "thumb, one full" }, { server: agents });
+      await measure(status, "ours", { scene, viewers: 1, tier: "one full" }, { server: agents });
       await pages[0].context().close();
       await peers(scene);
     }
-    if (guests === 9) {
+    if (guests === 9 && wanted("mixed")) {
       await set(MIXED);
       const page = await openWall(chrome, our.url, ids);
+      await sleep(4000);
+      await measure(status, "ours", { scene: "mixed", viewers: 1, tier: "thumb" }, { server: agents });
+      // A focused seat fills the page, so its eight neighbours rest. With a second viewer on the wall all nine and the full one run.
       await focus(page, ids[6]);
       await sleep(4000);
-      await measure(status, "ours", { scene: "mixed", viewers: 1, tier: "thumb, one full" }, { server: agents });
+      await measure(status, "ours", { scene: "mixed", viewers: 1, tier: "one full" }, { server: agents });
+      const second = await openWall(chrome, our.url, ids);
+      await sleep(4000);
+      await measure(status, "ours", { scene: "mixed", viewers: 2, tier: "thumb, one full" }, { server: agents });
+      await second.context().close();
       await page.context().close();
       await peers("mixed");
     }
@@ -179,8 +190,8 @@ async function oneSize(guests) {
 
 for (const guests of options.guests.split(",").map(Number)) await oneSize(guests);
 
-let table = `# What streaming costs, ${date}\n\nMachine: ${about.cpu}, ${about.memory_gib} GiB, kernel ${about.kernel}, ${about.qemu}, ${about.chromium}. QEMU without KVM (TCG), guests at 640 x 480.\nCommand: \`cargo xtask bench streams\`. Raw data: \`streams-${date}.jsonl\`. CPU in % of one core over ${options.seconds} s; a viewer's own CPU is not counted.\nours = all node agents; noVNC = websockify (QEMU encodes in its own process); ancestor = its gst-launch pipeline for each guest, no viewer, no sending.\n\n`;
+let table = `# What streaming costs, ${date}\n\nMachine: ${about.cpu}, ${about.memory_gib} GiB, kernel ${about.kernel}, ${about.qemu}, ${about.chromium}. QEMU without KVM (TCG), guests at 640 x 480.\nCommand: \`cargo xtask bench streams\`. Raw data: \`${name}.jsonl\`. CPU in % of one core over ${options.seconds} s; a viewer's own CPU is not counted.\nours = all node agents; noVNC = websockify (QEMU encodes in its own process); ancestor = its gst-launch pipeline for each guest, no viewer, no sending.\n\n`;
 table += "| guests | scene | who | viewers | tier | server CPU | QEMU CPU | frames/s | kbit/s |\n|---|---|---|---|---|---|---|---|---|\n";
 for (const r of rows) table += `| ${r.guests} | ${r.scene} | ${r.who} | ${r.viewers} | ${r.tier ?? ""} | ${r.cpu.server} | ${r.cpu.qemu} | ${r.frames_per_s ?? ""} | ${r.kbit_per_s ?? ""} |\n`;
-fs.writeFileSync(path.join(options.out, `streams-${date}.md`), table);
+fs.writeFileSync(path.join(options.out, `${name}.md`), table);
 console.log(table);

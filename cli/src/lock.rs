@@ -41,6 +41,11 @@ pub(crate) fn is_held(paths: &Paths) -> bool {
     File::open(paths.lock()).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
+/// The lock file is still the one with this inode.
+pub(crate) fn is_that(paths: &Paths, inode: u64) -> bool {
+    fs::metadata(paths.lock()).is_ok_and(|now| now.ino() == inode)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +57,8 @@ mod tests {
         assert!(!is_held(&paths));
         let held = take(&paths).unwrap().expect("nobody has it");
         assert!(take(&paths).unwrap().is_none() && is_held(&paths));
+        let inode = held.metadata().unwrap().ino();
+        assert!(is_that(&paths, inode) && !is_that(&paths, inode + 1));
         // Handed on: a second descriptor keeps it, as the supervisor's does when `up` ends.
         let handed_on = held.try_clone().unwrap();
         drop(held);

@@ -117,12 +117,10 @@ fn run(verb: Verb) -> Result<ExitCode> {
             let wall = state::read_json(&paths.wall())?;
             telemetry::init("supervisor");
             nix::unistd::setsid().context("cannot leave the terminal")?;
-            let stop = async {
-                if let Err(error) = supervise::told_to_stop().await {
-                    tracing::error!(error = format!("{error:#}"), "cannot listen for signals; ending");
-                }
-            };
-            runtime()?.block_on(supervise::run(&wall, &paths, stop))?;
+            runtime()?.block_on(async {
+                let mut signals = supervise::Signals::listen()?;
+                supervise::run(&wall, &paths, signals.told_to_stop()).await
+            })?;
         }
     }
     Ok(ExitCode::SUCCESS)

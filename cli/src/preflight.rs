@@ -34,8 +34,8 @@ pub(crate) fn check(flags: &UpFlags, paths: &Paths) -> Result<()> {
     qemu()?;
     port(flags.port)?;
     room(paths.run(), ROOM)?;
-    if flags.disk.is_some() && flags.keep_disks.is_none() {
-        room(paths.disks(), ROOM_FOR_OVERLAYS)?;
+    if flags.disk.is_some() {
+        room(flags.keep_disks.as_deref().unwrap_or(paths.disks()), ROOM_FOR_OVERLAYS)?;
     }
     Ok(())
 }

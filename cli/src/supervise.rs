@@ -13,9 +13,9 @@
 use std::{ffi::OsString, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result};
-use nix::sys::signal::Signal;
 use tokio::{
     process::{Child, Command},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, interval, timeout},
@@ -226,7 +226,7 @@ async fn report(reports: &mpsc::Sender<ChildState>, state: &ChildState) {
 
 async fn stop(child: &mut Child, role: &Role, name: &str) {
     if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok())
-        && let Err(error) = processes::signal(pid, Signal::SIGTERM)
+        && let Err(error) = processes::signal(pid, nix::sys::signal::Signal::SIGTERM)
     {
         warn!(name, error = format!("{error:#}"), "cannot ask it to end");
     }
@@ -265,16 +265,32 @@ fn spawn(spec: &Spec, paths: &Paths) -> Result<Child> {
     }
 }
 
-/// Resolves at SIGTERM, SIGINT or SIGHUP.
-pub(crate) async fn told_to_stop() -> Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        _ = hang_up.recv() => {}
+/// SIGTERM, SIGINT and SIGHUP, caught from [`Signals::listen`] on: one that comes before somebody waits is not lost, and does
+/// not end the process halfway.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// Within a runtime.
+    pub(crate) fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
     }
-    Ok(())
+
+    /// Resolves once one has come.
+    pub(crate) async fn told_to_stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! **Invariant.** An `up` that fails leaves nothing: whatever it made is removed before it returns.
 use std::{
     fs::{self, File},
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use api::agent::State as Word;
 use flags::UpFlags;
+use tokio::runtime::{self, Runtime};
 
 use crate::{
     down, lock, logs,
@@ -19,7 +20,9 @@ use crate::{
     plan::{Boot, Underlay, Wall},
     preflight, processes, secrets, siblings,
     state::{State, write_json},
-    status, supervise, underlay,
+    status,
+    supervise::{self, Signals},
+    underlay,
 };
 
 /// A process that ended this often in a row will not get well by waiting.
@@ -37,11 +40,19 @@ pub(crate) fn up(
     live: impl Fn(&str),
 ) -> Result<Option<String>> {
     preflight::root()?;
+    let runtime = runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // Before anything is made: from here on an interrupt ends in an orderly way, and takes away what there is.
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::listen()?
+    };
     let lock = claim(paths, progress)?;
+    let ours = lock.metadata()?.ino();
     // From here on something is there to clean up.
-    let result = start(flags, paths, lock, progress, live);
+    let result = start(flags, paths, lock, (&runtime, signals), progress, live);
     if result.is_err() || !flags.detach {
-        let removed = down::down(paths, |_| ()).map(|_| ());
+        // Unless somebody's `down` was quicker and another wall stands there by now: that one is not ours to end.
+        let removed = if lock::is_that(paths, ours) { down::down(paths, |_| ()).map(|_| ()) } else { Ok(()) };
         return result.and_then(|url| removed.map(|()| url));
     }
     result
@@ -76,6 +87,7 @@ fn start(
     flags: &UpFlags,
     paths: &Paths,
     lock: File,
+    (runtime, mut signals): (&Runtime, Signals),
     progress: Progress<'_>,
     live: impl Fn(&str),
 ) -> Result<Option<String>> {
@@ -92,13 +104,12 @@ fn start(
     write(&wall, paths)?;
     underlay::make(&wall, paths)?;
     let limit = Duration::from_secs(flags.timeout.into());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     if flags.detach {
         let mut daemon = daemon(paths, lock)?;
         return runtime.block_on(async {
             tokio::select! {
                 waited = wait_until_live(&wall, paths, limit, progress, || daemon_ended(&mut daemon)) => waited.map(Some),
-                told = supervise::told_to_stop() => told.and_then(|()| bail!("interrupted; the wall is ended again")),
+                () = signals.told_to_stop() => bail!("interrupted; the wall is ended again"),
             }
         });
     }
@@ -112,9 +123,7 @@ fn start(
             std::future::pending::<()>().await;
         };
         let stop = async {
-            if let Err(error) = supervise::told_to_stop().await {
-                progress(&format!("cannot listen for signals, ending: {error:#}"));
-            }
+            signals.told_to_stop().await;
             progress("ending the wall");
         };
         tokio::select! {

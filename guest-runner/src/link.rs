@@ -127,7 +127,7 @@ impl Link {
     }
 
     fn lose(&mut self, error: &SocketError) -> String {
-        let reason = format!("{} ({})", crate::runner::chain(error), self.path.display());
+        let reason = format!("{} ({})", telemetry::chain(error), self.path.display());
         self.away(RETRY, &reason);
         reason
     }

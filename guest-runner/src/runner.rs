@@ -17,6 +17,7 @@ use guest::{
 use model::MacAddr;
 use qapi::qmp;
 use seat::{Exited, FromAgent, FromRunner, Started, Welcome};
+use telemetry::chain;
 use tokio::{
     net::UnixStream,
     signal::unix::{Signal, SignalKind, signal},
@@ -506,15 +507,4 @@ impl Runner {
             }
         }
     }
-}
-
-/// An error with its causes, on one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

@@ -94,16 +94,6 @@ pub struct Bus {
     last_serial: u32,
 }
 
-/// Bus and display listener in one: for those who want no sound.
-pub async fn display(qmp: &mut Qmp<UnixStream>) -> Result<DisplayFds, HandshakeError> {
-    Bus::open(qmp).await?.display().await
-}
-
-/// Bus and sound listener in one: for those who want no picture. (It would close another bus.)
-pub async fn audio(qmp: &mut Qmp<UnixStream>) -> Result<Listener, HandshakeError> {
-    Bus::open(qmp).await?.audio().await
-}
-
 impl Bus {
     /// Becomes QEMU's D-Bus client, in place of the one before.
     pub async fn open(qmp: &mut Qmp<UnixStream>) -> Result<Self, HandshakeError> {

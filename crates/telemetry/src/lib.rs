@@ -17,5 +17,5 @@ mod process;
 
 pub use health::{Condition, Health, Heartbeat};
 pub use http::{router, serve_health};
-pub use log::init;
+pub use log::{chain, init};
 pub use process::registry;

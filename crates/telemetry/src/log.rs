@@ -39,3 +39,14 @@ pub fn init(component: &'static str) {
 fn default_filter() -> EnvFilter {
     EnvFilter::new("info,webrtc=warn,rtc=warn,zbus=warn")
 }
+
+/// An error with its causes, on one line.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

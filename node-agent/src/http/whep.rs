@@ -12,7 +12,7 @@ use serde::Deserialize;
 use stream::{OfferError, Role, SessionId, Tier};
 
 use super::{Api, error::ApiError, find, read};
-use crate::instance::chain;
+use telemetry::chain;
 
 /// Set by the gateway from the viewer's own token. Whoever has the agent's token may say anything here.
 const ROLE_HEADER: &str = "x-loco-role";

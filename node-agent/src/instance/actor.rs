@@ -14,6 +14,7 @@ use std::{
 use model::{InstanceId, InstanceState};
 use seat::{FromAgent, FromRunner, SeatListener, SeatSocket, SocketError, Welcome};
 use stream::{AudioTap, InstanceStream, Screen, audio::AudioConnection, display::DisplayConnection};
+use telemetry::chain;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -22,7 +23,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    Report, Shared, chain,
+    Report, Shared,
     greet::{self, Candidate, Refusal},
     monitors::{self, What, Wish},
     releases::Guest,

@@ -33,7 +33,7 @@ use tokio::{
 };
 
 pub(crate) use actor::remove_seat;
-pub(crate) use monitors::{Power, chain};
+pub(crate) use monitors::Power;
 
 use crate::{desired::SeatSpec, metrics::Metrics};
 

@@ -20,6 +20,7 @@ use guest::{Qmp, QmpError, qmp::Event};
 use model::InstanceId;
 use qapi::qmp::{query_status, system_powerdown, system_reset};
 use stream::{Injection, InstanceStream, Screen, Tier};
+use telemetry::chain;
 use tokio::{
     net::UnixStream,
     sync::{mpsc, oneshot, watch},
@@ -379,17 +380,6 @@ fn tokio_stream_of(fd: OwnedFd) -> std::io::Result<UnixStream> {
     let stream = std::os::unix::net::UnixStream::from(fd);
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
