@@ -7,7 +7,7 @@
 //! | destination | the packet, when it tells (IPX node, IP broadcast or multicast, ARP question); else the header's word: broadcast -> [`BROADCAST`]; else [`UNKNOWN`] |
 //! | type or length | the header's protocol; 1 (`ETH_P_802_3`, raw IPX) and 4 (`ETH_P_802_2`, LLC) become a length |
 //!
-//! Sources: the LINKTYPE_LINUX_SLL and LINKTYPE_LINUX_SLL2 pages of tcpdump.org; `linux/if_ether.h`, `linux/if_packet.h`.
+//! Sources: the pages `LINKTYPE_LINUX_SLL` and `LINKTYPE_LINUX_SLL2` of tcpdump.org; `linux/if_ether.h`, `linux/if_packet.h`.
 use std::borrow::Cow;
 
 use crate::{

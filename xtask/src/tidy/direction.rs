@@ -15,7 +15,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fabric", &["model", "wire"]),
     ("guest", &["model"]),
     ("stream", &["model"]),
-    ("capture", &[]),
+    ("capture", &["wire"]),
     ("observe", &["api", "model", "wire"]),
     ("doctor", &["api"]),
     ("traffic", &["model", "wire"]),

@@ -87,7 +87,7 @@ impl Section {
             }
             let kind = self.order.u32(kind);
             let len = self.order.u32(source.array(start, WHAT)?);
-            if len < FRAME_BYTES || len % 4 != 0 {
+            if len < FRAME_BYTES || !len.is_multiple_of(4) {
                 return Err(ReadError::Framing { at: start, what: "a length that no block can have" });
             }
             let body_len = len - FRAME_BYTES;
