@@ -2,7 +2,6 @@
 use api::{
     ErrorBody,
     gateway::{Active, AgentLink, DiscoveryInfo, Health, Instance, LiveInstances, Refreshed, Role, WhoAmI},
-    lan::LanStatus,
 };
 use axum::{
     Extension, Json,
@@ -112,12 +111,6 @@ pub(super) async fn set_active(
     }
     state.active.send_replace(wanted.active.clone());
     Ok(Json(wanted))
-}
-
-/// What the agents see of the LANs: ports, addresses, reachability. What was not measured is absent.
-#[utoipa::path(get, path = "/api/lan-status", responses((status = 200, body = LanStatus)))]
-pub(super) async fn lan_status(State(state): State<AppState>) -> Json<LanStatus> {
-    Json(state.wall.borrow().lan.clone())
 }
 
 /// The role of the token.

@@ -6,6 +6,7 @@ mod assets;
 mod error;
 mod events;
 mod instances;
+mod lan;
 mod metrics;
 mod relay;
 
@@ -54,7 +55,9 @@ pub fn router(state: AppState) -> Router {
         .route("/api/instances/{id}/screenshot.png", get(r::screenshot))
         .route("/api/instances/{id}/power", post(r::power))
         .route("/api/active", get(i::active).post(i::set_active))
-        .route("/api/lan-status", get(i::lan_status))
+        .route("/api/lan-status", get(lan::status))
+        .route("/api/lan-status/history", get(lan::history))
+        .route("/api/doctor", get(lan::doctor))
         .route("/api/session", get(i::session))
         .route("/api/events", get(events::events))
         .route("/api/whep/{instance}", post(r::offer))
@@ -119,8 +122,8 @@ async fn health() -> Json<api::gateway::Health> {
 #[openapi(
     info(title = "Loco gateway", description = "Discovery, LAN status and stream signalling of a Loco cluster."),
     paths(
-        health, i::ready, i::list, i::live, i::discovery_info, i::refresh, i::one, i::active, i::set_active, i::lan_status,
-        i::session, events::events, r::offer, r::end, r::screenshot, r::power, metrics::metrics
+        health, i::ready, i::list, i::live, i::discovery_info, i::refresh, i::one, i::active, i::set_active, lan::status,
+        lan::history, lan::doctor, i::session, events::events, r::offer, r::end, r::screenshot, r::power, metrics::metrics
     ),
     components(schemas(api::ErrorBody, Wall)),
     modifiers(&BearerToken),
