@@ -228,13 +228,14 @@ impl Rings {
     pub fn snapshot(&self, port: &str, last: Option<Duration>, now: Duration) -> Option<Snapshot> {
         let port = self.ports.get(port)?;
         let wanted = now.saturating_sub(last.unwrap_or(self.limits.age).min(self.limits.age));
-        let from = wanted.max(port.complete_from).min(now);
+        let from = wanted.max(port.complete_from);
+        let until = now.max(from);
         let mut gaps: Vec<_> = port.gaps.iter().copied().chain(port.gone_since.map(|since| (since, now))).collect();
         gaps.retain(|(_, until)| *until > from);
         Some(Snapshot {
             frames: port.frames.iter().filter(|frame| frame.at >= from).cloned().collect(),
             from,
-            until: now,
+            until,
             is_cut: port.was_cut && port.complete_from > wanted,
             gaps,
             received: port.counts.received,
