@@ -12,7 +12,7 @@ pub const REPLY: u16 = 2;
 /// An ARP packet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Packet {
-    /// [`REQUEST`], [`REPLY`], or another (RARP, InARP), which is not rejected.
+    /// [`REQUEST`], [`REPLY`], or another (RARP, `InARP`), which is not rejected.
     pub operation: u16,
     pub sender_mac: MacAddr,
     pub sender_ip: Ipv4Addr,

@@ -12,8 +12,6 @@
 //! **Invariants.** No loop, no slice, no call that is not inlined: each access is a constant offset, or one of at most 60
 //! plus a constant behind the IPv4 options, so that the kernel's verifier accepts it. [`HEAD_LEN`] bytes suffice.
 //! Whoever has only a part of a frame says how long it was on the wire: lengths are held against that.
-use crate::ipx;
-
 /// How many bytes from the front [`classify`] may look at: SNAP, an IPv4 header with all its options, a TCP header up
 /// to its flags.
 pub const HEAD_LEN: usize = 22 + 60 + 14;
@@ -135,14 +133,20 @@ impl TrafficClass {
     }
 }
 
-const ETHERNET_LEN: usize = 14;
+const ETHERNET_LEN: u32 = 14;
 /// AA AA 03, three bytes of OUI, the type.
-const SNAP_LEN: usize = 8;
-const LLC_LEN: usize = 3;
+const SNAP_LEN: u32 = 8;
+const LLC_LEN: u32 = 3;
+/// What stands between a tag's type and the type of what is inside.
+const VLAN_LEN: u32 = 4;
 const UDP_LEN: u16 = 8;
 const TCP_LEN: u16 = 20;
 const ICMP_LEN: u16 = 8;
 const IPX_LEN: u32 = 30;
+/// Where the content of a frame without tags begins.
+const CONTENT: usize = ETHERNET_LEN as usize;
+const BEHIND_LLC: usize = CONTENT + LLC_LEN as usize;
+const BEHIND_SNAP: usize = CONTENT + SNAP_LEN as usize;
 const ARP_LEN: u32 = 28;
 
 /// The class of a frame. Never panics, whatever the bytes.
@@ -150,10 +154,10 @@ const ARP_LEN: u32 = 28;
 #[expect(clippy::inline_always, reason = "the module's invariant")]
 pub fn classify<F: Octets + ?Sized>(frame: &F) -> TrafficClass {
     // A `match` and not `?`: a frame that is too short has a class, too.
-    let Some(kind) = frame.octets::<2>(ETHERNET_LEN - 2) else { return TrafficClass::Malformed };
-    let body_len = frame.wire_len().saturating_sub(ETHERNET_LEN as u32);
+    let Some(kind) = frame.octets::<2>(CONTENT - 2) else { return TrafficClass::Malformed };
+    let body_len = frame.wire_len().saturating_sub(ETHERNET_LEN);
     match u16::from_be_bytes(kind) {
-        kind @ 0x0600.. => by_type(frame, kind, ETHERNET_LEN, body_len, TrafficClass::IpxEthernetII),
+        kind @ 0x0600.. => by_type(frame, kind, CONTENT, body_len, TrafficClass::IpxEthernetII),
         length if length > 1500 || u32::from(length) > body_len => None,
         length => by_llc(frame, length),
     }
@@ -168,34 +172,34 @@ fn by_llc<F: Octets + ?Sized>(frame: &F, length: u16) -> Option<TrafficClass> {
     if length < 2 {
         return None;
     }
-    let [dsap, ssap] = frame.octets(ETHERNET_LEN)?;
+    let [dsap, ssap] = frame.octets(CONTENT)?;
     match (dsap, ssap) {
-        (0xff, 0xff) => ipx(frame, ETHERNET_LEN, length_32, TrafficClass::IpxRaw8023),
+        (0xff, 0xff) => ipx(frame, CONTENT, length_32, TrafficClass::IpxRaw8023),
         _ if length < 3 => None,
         (0, 0) => {
             // ipxbox writes check sum 0 there (protocols.md 4.2): IPX where both lengths agree, but for an odd one's
             // padding. No station uses the null service access point for anything so long.
-            let [hi, lo] = frame.octets(ETHERNET_LEN + 2)?;
+            let [hi, lo] = frame.octets(CONTENT + 2)?;
             let claimed = u32::from(u16::from_be_bytes([hi, lo]));
             if claimed >= IPX_LEN && (claimed == length_32 || claimed + 1 == length_32 && claimed & 1 == 1) {
-                ipx(frame, ETHERNET_LEN, length_32, TrafficClass::IpxRaw8023)
+                ipx(frame, CONTENT, length_32, TrafficClass::IpxRaw8023)
             } else {
                 Some(TrafficClass::Other)
             }
         }
         (0xe0, 0xe0) => {
-            let [control] = frame.octets(ETHERNET_LEN + 2)?;
+            let [control] = frame.octets(CONTENT + 2)?;
             if control != 3 {
                 return Some(TrafficClass::Other);
             }
-            ipx(frame, ETHERNET_LEN + LLC_LEN, length_32 - LLC_LEN as u32, TrafficClass::IpxLlc)
+            ipx(frame, BEHIND_LLC, length_32 - LLC_LEN, TrafficClass::IpxLlc)
         }
-        (0xaa, 0xaa) if length_32 >= SNAP_LEN as u32 => {
-            let [_, _, control, oui @ .., hi, lo]: [u8; SNAP_LEN] = frame.octets(ETHERNET_LEN)?;
+        (0xaa, 0xaa) if length_32 >= SNAP_LEN => {
+            let [_, _, control, oui @ .., hi, lo]: [u8; 8] = frame.octets(CONTENT)?;
             if control != 3 || oui != [0, 0, 0] {
                 return Some(TrafficClass::Other);
             }
-            let (at, left) = (ETHERNET_LEN + SNAP_LEN, length_32 - SNAP_LEN as u32);
+            let (at, left) = (BEHIND_SNAP, length_32 - SNAP_LEN);
             by_type(frame, u16::from_be_bytes([hi, lo]), at, left, TrafficClass::IpxSnap)
         }
         (0xf0, 0xf0 | 0xf1) => Some(TrafficClass::Netbeui),
@@ -222,7 +226,7 @@ fn by_type<F: Octets + ?Sized>(
         },
         0x8137 => ipx(frame, at, left, ipx_class),
         0x86dd => Some(TrafficClass::Ipv6),
-        0x8100 | 0x88a8 | 0x9100 => Some(TrafficClass::Vlan),
+        0x8100 | 0x88a8 | 0x9100 if at == CONTENT => (left >= VLAN_LEN).then_some(TrafficClass::Vlan),
         _ => Some(TrafficClass::Other),
     }
 }
@@ -232,7 +236,7 @@ fn by_type<F: Octets + ?Sized>(
 #[expect(clippy::inline_always, reason = "the module's invariant")]
 fn ipx<F: Octets + ?Sized>(frame: &F, at: usize, left: u32, class: TrafficClass) -> Option<TrafficClass> {
     let length = u32::from(u16::from_be_bytes(frame.octets(at + 2)?));
-    (length >= ipx::HEADER_LEN as u32 && length <= left).then_some(class)
+    (length >= IPX_LEN && length <= left).then_some(class)
 }
 
 /// What the IPv4 packet at `at` carries, of which `left` bytes were on the wire.
@@ -255,8 +259,8 @@ fn ipv4<F: Octets + ?Sized>(frame: &F, at: usize, left: u32) -> Option<TrafficCl
         6 if left >= TCP_LEN => {
             let [s0, s1, d0, d1, _, _, _, _, _, _, _, _, data_offset]: [u8; 13] = frame.octets(at)?;
             let tcp_len = u16::from(data_offset >> 4) * 4;
-            // Behind the header of a first fragment the rest of a long header may be missing.
-            if tcp_len < TCP_LEN || tcp_len > left && more == 0 {
+            // Receivers take no first fragment that ends within the header, either (RFC 1858).
+            if tcp_len < TCP_LEN || tcp_len > left {
                 return None;
             }
             Some(tcp(u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1])))

@@ -92,7 +92,7 @@ impl<'a> Message<'a> {
         let (client_ip, your_ip) = (reader.ipv4()?, reader.ipv4()?);
         let (next_server, relay) = (reader.ipv4()?, reader.ipv4()?);
         let mac = reader.mac()?;
-        let [_padding @ ..]: [u8; 10] = reader.array()?;
+        reader.bytes(10)?;
         let (server_name, file) = (reader.bytes(64)?, reader.bytes(128)?);
         let [99, 130, 83, 99] = reader.array()? else { return None };
         Some(Self {

@@ -139,6 +139,10 @@ fn by_type(kind: u16, format: FrameFormat, payload: &[u8]) -> (Class, &[u8]) {
             Class::Ipv4 { protocol }
         }
         (TYPE_IPV4, _) => Class::Malformed,
+        // A tag that is not whole.
+        (_, [] | [_] | [_, _] | [_, _, _]) if format == FrameFormat::EthernetII && TYPE_VLAN.contains(&kind) => {
+            Class::Malformed
+        }
         _ => Class::OtherType(kind),
     };
     (class, payload)
@@ -231,7 +235,7 @@ mod tests {
         assert_eq!((one.class, one.vlan, one.inner_vlan), (Class::Ipx(FrameFormat::Llc), Some(outer), None));
         frame[16..22].copy_from_slice(&[0x81, 0, 0, 1, 0x81, 0]);
         assert_eq!(classify(&frame), Class::OtherType(0x8100));
-        assert_eq!(classify(&frame[..17]), Class::OtherType(0x88a8));
+        assert_eq!(classify(&frame[..17]), Class::Malformed);
     }
 
     #[test]

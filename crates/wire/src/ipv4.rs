@@ -140,9 +140,10 @@ pub fn internet_checksum(bytes: &[u8], start: u32) -> u16 {
     });
     // Folding at each step keeps the sum below 2^17.
     let sum = words.fold(start, |sum, word| (sum & 0xffff) + (sum >> 16) + u32::from(word));
-    let sum = (sum & 0xffff) + (sum >> 16);
+    let fold = |sum: u32| (sum & 0xffff) + (sum >> 16);
     // Two folds leave 16 bits.
-    !(((sum & 0xffff) + (sum >> 16)) as u16)
+    let [_, _, high, low] = fold(fold(sum)).to_be_bytes();
+    !u16::from_be_bytes([high, low])
 }
 
 #[cfg(test)]
@@ -211,6 +212,6 @@ mod tests {
         let example = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
         assert_eq!(internet_checksum(&example, 0), !0xddf2);
         assert_eq!(internet_checksum(&[0x12], 0), !0x1200);
-        assert_eq!(internet_checksum(&[0xff; 65536], u32::MAX), 0);
+        assert_eq!(internet_checksum(&std::vec![0xff; 65536], u32::MAX), 0);
     }
 }

@@ -9,8 +9,8 @@
 //! | [`arp`], [`ipv4`], [`udp`], [`tcp`], [`icmp`], [`dhcp`] | the Internet's |
 //! | [`netbios`] | names, datagrams, browser announcements and sessions over TCP/IP |
 //! | [`ipx`] | the IPX header; SAP, RIP and NetBIOS in it |
-//! | [`ipxnet`] | DOSBox's IPX tunnel |
-//! | [`ipxwrapper`] | IPXWrapper's encapsulation |
+//! | [`ipxnet`] | `DOSBox`'s IPX tunnel |
+//! | [`ipxwrapper`] | `IPXWrapper`'s encapsulation |
 //!
 //! **Invariants.** No `std`, no allocation, no panics: every parser takes any bytes and answers `Option`; every builder
 //! writes into a slice of the caller and answers `None` when it does not fit.

@@ -148,7 +148,7 @@ pub struct TcpOption<'a> {
 }
 
 /// See [`Segment::options`]. Padding is left out.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options<'a> {
     rest: Reader<'a>,
 }

@@ -96,6 +96,6 @@ mod tests {
         bytes[5] = 7;
         assert_eq!(Datagram::parse(&bytes), None);
         assert_eq!(write(ENDS[0], ENDS[1], b"hello", &mut [0; 12]), None);
-        assert_eq!(write(ENDS[0], ENDS[1], &[0; 65528], &mut std::vec![0; 70000]), None);
+        assert_eq!(write(ENDS[0], ENDS[1], &std::vec![0; 65528], &mut std::vec![0; 70000]), None);
     }
 }

@@ -62,12 +62,12 @@ pub struct Networks<'a> {
     rest: Reader<'a>,
 }
 
-impl Iterator for Networks<'_> {
-    type Item = u32;
-
-    fn next(&mut self) -> Option<u32> {
+impl<'a> Networks<'a> {
+    /// In the order in which they were passed, eight at most.
+    pub fn networks(&self) -> impl Iterator<Item = u32> + use<'a> {
+        let mut reader = self.rest;
         // 0 fills unused places.
-        self.rest.be_u32().filter(|network| *network != 0)
+        core::iter::from_fn(move || reader.be_u32().filter(|network| *network != 0))
     }
 }
 
@@ -128,7 +128,7 @@ mod tests {
         routed.extend(&bare);
         let read = |packet_type, payload: &[u8]| match Message::parse(&packet(packet_type, payload))? {
             Message::Name { operation: NameOperation::Find, group: true, name, passed } => {
-                Some((name, passed.collect::<Vec<_>>()))
+                Some((name, passed.networks().collect::<Vec<_>>()))
             }
             other => panic!("{other:?}"),
         };

@@ -6,7 +6,7 @@ use crate::bytes::{Reader, until_zero};
 pub const HOPS_GONE: u16 = 16;
 /// Any server type, in queries.
 pub const ANY_TYPE: u16 = 0xffff;
-/// Seven in a packet of NetWare's; no packet is large enough for more than this.
+/// Seven in a packet of `NetWare`'s; no packet is large enough for more than this.
 pub const ENTRY_LEN: usize = 64;
 
 /// A message of SAP.
@@ -51,13 +51,14 @@ pub struct Entries<'a> {
     rest: Reader<'a>,
 }
 
-impl<'a> Iterator for Entries<'a> {
-    type Item = Entry<'a>;
-
-    fn next(&mut self) -> Option<Entry<'a>> {
-        let (server_type, name) = (self.rest.be_u16()?, self.rest.bytes(48)?);
-        let address = Address::from_bytes(self.rest.array()?);
-        Some(Entry { server_type, name: until_zero(name), address, hops: self.rest.be_u16()? })
+impl<'a> Entries<'a> {
+    pub fn servers(&self) -> impl Iterator<Item = Entry<'a>> + use<'a> {
+        let mut reader = self.rest;
+        core::iter::from_fn(move || {
+            let (server_type, name) = (reader.be_u16()?, reader.bytes(48)?);
+            let address = Address::from_bytes(reader.array()?);
+            Some(Entry { server_type, name: until_zero(name), address, hops: reader.be_u16()? })
+        })
     }
 }
 
@@ -76,9 +77,8 @@ mod tests {
         bytes.extend(b"LOCOSRV\0rubbish");
         bytes.resize(4 + 48, 0);
         bytes.extend([0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 4, 0x51, 0, 16]);
-        let Some(Message::Response { nearest: false, mut entries }) = Message::parse(&bytes) else {
-            panic!("response")
-        };
+        let Some(Message::Response { nearest: false, entries }) = Message::parse(&bytes) else { panic!("response") };
+        let mut entries = entries.servers();
         let entry = entries.next().unwrap();
         assert_eq!((entry.server_type, entry.name, entry.hops), (4, &b"LOCOSRV"[..], super::HOPS_GONE));
         assert_eq!(entry.address, Address { network: 1, node: MacAddr([2, 0, 0, 0, 0, 9]), socket: 0x451 });

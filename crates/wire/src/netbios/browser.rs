@@ -48,7 +48,7 @@ pub struct Announcement<'a> {
 pub enum Message<'a> {
     /// 01: here I am, or no longer ([`ServerType::is_leaving`]).
     Host(Announcement<'a>),
-    /// 02: all announce yourselves to this machine.
+    /// 02: all announce yourselves to this machine. Trap: Samba puts a zero before the name (capture netbios-nmbd).
     AnnouncementRequest {
         responder: &'a [u8],
     },
@@ -97,7 +97,8 @@ impl<'a> Message<'a> {
             0x01 => Self::Host(announcement(reader)?),
             0x02 => {
                 let _unused = reader.u8()?;
-                Self::AnnouncementRequest { responder: until_zero(reader.rest()) }
+                let name = reader.rest();
+                Self::AnnouncementRequest { responder: until_zero(name.strip_prefix(&[0]).unwrap_or(name)) }
             }
             0x08 => {
                 let (version, criteria, uptime_ms) = (reader.u8()?, reader.u32()?, reader.u32()?);
@@ -150,15 +151,10 @@ pub struct Servers<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Iterator for Servers<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        self.left = self.left.checked_sub(1)?;
-        let name = until_zero(self.rest);
-        // Behind the zero; a name without one is the last.
-        self.rest = self.rest.get(name.len()..)?.get(1..).unwrap_or(&[]);
-        (!name.is_empty()).then_some(name)
+impl<'a> Servers<'a> {
+    pub fn names(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let all = self.rest.split(|byte| *byte == 0);
+        all.take(self.left.into()).take_while(|name| !name.is_empty())
     }
 }
 
@@ -203,6 +199,11 @@ mod tests {
         );
         assert_eq!(Message::parse(&election[..13]), None);
         assert_eq!(Message::parse(b"\x02\0LOCOKID1\0"), Some(Message::AnnouncementRequest { responder: b"LOCOKID1" }));
+        assert_eq!(
+            Message::parse(b"\x02\x01\0LOCOKID1"),
+            Some(Message::AnnouncementRequest { responder: b"LOCOKID1" }),
+            "Samba's"
+        );
         assert_eq!(Message::parse(b"\x09\x04\x01\0\0\0"), Some(Message::BackupListRequest { count: 4, token: 1 }));
         assert_eq!(Message::parse(b"\x0bKID\0"), Some(Message::BecomeBackup { server: b"KID" }));
         assert_eq!(Message::parse(b"\x0dKID"), Some(Message::Master { server: b"KID" }));
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn a_list_has_no_more_names_than_it_says_and_holds() {
         let names = |data: &'static [u8]| match Message::parse(data) {
-            Some(Message::BackupListResponse { token: 7, servers }) => servers.collect::<Vec<_>>(),
+            Some(Message::BackupListResponse { token: 7, servers }) => servers.names().collect::<Vec<_>>(),
             other => panic!("{other:?}"),
         };
         assert_eq!(names(b"\x0a\x02\x07\0\0\0ONE\0TWO\0THREE\0"), [b"ONE", b"TWO"]);

@@ -43,6 +43,34 @@ impl Operation {
     }
 }
 
+/// `NM_FLAGS` (RFC 1002 4.2.1.1), where they stand in the second word of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Flags(pub u16);
+
+impl Flags {
+    pub const fn is_authoritative(self) -> bool {
+        self.0 & 0x0400 != 0
+    }
+
+    /// Did not fit into the datagram.
+    pub const fn is_truncated(self) -> bool {
+        self.0 & 0x0200 != 0
+    }
+
+    pub const fn recursion_desired(self) -> bool {
+        self.0 & 0x0100 != 0
+    }
+
+    pub const fn recursion_available(self) -> bool {
+        self.0 & 0x0080 != 0
+    }
+
+    /// Was sent to everybody.
+    pub const fn is_broadcast(self) -> bool {
+        self.0 & 0x0010 != 0
+    }
+}
+
 /// A message of the name service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Message<'a> {
@@ -50,19 +78,13 @@ pub struct Message<'a> {
     pub id: u16,
     pub is_response: bool,
     pub operation: Operation,
-    pub authoritative: bool,
-    /// Did not fit into the datagram.
-    pub truncated: bool,
-    pub recursion_desired: bool,
-    pub recursion_available: bool,
-    /// Was sent to everybody.
-    pub broadcast: bool,
+    pub flags: Flags,
     /// 0 ok; 3 no such name; 6 the name belongs to somebody else (RFC 1002 4.2.6).
     pub result: u8,
     questions: u16,
     /// Answers, authorities and additional ones.
     records: u32,
-    message: &'a [u8],
+    whole: &'a [u8],
     body: &'a [u8],
 }
 
@@ -77,15 +99,11 @@ impl<'a> Message<'a> {
             is_response: flags & 0x8000 != 0,
             // Four bits.
             operation: Operation::from_wire((flags >> 11 & 0x0f) as u8),
-            authoritative: flags & 0x0400 != 0,
-            truncated: flags & 0x0200 != 0,
-            recursion_desired: flags & 0x0100 != 0,
-            recursion_available: flags & 0x0080 != 0,
-            broadcast: flags & 0x0010 != 0,
+            flags: Flags(flags),
             result: (flags & 0x000f) as u8,
             questions,
             records: u32::from(answers) + u32::from(authorities) + u32::from(additional),
-            message: bytes,
+            whole: bytes,
             body: reader.rest(),
         };
         for _ in 0..questions {
@@ -98,13 +116,13 @@ impl<'a> Message<'a> {
     }
 
     pub fn questions(&self) -> impl Iterator<Item = Question> + use<'a> {
-        let (message, mut reader) = (self.message, Reader::new(self.body));
+        let (message, mut reader) = (self.whole, Reader::new(self.body));
         (0..self.questions).map_while(move |_| question(message, &mut reader))
     }
 
     /// Answers, authorities and additional ones, in the order of the message.
     pub fn records(&self) -> impl Iterator<Item = Record<'a>> + use<'a> {
-        let (message, mut reader) = (self.message, Reader::new(self.body));
+        let (message, mut reader) = (self.whole, Reader::new(self.body));
         for _ in 0..self.questions {
             // `parse` has found them whole.
             if question(message, &mut reader).is_none() {
@@ -244,7 +262,9 @@ mod tests {
         let bytes = registration();
         let it = Message::parse(&bytes).unwrap();
         assert_eq!((it.id, it.is_response, it.operation), (0x1234, false, Operation::Registration));
-        assert_eq!((it.broadcast, it.recursion_desired, it.authoritative), (true, true, false));
+        let flags = it.flags;
+        assert_eq!((flags.is_broadcast(), flags.recursion_desired(), flags.is_authoritative()), (true, true, false));
+        assert!(!flags.is_truncated() && !flags.recursion_available());
         assert!(it.is_about_ownership());
         let [question] = it.questions().collect::<Vec<_>>()[..] else { panic!("one question") };
         assert_eq!((question.name, question.kind, question.scoped), (name(), TYPE_NB, false));
@@ -265,7 +285,7 @@ mod tests {
         (bytes[5], bytes[6], bytes[7]) = (1, 0xff, 0xff);
         assert_eq!(Message::parse(&bytes), None);
         (bytes[6], bytes[7]) = (0, 0);
-        *bytes.get_mut(66).unwrap() = 5;
+        bytes[61] = 5;
         let it = Message::parse(&bytes).unwrap();
         assert_eq!(it.records().next().unwrap().addresses().count(), 0, "five bytes are no address");
     }

@@ -2,6 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where its expectation does")]
 
 mod captures;
+mod classes;
+mod fuzz;
+mod netbios;
+mod novell;
 mod pcap;
 mod properties;
 mod rebuild;
