@@ -1,7 +1,7 @@
 //! Why the fabric cannot do what it was asked. Each text names the thing and the remedy.
 use std::{io, path::PathBuf};
 
-use model::InstanceId;
+use model::{InstanceId, LanName};
 
 /// Failures of calls. Failures of single steps of a pass are sentences in [`crate::FabricStatus::problems`] instead,
 /// because the pass goes on and is repeated.
@@ -32,11 +32,15 @@ pub enum FabricError {
     NoPort(InstanceId),
     #[error("the tap `{tap}` of instance `{instance}` does not exist yet: {problem}")]
     NoTap { instance: InstanceId, tap: String, problem: String },
+    #[error("LAN `{lan}` cannot be joined on this node yet: {problem}")]
+    NoLan { lan: LanName, problem: String },
     #[error(
         "could not open /dev/net/tun; load the kernel module `tun` (modprobe tun), or mount the device into the container"
     )]
     NoTun(#[source] io::Error),
-    #[error("the tap `{tap}` is in use: QEMU of an earlier runner still holds it; end that QEMU first")]
+    #[error(
+        "the tap `{tap}` is in use: QEMU of an earlier runner, or another agent's relay, still holds it; end that first"
+    )]
     TapBusy { tap: String },
     #[error("could not open tap `{tap}`; the agent needs CAP_NET_ADMIN")]
     OpenTap {

@@ -1,10 +1,10 @@
 //! The handle that others hold: it sends wishes to the fabric's thread and reads its status.
 use std::{net::Ipv4Addr, os::fd::OwnedFd, path::PathBuf, sync::Arc, thread};
 
-use model::{InstanceId, NodeName};
+use model::{InstanceId, LanName, NodeName};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{FabricError, FabricSpec, FabricStatus, metrics, netns, reconcile};
+use crate::{FabricError, FabricSpec, FabricStatus, Station, metrics, netns, reconcile};
 
 /// Requests that may wait for the thread. Full = [`FabricError::Busy`]: a runner asks once per start and retries.
 const REQUESTS_MAX: usize = 16;
@@ -23,11 +23,18 @@ pub struct FabricConfig {
     pub underlay_netns: Option<PathBuf>,
 }
 
-/// A request to the thread.
+/// A request to the thread: a tap.
 #[derive(Debug)]
 pub(crate) struct OpenTap {
-    pub(crate) instance: InstanceId,
+    pub(crate) whose: Whose,
     pub(crate) reply: oneshot::Sender<Result<OwnedFd, FabricError>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Whose {
+    Guest(InstanceId),
+    /// A program of this node, in that LAN.
+    Station(LanName),
 }
 
 /// A spec and its number; `None` until the first one, so that nothing is removed before anybody said what is wanted.
@@ -74,9 +81,22 @@ impl Fabric {
     /// Opens the tap of `instance` for QEMU: non-blocking, close-on-exec, with a virtio header in front of each frame
     /// (`IFF_VNET_HDR`), as QEMU's `-netdev tap,fd=` expects. Makes a pass first if the tap is missing.
     pub async fn open_tap(&self, instance: &InstanceId) -> Result<OwnedFd, FabricError> {
+        self.ask(Whose::Guest(instance.clone())).await
+    }
+
+    /// Makes this process a station of the LAN, with a port of its own at the LAN's bridge on this node; one per LAN and
+    /// node. The port stays plugged in for as long as the station lives, also when the bridge is made anew.
+    ///
+    /// # Errors
+    /// [`FabricError::NoLan`] while no instance of the LAN has its seat here, so that there is no bridge.
+    pub async fn open_station(&self, lan: &LanName) -> Result<Station, FabricError> {
+        Station::of(self.ask(Whose::Station(lan.clone())).await?)
+    }
+
+    async fn ask(&self, whose: Whose) -> Result<OwnedFd, FabricError> {
         let (reply, answer) = oneshot::channel();
         let requests = self.requests.as_ref().ok_or(FabricError::Ended)?;
-        requests.try_send(OpenTap { instance: instance.clone(), reply }).map_err(|error| match error {
+        requests.try_send(OpenTap { whose, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => FabricError::Busy { limit: REQUESTS_MAX },
             mpsc::error::TrySendError::Closed(_) => FabricError::Ended,
         })?;

@@ -24,10 +24,12 @@ mod plan;
 mod reach;
 mod reconcile;
 mod spec;
+mod station;
 mod status;
 mod tap;
 
 pub use error::FabricError;
 pub use fabric::{Fabric, FabricConfig, uninstall};
 pub use spec::{FabricSpec, FdbEntry, LanSpec, Peer, PortSpec, RemoteGuest};
+pub use station::Station;
 pub use status::{FabricStatus, LanStatus, PortCounters, PortStatus, ReachStatus};

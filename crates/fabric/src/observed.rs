@@ -52,6 +52,12 @@ pub(crate) struct Tunnel {
     pub(crate) learning: bool,
 }
 
+/// The tap of a program of this node that is a station of the LAN itself (see [`crate::Fabric::open_station`]). Whoever
+/// opens it makes it, and it goes with its last fd, so the plan only keeps it plugged.
+pub(crate) fn station_name(vni: Vni) -> String {
+    format!("locoix{:06x}", vni.get())
+}
+
 /// What a name of ours stands for. The kernel takes 15 characters; the longest of ours, a tap's, has exactly that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum OurName {

@@ -14,7 +14,7 @@ use model::{MacAddr, NetworkMode, Vni};
 
 use crate::{
     FabricSpec, FdbEntry, LanSpec,
-    observed::{Link, LinkKind, Observed, OurName, Tunnel},
+    observed::{Link, LinkKind, Observed, OurName, Tunnel, station_name},
 };
 
 /// Inner MTU of all links: what the guests' cards have. The outer packet may be fragmented (DF is not set).
@@ -261,6 +261,12 @@ impl Plan {
                 self.steps.push(Step::CreateTap { name: tap.text() });
             }
             self.port_of(bridge, &tap.text(), link);
+        }
+
+        let station = station_name(lan.vni);
+        let link = observed.links.get(&station).filter(|link| link.kind == LinkKind::Tap);
+        if link.is_some() {
+            self.port_of(bridge, &station, link);
         }
     }
 

@@ -9,7 +9,7 @@
 //! ```
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
-use model::{InstanceId, NetworkMode};
+use model::{InstanceId, LanName, NetworkMode};
 use tokio::{
     runtime,
     sync::{Notify, mpsc, oneshot, watch},
@@ -19,10 +19,10 @@ use tokio::{
 use crate::{
     FabricConfig, FabricError, FabricSpec, FabricStatus, LanStatus, PortStatus, ReachStatus,
     edge::Edge,
-    fabric::{OpenTap, Wish},
+    fabric::{OpenTap, Whose, Wish},
     kernel::{Kernel, io_error},
     netns,
-    observed::{LinkKind, Observed, OurName},
+    observed::{LinkKind, Observed, OurName, station_name},
     plan::{Vtep, plan},
     tap::{self, TapError},
 };
@@ -104,10 +104,13 @@ impl<'a> Reconciler<'a> {
         loop {
             let reason = tokio::select! {
                 request = requests.recv() => {
-                    let Some(OpenTap { instance, reply }) = request else { return };
+                    let Some(OpenTap { whose, reply }) = request else { return };
                     self.take_wish(&mut wishes);
                     // The asker may have gone; then the fd closes and the tap is free again.
-                    drop(reply.send(self.open_tap(&instance).await));
+                    drop(reply.send(match whose {
+                        Whose::Guest(instance) => self.open_tap(&instance).await,
+                        Whose::Station(lan) => self.open_station(&lan).await,
+                    }));
                     continue;
                 }
                 // The sender is dropped after the requests' sender, which ends this loop.
@@ -265,12 +268,38 @@ impl<'a> Reconciler<'a> {
                 .unwrap_or_else(|| "no reason is known; look at the agent's log".to_owned());
             return Err(FabricError::NoTap { instance: instance.clone(), tap, problem });
         }
-        tap::attach(&tap).map_err(|error| match error {
-            TapError::NoTun(source) => FabricError::NoTun(source),
-            TapError::Busy => FabricError::TapBusy { tap },
-            TapError::Io(source) => FabricError::OpenTap { tap, source },
-        })
+        attach(tap)
     }
+
+    async fn open_station(&mut self, lan: &LanName) -> Result<OwnedFd, FabricError> {
+        let no_lan = |problem: &str| FabricError::NoLan { lan: lan.clone(), problem: problem.to_owned() };
+        let known = self.spec.as_ref().and_then(|spec| spec.lans.values().find(|known| known.name == *lan));
+        let vni = known.ok_or_else(|| no_lan("the directory does not know it; add it, or give another name"))?.vni;
+        let there = |observed: &Observed, name: &str| observed.links.get(name).is_some_and(|link| link.up);
+        let bridge = OurName::Bridge(vni).text();
+        if !self.kernel.observe().await.is_ok_and(|observed| there(&observed, &bridge)) {
+            return Err(no_lan("it has no bridge here; place one of its instances on this node"));
+        }
+        let name = station_name(vni);
+        let fd = attach(name.clone())?;
+        // The pass finds the new link and plugs it in.
+        self.pass("a station was opened").await;
+        let plugged = self.seen.links.get(&name).is_some_and(|link| link.up && link.master.as_ref() == Some(&bridge));
+        if plugged {
+            Ok(fd)
+        } else {
+            Err(no_lan(self.problems.first().map_or("its port could not be plugged in", |p| p)))
+        }
+    }
+}
+
+/// Opens a tap of this namespace, which is made if it does not exist.
+fn attach(tap: String) -> Result<OwnedFd, FabricError> {
+    tap::attach(&tap).map_err(|error| match error {
+        TapError::NoTun(source) => FabricError::NoTun(source),
+        TapError::Busy => FabricError::TapBusy { tap },
+        TapError::Io(source) => FabricError::OpenTap { tap, source },
+    })
 }
 
 /// How the LAN's guests are joined, by what the kernel has: a bridge that is up with a tunnel of that VNI that is up.

@@ -21,11 +21,11 @@ pub const HEADER_LEN: usize = 27;
 pub enum Kind {
     /// An IPX packet of a game.
     Ipx,
-    /// "Where does this SPX socket listen?" (both sockets 0, type 1)
+    /// "Where does this SPX socket listen?" (source socket 0, type 1)
     SpxLookup,
-    /// Several packets in one (both sockets 0, type 2).
+    /// Several packets in one (source socket 0, type 2).
     Several,
-    /// Both sockets 0 and another type: a later version's.
+    /// Source socket 0 and another type: a later version's.
     OtherOwn,
 }
 
@@ -57,10 +57,10 @@ impl<'a> Packet<'a> {
     }
 
     pub const fn kind(&self) -> Kind {
-        match (self.destination.socket, self.source.socket, self.packet_type) {
-            (0, 0, 1) => Kind::SpxLookup,
-            (0, 0, 2) => Kind::Several,
-            (0, 0, _) => Kind::OtherOwn,
+        match (self.source.socket, self.packet_type) {
+            (0, 1) => Kind::SpxLookup,
+            (0, 2) => Kind::Several,
+            (0, _) => Kind::OtherOwn,
             _ => Kind::Ipx,
         }
     }
@@ -76,8 +76,16 @@ mod tests {
 
     fn bytes(packet_type: u8, socket: u16, size: u16) -> Vec<u8> {
         let (socket, size) = (socket.to_be_bytes(), size.to_be_bytes());
-        [&[packet_type, 0, 0, 0, 1], &[0xff; 6], &socket[..], &[0, 0, 0, 1, 2, 0, 0, 0, 0, 9], &socket, &size, b"play"]
-            .concat()
+        [
+            &[packet_type, 0, 0, 0, 1][..],
+            &[0xff; 6],
+            &socket[..],
+            &[0, 0, 0, 1, 2, 0, 0, 0, 0, 9],
+            &socket,
+            &size,
+            b"play",
+        ]
+        .concat()
     }
 
     #[test]
@@ -99,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn its_own_packets_have_no_sockets() {
+    fn its_own_packets_have_no_source_socket() {
         for (packet_type, socket, kind) in [
             (1, 0, Kind::SpxLookup),
             (2, 0, Kind::Several),

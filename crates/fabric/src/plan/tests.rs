@@ -69,6 +69,7 @@ fn links() -> impl Strategy<Value = (String, Link)> {
         8 => (0u32..3, 0u8..6).prop_map(|(lan, seat)| OurName::Tap(Vni::new(4200 + lan).unwrap(), Seat(seat)).text()),
         3 => (0u32..4).prop_map(|lan| OurName::Bridge(Vni::new(4200 + lan).unwrap()).text()),
         3 => (0u32..4).prop_map(|lan| OurName::Vxlan(Vni::new(4200 + lan).unwrap()).text()),
+        2 => (0u32..4).prop_map(|lan| station_name(Vni::new(4200 + lan).unwrap())),
         1 => select(&["lo", "eth0", "locobr1", "loco", "veth7"][..]).prop_map(str::to_owned),
     ];
     let master =
@@ -185,6 +186,9 @@ fn assert_stands(lan: &LanSpec, state: &Observed) {
         let link = &state.links[&format!("locot{:06x}-{}", lan.vni.get(), seat.0)];
         assert!(link.kind == LinkKind::Tap && link.up && link.mtu == 1500 && link.master.as_ref() == Some(&bridge));
     }
+    if let Some(link) = state.links.get(&format!("locoix{:06x}", lan.vni.get())).filter(|l| l.kind == LinkKind::Tap) {
+        assert!(link.up && link.mtu == 1500 && link.master.as_ref() == Some(&bridge), "the station is not plugged in");
+    }
 }
 
 proptest! {
@@ -207,7 +211,9 @@ proptest! {
         let end = run(&spec, &start);
         for (name, link) in &start.links {
             let ours = OurName::parse(name).is_some_and(|ours| ours.fits(&link.kind));
-            if !ours && name != "lo" {
+            let station = name.starts_with("locoix") && link.kind == LinkKind::Tap;
+            prop_assert!(!station || end.links.contains_key(name), "the station {} was deleted", name);
+            if !ours && !station && name != "lo" {
                 let mut now = end.links[name].clone();
                 // A foreign port of a bridge of ours loses its master with the bridge: the kernel's doing.
                 now.master.clone_from(&link.master);
