@@ -1,0 +1,240 @@
+//! Everything that a diagnosis may use: seats as the directory places them, what their agents say of them now, and what
+//! was seen of each LAN.
+//!
+//! **Invariant.** A seat whose agent is silent has no status here, and a silent agent's sightings are not merged.
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use api::{
+    agent::{AgentStatus, InstanceStatus, ObserverHealth, PairCount, State},
+    lan::Reachability,
+    observe::{Evidence, Machine, Session, Step, Timeline},
+};
+
+use crate::merged::{LanSeen, Ours, Question, Sight, ipv4, is_alive};
+
+/// Where the directory puts an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub id: String,
+    pub lan: String,
+    /// What people call the seat: from 1.
+    pub number: u16,
+    pub node: String,
+    pub mac: String,
+    /// The address that DHCP gives it.
+    pub ip: Ipv4Addr,
+    /// Network address and prefix length.
+    pub subnet: (Ipv4Addr, u8),
+}
+
+/// What an agent last said.
+#[derive(Debug, Clone, Copy)]
+pub struct AgentWord<'a> {
+    pub node: &'a str,
+    /// Absent while it never answered.
+    pub status: Option<&'a AgentStatus>,
+    /// Seconds; absent while it answers.
+    pub silent_for: Option<f64>,
+}
+
+/// It is so, and the frame that shows it, where one is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown(pub Option<Evidence>);
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeFacts {
+    pub heard: bool,
+    pub silent_for: Option<f64>,
+    pub fabric_problems: Vec<String>,
+    pub observer: Option<ObserverHealth>,
+    /// Its agent looks at frames and says what they say.
+    pub watches: bool,
+    /// ARP questions of this node, by instance.
+    pub reach: BTreeMap<String, Reachability>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeatFacts {
+    pub place: Place,
+    /// Absent while its agent is silent or never spoke of it.
+    pub status: Option<InstanceStatus>,
+    pub machine: Option<Machine>,
+    pub timeline: Option<Timeline>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LanFacts {
+    pub seen: LanSeen,
+    /// Ids of its seats, by number.
+    pub seats: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Facts {
+    /// Now, in seconds since the epoch.
+    pub at: f64,
+    pub seats: BTreeMap<String, SeatFacts>,
+    pub lans: BTreeMap<String, LanFacts>,
+    pub nodes: BTreeMap<String, NodeFacts>,
+}
+
+impl Facts {
+    pub fn gather(at: f64, places: Vec<Place>, agents: &[AgentWord<'_>]) -> Self {
+        let answering: Vec<&AgentStatus> =
+            agents.iter().filter(|agent| agent.silent_for.is_none()).filter_map(|agent| agent.status).collect();
+        let nodes = agents.iter().map(|agent| (agent.node.to_owned(), node(agent))).collect();
+        let mut by_lan: BTreeMap<&str, Vec<&Place>> = BTreeMap::new();
+        for place in &places {
+            by_lan.entry(&place.lan).or_default().push(place);
+        }
+        let mut lans = BTreeMap::new();
+        for (lan, mut here) in by_lan {
+            here.sort_by_key(|place| place.number);
+            let ours: Ours<'_> = here.iter().map(|p| (p.mac.clone(), (p.id.as_str(), p.node.as_str()))).collect();
+            let sights: Vec<Sight<'_>> = answering
+                .iter()
+                .filter_map(|status| Some(Sight { node: &status.node, observed: status.observed.get(lan)? }))
+                .collect();
+            let seen = LanSeen::of(lan, &sights, &ours);
+            lans.insert(lan.to_owned(), LanFacts { seen, seats: here.iter().map(|p| p.id.clone()).collect() });
+        }
+        let mut statuses: BTreeMap<&str, &InstanceStatus> = BTreeMap::new();
+        for instance in answering.iter().flat_map(|status| &status.instances) {
+            statuses.insert(&instance.id, instance);
+        }
+        let timelines: BTreeMap<String, Timeline> = lans
+            .values()
+            .flat_map(|lan: &LanFacts| &lan.seen.timelines)
+            .filter_map(|timeline| Some((timeline.instance.clone()?, timeline.clone())))
+            .collect();
+        let seats = places
+            .into_iter()
+            .map(|place| {
+                let machine = lans.get(&place.lan).and_then(|lan| lan.seen.machines.get(&place.mac)).cloned();
+                let status = statuses.get(place.id.as_str()).map(|status| (*status).clone());
+                let timeline = timelines.get(&place.id).cloned();
+                (place.id.clone(), SeatFacts { place, status, machine, timeline })
+            })
+            .collect();
+        Self { at, seats, lans, nodes }
+    }
+
+    pub(crate) fn node(&self, name: &str) -> Option<&NodeFacts> {
+        self.nodes.get(name)
+    }
+
+    pub(crate) fn seen(&self, seat: &SeatFacts) -> Option<&LanSeen> {
+        self.lans.get(&seat.place.lan).map(|lan| &lan.seen)
+    }
+
+    /// Sessions that stand on `lan`.
+    pub(crate) fn games(&self, lan: &str) -> impl Iterator<Item = &Session> {
+        self.lans.get(lan).into_iter().flat_map(|lan| &lan.seen.sessions).filter(|session| is_alive(session.certainty))
+    }
+
+    /// The session that the seat hosts or has joined.
+    pub fn game_of(&self, seat: &SeatFacts) -> Option<&Session> {
+        let id = &seat.place.id;
+        let hosted = self.games(&seat.place.lan).find(|session| session.host_instance.as_ref() == Some(id));
+        hosted.or_else(|| self.games(&seat.place.lan).find(|session| self.joined(seat, session).is_some()))
+    }
+
+    /// Shows that the seat is in the session: `None` if it is not.
+    pub fn joined(&self, seat: &SeatFacts, session: &Session) -> Option<Shown> {
+        let seen = &self.lans.get(&seat.place.lan)?.seen;
+        let id = Some(&seat.place.id);
+        let system = seen
+            .system_players
+            .iter()
+            .find(|s| s.instance.as_ref() == id && s.session == session.name && is_alive(s.certainty))
+            .map(|s| Shown(s.evidence.clone()));
+        system.or_else(|| {
+            seen.players
+                .iter()
+                .find(|p| p.instance.as_ref() == id && p.session == session.name && is_alive(p.certainty))
+                .map(|p| Shown(p.evidence.clone()))
+        })
+    }
+}
+
+fn node(agent: &AgentWord<'_>) -> NodeFacts {
+    let status = agent.status.filter(|_| agent.silent_for.is_none());
+    NodeFacts {
+        heard: agent.status.is_some(),
+        silent_for: agent.silent_for,
+        fabric_problems: status.map(|s| s.fabric_problems.clone()).unwrap_or_default(),
+        observer: status.and_then(|s| s.observer.clone()),
+        watches: status.is_some_and(|s| {
+            !s.observed.is_empty() || s.observer.as_ref().is_some_and(|observer| observer.attach.is_some())
+        }),
+        reach: status
+            .map(|s| s.reachability.iter().map(|row| (row.to.clone(), row.clone())).collect())
+            .unwrap_or_default(),
+    }
+}
+
+impl SeatFacts {
+    /// Frames that its card sent; `None` when nobody counted.
+    pub(crate) fn sent(&self) -> Option<u64> {
+        let counted = self.status.as_ref().and_then(|status| status.counters).map(|counters| counters.tx_frames);
+        let by_class = self
+            .status
+            .as_ref()
+            .filter(|status| !status.classes.is_empty())
+            .map(|status| status.classes.values().map(|class| class.tx_frames).sum());
+        let seen = self.machine.as_ref().map(|machine| machine.frames);
+        counted.max(by_class).max(seen)
+    }
+
+    pub(crate) fn class(&self, name: &str) -> Option<(u64, u64)> {
+        self.status.as_ref()?.classes.get(name).map(|class| (class.tx_frames, class.rx_frames))
+    }
+
+    /// What its tap counted between it and `mac`; `None` when its tap is not counted at all.
+    pub(crate) fn pair(&self, mac: &str) -> Option<PairCount> {
+        let pairs = &self.status.as_ref()?.pairs;
+        // A tap without any pair has not been counted, or has seen nothing: it proves nothing.
+        (!pairs.is_empty()).then(|| {
+            pairs.iter().find(|pair| pair.peer == mac).cloned().unwrap_or_else(|| PairCount {
+                peer: mac.to_owned(),
+                tx_frames: 0,
+                tx_bytes: 0,
+                rx_frames: 0,
+                rx_bytes: 0,
+                rx_broadcasts: 0,
+            })
+        })
+    }
+
+    /// The address that it uses.
+    pub fn address(&self) -> Option<Ipv4Addr> {
+        let seen = self.machine.as_ref().and_then(|machine| machine.ips.first()).and_then(|ip| ipv4(ip));
+        seen.or_else(|| self.status.as_ref().and_then(|status| status.address_in_use))
+    }
+
+    pub(crate) fn step(&self, step: Step) -> Option<&Evidence> {
+        self.timeline.as_ref()?.steps.iter().find(|s| s.step == step).map(|s| &s.evidence)
+    }
+
+    /// Seconds since it was switched on, as far as that is known.
+    pub(crate) fn up_for(&self, at: f64) -> Option<f64> {
+        let power = self.step(Step::Power).map(|evidence| evidence.at);
+        // `live` begins a little after the power; while `starting` there is nothing to miss yet.
+        let live = self.status.as_ref().filter(|s| s.state == State::Live).map(|s| s.since);
+        power.or(live).map(|since| at - since)
+    }
+
+    /// Its questions for games, newest first, from all nodes.
+    pub(crate) fn questions<'a>(&'a self, seen: &'a LanSeen) -> Vec<&'a Question> {
+        let mut questions: Vec<&Question> =
+            seen.questions.iter().filter(|q| q.asked.instance.as_ref() == Some(&self.place.id)).collect();
+        questions.sort_by(|a, b| b.last_at().total_cmp(&a.last_at()));
+        questions
+    }
+
+    pub(crate) fn in_subnet(&self, ip: Ipv4Addr) -> bool {
+        let (network, prefix) = self.place.subnet;
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+        u32::from(ip) & mask == u32::from(network) & mask
+    }
+}
