@@ -51,6 +51,9 @@ pub struct Args {
     /// Kernel (ELF) with which KVM is proven to run guests; without it guests run without KVM.
     #[arg(long, env = "LOCO_KVM_PROBE", value_name = "FILE")]
     kvm_probe: Option<PathBuf>,
+    /// Memory in bytes for the last frames of all ports together, for captures; 0: none are kept.
+    #[arg(long, env = "LOCO_CAPTURE_BYTES", value_name = "BYTES", default_value = "16777216")]
+    capture_bytes: usize,
 }
 
 #[derive(Debug, Subcommand)]
@@ -118,6 +121,8 @@ pub struct Config {
     pub token: Token,
     pub vxlan_port: u16,
     pub kvm_probe: Option<PathBuf>,
+    /// Of all ports together; 0: nothing is captured.
+    pub capture_bytes: usize,
 }
 
 /// Why the agent cannot start as it was called.
@@ -201,6 +206,7 @@ impl Config {
             token,
             vxlan_port: args.vxlan_port.get(),
             kvm_probe: args.kvm_probe,
+            capture_bytes: args.capture_bytes,
         })
     }
 }
@@ -311,6 +317,7 @@ mod tests {
         assert_eq!(config.token, Token::new("s3cret"));
         assert_eq!(config.media_ports, 20000..=20003);
         assert_eq!(config.vxlan_port, 14789);
+        assert_eq!(config.capture_bytes, 16 << 20);
         assert!(!format!("{config:?}").contains("s3cret"), "the token must not reach a log");
     }
 

@@ -10,6 +10,7 @@
 //! without a frame lost on the LAN and without QEMU noticing. Until a good snapshot was read, nothing is changed at all.
 #![forbid(unsafe_code)]
 
+mod capture;
 pub mod config;
 mod desired;
 mod http;
@@ -38,6 +39,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use crate::capture::Captures;
 use config::Config;
 
 /// Limit of the loop that follows the directory: it may wait for instances to say goodbye to their viewers.
@@ -63,6 +65,7 @@ pub struct Agent {
     registry: prometheus::Registry,
     metrics: Metrics,
     health: Health,
+    captures: Captures,
     kvm: bool,
     /// One agent per run directory; the kernel lets go of it with the process.
     _lock: Flock<fs::File>,
@@ -85,7 +88,10 @@ impl Agent {
         let streams = Arc::new(Streams::new(streams, &registry)?);
         let kvm = prove_kvm(&config).await;
         let fabric = Arc::new(Fabric::start(fabric_config(&config), &registry).await?);
-        Ok(Self { config, listener, address, fabric, streams, registry, metrics, health, kvm, _lock: lock })
+        let namespace = config::fabric_netns(&config.run_dir);
+        let captures =
+            Captures::start(config.node.clone(), &namespace, config.capture_bytes, fabric.status(), &registry)?;
+        Ok(Self { config, listener, address, fabric, streams, registry, metrics, health, captures, kvm, _lock: lock })
     }
 
     /// Where the API is served: the port is real even if `--listen` said 0.
@@ -124,6 +130,7 @@ impl Agent {
             instances: seats.watch(),
             events,
             metrics: self.metrics,
+            captures: self.captures.clone(),
         })
         .merge(telemetry::router("node-agent", self.health.clone(), self.registry));
         let mut tasks = JoinSet::new();
@@ -140,6 +147,7 @@ impl Agent {
             heartbeat: self.health.heartbeat("directory", FOLLOW_LIMIT),
             conditions: Conditions::new(&self.health),
         }));
+        tasks.spawn(self.captures.clone().run());
         let (stop, stopped) = watch::channel(());
         let mut stopping = stopped.clone();
         let server = axum::serve(self.listener, router).with_graceful_shutdown(async move {
@@ -156,6 +164,7 @@ impl Agent {
             () = shutdown => {
                 // The publisher first: its channel's end is what ends the streams of events.
                 tasks.shutdown().await;
+                self.captures.end_followers();
                 drop(stop);
                 time::timeout(GRACE, seats.close_sessions()).await.ok();
                 if time::timeout(GRACE, &mut server).await.is_err() {

@@ -7,6 +7,7 @@
 //! POST   /v1/instances/{id}/whep?tier=thumb|full SDP offer in, 201 + SDP answer + Location: /v1/instances/{id}/whep/{session}
 //! DELETE /v1/instances/{id}/whep/{session}       204
 //! GET    /v1/instances/{id}/screenshot.png       image/png
+//! GET    /v1/instances/{id}/pcap?last=60s&follow=1 application/x-pcapng: the port as it was, and as it goes on
 //! POST   /v1/instances/{id}/power                PowerRequest, 202
 //! GET    /healthz /readyz /metrics               without a token
 //! ```

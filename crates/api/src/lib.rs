@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod capture;
 mod error;
 pub mod gateway;
 pub mod lan;

@@ -29,10 +29,7 @@ pub struct About {
 #[derive(Debug)]
 pub struct PortFile {
     start: Duration,
-    received_before: u64,
-    system_dropped_before: u64,
     written: u64,
-    dropped: u64,
 }
 
 impl PortFile {
@@ -70,13 +67,7 @@ impl PortFile {
             snap_len: u32::try_from(SNAP_LEN).unwrap_or(u32::MAX),
         };
         write::interface(&mut out, &interface);
-        let file = Self {
-            start: snapshot.from,
-            received_before: snapshot.received,
-            system_dropped_before: snapshot.dropped_by_system,
-            written: 0,
-            dropped: 0,
-        };
+        let file = Self { start: snapshot.from, written: 0 };
         (file, out)
     }
 
@@ -87,7 +78,6 @@ impl PortFile {
             comments.push("A password in this frame was made zero.".to_owned());
         }
         self.written += 1;
-        self.dropped += dropped;
         if dropped > 0 {
             comments
                 .push(format!("{dropped} frames before this one are missing: the reader of this file was too slow."));
@@ -104,19 +94,19 @@ impl PortFile {
         write::packet(out, &packet);
     }
 
-    /// The file's last block. `snapshot`: of the port at the end, for its counts.
-    pub fn end(self, until: Duration, received: u64, dropped_by_system: u64) -> Vec<u8> {
+    /// The file's last block. `end`: of the port when the file ends, for its counts; `dropped`: frames in all that a follower lost.
+    pub fn end(self, end: &Snapshot, dropped: u64) -> Vec<u8> {
         let mut comments = Vec::new();
-        if self.dropped > 0 {
-            comments.push(format!("{} frames are missing: the reader of this file was too slow.", self.dropped));
+        if dropped > 0 {
+            comments.push(format!("{dropped} frames are missing: the reader of this file was too slow."));
         }
         let statistics = Statistics {
             interface: 0,
-            at: until,
+            at: end.until,
             start: self.start,
-            end: until,
-            received: received.max(self.received_before),
-            dropped_by_system: dropped_by_system.max(self.system_dropped_before),
+            end: end.until,
+            received: end.received,
+            dropped_by_system: end.dropped_by_system,
             delivered: self.written,
             comments: &comments,
         };

@@ -78,20 +78,38 @@ pub struct Counts {
 /// Frames as they come, from the moment of the snapshot that it came with.
 #[derive(Debug)]
 pub struct Follow {
-    frames: mpsc::Receiver<Frame>,
+    frames: mpsc::Receiver<Followed>,
     dropped: Arc<AtomicU64>,
+}
+
+/// A frame as a follower gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    pub frame: Frame,
+    /// Frames that had to be dropped right before it, for the follower was too slow.
+    pub dropped: u64,
 }
 
 impl Follow {
     /// Waits for frames and appends at most `limit` of them. 0: there will be no more.
-    pub async fn receive(&mut self, frames: &mut Vec<Frame>, limit: usize) -> usize {
+    pub async fn receive(&mut self, frames: &mut Vec<Followed>, limit: usize) -> usize {
         self.frames.recv_many(frames, limit).await
     }
 
-    /// Frames that were dropped because these were not taken fast enough, since the last call.
-    pub fn take_dropped(&self) -> u64 {
-        self.dropped.swap(0, Ordering::Relaxed)
+    /// Frames that were dropped because these were not taken fast enough, since the beginning; those that no frame has
+    /// told yet are among them.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
+}
+
+/// The other end of a [`Follow`].
+#[derive(Debug)]
+struct Follower {
+    frames: mpsc::Sender<Followed>,
+    /// Dropped since the last one that went through.
+    untold: u64,
+    dropped: Arc<AtomicU64>,
 }
 
 #[derive(Debug, Default)]
@@ -105,7 +123,7 @@ struct Port {
     /// When its tap went; `None` while it is there.
     gone_since: Option<Duration>,
     gaps: VecDeque<(Duration, Duration)>,
-    followers: Vec<(mpsc::Sender<Frame>, Arc<AtomicU64>)>,
+    followers: Vec<Follower>,
     counts: Counts,
 }
 
@@ -177,14 +195,17 @@ impl Rings {
         let is_masked = ring.masker.mask(bytes);
         let frame = Frame { at, direction, wire_len, is_masked, bytes: Arc::from(&*bytes) };
         let mut missed = 0;
-        ring.followers.retain(|(follower, dropped)| match follower.try_send(frame.clone()) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                dropped.fetch_add(1, Ordering::Relaxed);
-                missed += 1;
-                true
+        ring.followers.retain_mut(|follower| {
+            match follower.frames.try_send(Followed { frame: frame.clone(), dropped: follower.untold }) {
+                Ok(()) => follower.untold = 0,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    follower.untold += 1;
+                    follower.dropped.fetch_add(1, Ordering::Relaxed);
+                    missed += 1;
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => return false,
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
+            true
         });
         ring.counts.dropped_by_followers += missed;
         let cost = cost(&frame);
@@ -210,7 +231,7 @@ impl Rings {
                 self.bytes -= port.evict(false).unwrap_or(0);
             }
             port.gaps.retain(|(_, until)| *until >= oldest);
-            port.followers.retain(|(follower, _)| !follower.is_closed());
+            port.followers.retain(|follower| !follower.frames.is_closed());
         }
     }
 
@@ -248,7 +269,8 @@ impl Rings {
         let snapshot = self.snapshot(port, last, now)?;
         let (sender, frames) = mpsc::channel(FOLLOW_QUEUE_FRAMES);
         let dropped = Arc::new(AtomicU64::new(0));
-        self.ports.get_mut(port)?.followers.push((sender, Arc::clone(&dropped)));
+        let follower = Follower { frames: sender, untold: 0, dropped: Arc::clone(&dropped) };
+        self.ports.get_mut(port)?.followers.push(follower);
         Some((snapshot, Follow { frames, dropped }))
     }
 

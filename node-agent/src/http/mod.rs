@@ -4,6 +4,7 @@
 //! A body is read only up to [`BODY_BYTES_MAX`]. Every error has the one body of the project.
 mod auth;
 mod error;
+mod pcap;
 mod whep;
 
 use std::{convert::Infallible, sync::Arc};
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt as _, wrappers::WatchStream};
 
 use crate::{
+    capture::Captures,
     config::Token,
     instance::{Instance, Power},
     metrics::Metrics,
@@ -46,6 +48,7 @@ pub(crate) struct Api {
     /// The newest status as JSON. When its sender goes, the streams of events end.
     pub(crate) events: watch::Receiver<Arc<str>>,
     pub(crate) metrics: Metrics,
+    pub(crate) captures: Captures,
 }
 
 /// All routes but the health ones.
@@ -57,6 +60,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/instances/{id}/whep", post(whep::offer))
         .route("/v1/instances/{id}/whep/{session}", delete(whep::close))
         .route("/v1/instances/{id}/screenshot.png", get(screenshot))
+        .route("/v1/instances/{id}/pcap", get(pcap::pcap))
         .route("/v1/instances/{id}/power", post(power))
         .fallback(|| async { ApiError::not_found("path", "this path", "see the list in the agent's documentation") })
         .method_not_allowed_fallback(|| async { ApiError::method() })

@@ -61,7 +61,10 @@ impl Rig {
             changed: changed.subscribe(),
         };
         let (published, events) = watch::channel(Arc::<str>::from(r#"{"n":1}"#));
-        let router = router(Api { token: Token::new("s3cret"), source, instances: seats.watch(), events, metrics });
+        let node = "node-a".parse().unwrap();
+        let captures = Captures::start(node, &dir, 0, fabric.subscribe(), &registry).unwrap();
+        let token = Token::new("s3cret");
+        let router = router(Api { token, source, instances: seats.watch(), events, metrics, captures });
         Self { router, published, dir, _directory: directory, _fabric: fabric, _seats: seats }
     }
 

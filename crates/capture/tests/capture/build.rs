@@ -138,7 +138,7 @@ fn checksum(parts: &[&[u8]]) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
-    !(sum as u16)
+    !u16::try_from(sum).unwrap()
 }
 
 /// Checksum over what stands behind the IPv4 header, with the pseudo header; 0 when it is right.

@@ -27,7 +27,7 @@ pub(crate) fn whole(snapshot: &Snapshot, drops: &[u64]) -> Vec<u8> {
     for (index, frame) in snapshot.frames.iter().enumerate() {
         file.frame(&mut bytes, frame, drops.get(index).copied().unwrap_or(0));
     }
-    bytes.extend(file.end(snapshot.until, snapshot.received, snapshot.dropped_by_system));
+    bytes.extend(file.end(snapshot, drops.iter().sum()));
     bytes
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn whole(snapshot: &Snapshot, drops: &[u64]) -> Vec<u8> {
 fn the_file_says_what_it_covers() {
     let snapshot = Snapshot {
         from: Duration::from_millis(1_795_383_615_250),
-        until: Duration::from_millis(1_795_383_675_000),
+        until: Duration::from_secs(1_795_383_675),
         is_cut: true,
         gaps: vec![(Duration::from_secs(1_795_383_620), Duration::from_secs(1_795_383_621))],
         received: 10,

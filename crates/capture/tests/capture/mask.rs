@@ -166,7 +166,7 @@ proptest! {
                 _ => b"\x34\x00\xb0\xfa\x02\x00\x08\xfc\0\0\0\0\0\0\0\0\0\0\0\0play\x13\x00\x0b\x00".to_vec(),
             };
             let payload = [head, bytes].concat();
-            for mut frame in [payload.clone(), udp(47624, &payload), tcp(sequence, &payload), ip_frame(17, 1, 0x2000 | (sequence as u16 & 0x1fff), &payload)] {
+            for mut frame in [payload.clone(), udp(47624, &payload), tcp(sequence, &payload), ip_frame(17, 1, 0x2000 | u16::try_from(sequence & 0x1fff).unwrap(), &payload)] {
                 let len = frame.len();
                 masker.mask(&mut frame);
                 prop_assert_eq!(frame.len(), len);

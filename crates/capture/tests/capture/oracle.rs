@@ -83,7 +83,9 @@ fn tshark_shows_what_a_file_holds() {
         "frame.comment",
     ];
     let mut arguments = vec!["-r", path, "-n", "-T", "fields", "-E", "separator=|"];
-    fields.iter().for_each(|field| arguments.extend(["-e", field]));
+    for field in &fields {
+        arguments.extend(["-e", field]);
+    }
     let rows: Vec<String> = run("tshark", &arguments).lines().map(str::to_owned).collect();
     let rows: Vec<Vec<&str>> = rows.iter().map(|row| row.split('|').collect()).collect();
     assert_eq!(rows.len(), 3, "{rows:?}");

@@ -61,7 +61,7 @@ fn a_wrong_fraction_still_tells_the_time() {
 #[test]
 fn pcapng_sections_have_their_own_order_and_interfaces() {
     let mut file = Vec::new();
-    for (order, resolution, ticks) in [(Order::Little, 9, 1_500_000_000_u64), (Order::Big, 0x80 | 10, 1536)] {
+    for (order, resolution, ticks) in [(Order::Little, 9, 1_500_000_000_u64), (Order::Big, 0x8a, 1536)] {
         file.extend(section(order));
         let options = [
             option(order, 2, b"eth0"),
