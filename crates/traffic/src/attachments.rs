@@ -1,0 +1,342 @@
+//! Which devices are watched: compared with what is wanted, again and again, and mended. Counts belong to an instance or
+//! a LAN; the numbers of devices, by which the kernel keeps them, come and go.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use aya::maps::{MapError, PerCpuValues};
+use model::{InstanceId, LanName, MacAddr};
+use nix::net::if_::if_nametoindex;
+
+use crate::{
+    abi::{CLASSES_MAX, Count, EGRESS, FLAG_EVENTS, FLAG_PAIRS, INGRESS, Loss, PAIRS_MAX, PORT_ROW_WORDS},
+    bpffs::Pins,
+    events::{Place, Places},
+    programs::{Direction, Link, Lost, Pairs, Ports, Programs},
+    report::{ClassCounts, Directions, Pair, PortReport, Report},
+};
+
+/// Devices that are to be watched, all in the fabric's namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Tap of each instance.
+    pub ports: BTreeMap<InstanceId, String>,
+    /// VXLAN device of each LAN.
+    pub tunnels: BTreeMap<LanName, String>,
+}
+
+/// A device that is watched.
+struct Watched {
+    device: String,
+    ifindex: u32,
+    /// In the order of [`Direction::BOTH`]; `None`: it could not be attached.
+    links: [Option<Link>; 2],
+}
+
+/// Everything that is attached, and the counts.
+pub(crate) struct Attachments {
+    programs: Programs,
+    pins: Option<Pins>,
+    ports: Ports,
+    pairs: Pairs,
+    lost: Lost,
+    cpus: usize,
+    watched: BTreeMap<Place, Watched>,
+    /// What taps that are gone have counted for instances that are still here.
+    earlier: BTreeMap<Arc<InstanceId>, PortReport>,
+    earlier_tunnels: BTreeMap<Arc<LanName>, Directions>,
+}
+
+/// Words of a row: classes, buckets, flags, owner.
+const ROW_FLAGS: usize = PORT_ROW_WORDS - 2;
+const ROW_OWNER: usize = PORT_ROW_WORDS - 1;
+
+impl Attachments {
+    pub(crate) fn new(programs: Programs, pins: Option<Pins>, ports: Ports, pairs: Pairs, lost: Lost) -> Self {
+        // Every CPU that there may ever be has its own copy of a row.
+        let cpus = aya::util::nr_cpus().unwrap_or(1);
+        Self {
+            programs,
+            pins,
+            ports,
+            pairs,
+            lost,
+            cpus,
+            watched: BTreeMap::new(),
+            earlier: BTreeMap::new(),
+            earlier_tunnels: BTreeMap::new(),
+        }
+    }
+
+    /// Devices by number, for the events.
+    pub(crate) fn places(&self) -> Places {
+        self.watched.iter().map(|(place, watched)| (watched.ifindex, place.clone())).collect()
+    }
+
+    /// Makes it as wanted, as far as the devices are there. Returns why something is not. Needs the thread to be in the
+    /// fabric's namespace.
+    pub(crate) fn reconcile(&mut self, wanted: &Wanted) -> Vec<String> {
+        let mut problems = Vec::new();
+        let ports = wanted.ports.iter().map(|(id, device)| (Place::Port(Arc::new(id.clone())), device));
+        let tunnels = wanted.tunnels.iter().map(|(lan, device)| (Place::Tunnel(Arc::new(lan.clone())), device));
+        // A device that is not there yet is no problem of ours: the fabric says why.
+        let there: BTreeMap<Place, (&String, u32)> = ports
+            .chain(tunnels)
+            .filter_map(|(place, device)| Some((place, (device, if_nametoindex(device.as_str()).ok()?))))
+            .collect();
+        let gone: Vec<Place> = self
+            .watched
+            .iter()
+            .filter(|(place, watched)| there.get(place).is_none_or(|(_, ifindex)| *ifindex != watched.ifindex))
+            .map(|(place, _)| place.clone())
+            .collect();
+        for place in gone {
+            let wanted = match &place {
+                Place::Port(instance) => wanted.ports.contains_key(&**instance),
+                Place::Tunnel(lan) => wanted.tunnels.contains_key(&**lan),
+            };
+            self.forget(&place, wanted);
+        }
+        for (place, (device, ifindex)) in &there {
+            if let Err(problem) = self.watch(place, device, *ifindex) {
+                problems.push(format!("{device} cannot be watched: {problem}"));
+            }
+        }
+        self.sweep();
+        self.earlier.retain(|instance, _| wanted.ports.contains_key(&**instance));
+        self.earlier_tunnels.retain(|lan, _| wanted.tunnels.contains_key(&**lan));
+        problems
+    }
+
+    fn pin(&self, place: &Place, ifindex: u32, direction: Direction) -> Option<PathBuf> {
+        // With the device's number: a tap that was made anew needs a link of its own.
+        Some(self.pins.as_ref()?.link(&format!("{}_{ifindex}_{}", place.word(), direction.word())))
+    }
+
+    /// Watches one device in both directions, or sees that it still is watched.
+    fn watch(&mut self, place: &Place, device: &str, ifindex: u32) -> Result<(), String> {
+        for (slot, direction) in Direction::BOTH.into_iter().enumerate() {
+            let linked = self.watched.get(place).is_some_and(|watched| watched.links[slot].is_some());
+            // Somebody may have taken our program off.
+            if linked && self.programs.is_on(device, direction) != Some(false) {
+                continue;
+            }
+            // First the row: a frame without one would not be counted.
+            self.make_row(place, ifindex, direction).map_err(|error| format!("no room for its counts: {error}"))?;
+            let pin = self.pin(place, ifindex, direction);
+            if linked {
+                tracing::warn!(device, ?direction, "the program was taken off by somebody; it is put on again");
+                let _ = pin.as_ref().map(std::fs::remove_file);
+            }
+            let link = self.programs.put_on(device, direction, pin.as_deref())?;
+            tracing::debug!(device, ifindex, ?direction, ?link, "watched");
+            let watched = self.watched.entry(place.clone()).or_insert_with(|| Watched {
+                device: device.to_owned(),
+                ifindex,
+                links: [None, None],
+            });
+            watched.links[slot] = Some(link);
+        }
+        Ok(())
+    }
+
+    /// Makes the row of a device and direction, unless it is there and is this place's.
+    fn make_row(&mut self, place: &Place, ifindex: u32, direction: Direction) -> Result<(), MapError> {
+        let key = [ifindex, u32::from(direction.number())];
+        let owner = owner(place);
+        if self.ports.get(&key, 0).is_ok_and(|row| row.iter().all(|row| row[ROW_OWNER] == owner)) {
+            return Ok(());
+        }
+        let mut row = [0; PORT_ROW_WORDS];
+        row[ROW_OWNER] = owner;
+        row[ROW_FLAGS] = match (place, direction) {
+            (Place::Port(_), _) => FLAG_EVENTS | FLAG_PAIRS,
+            // What goes out there came in at a port of this node, and was shown there.
+            (Place::Tunnel(_), Direction::Ingress) => FLAG_EVENTS,
+            (Place::Tunnel(_), Direction::Egress) => 0,
+        };
+        let rows = PerCpuValues::try_from(vec![row; self.cpus]).map_err(|error| MapError::SyscallError(
+            aya::sys::SyscallError { call: "possible CPUs", io_error: error },
+        ))?;
+        self.ports.insert(key, rows, 0)
+    }
+
+    /// Lets go of a device; what it counted is kept for the next one of the same place, if there will be one.
+    fn forget(&mut self, place: &Place, keep: bool) {
+        let Some(watched) = self.watched.remove(place) else { return };
+        for (slot, (direction, link)) in Direction::BOTH.into_iter().zip(watched.links).enumerate() {
+            let Some(link) = link else { continue };
+            let pin = self.pin(place, watched.ifindex, direction);
+            if let Err(problem) = Programs::take_off(&watched.device, direction, link, pin.as_deref()) {
+                tracing::warn!(device = watched.device, slot, problem, "a program stays at a device of no use");
+            }
+        }
+        if !keep {
+            return;
+        }
+        match place {
+            Place::Port(instance) => {
+                let mut report = self.port_of(watched.ifindex);
+                report.pairs = self.pairs_by_device().remove(&watched.ifindex).unwrap_or_default();
+                self.earlier.entry(Arc::clone(instance)).or_default().add(&report);
+            }
+            Place::Tunnel(lan) => {
+                let counts = self.directions_of(watched.ifindex);
+                let earlier = self.earlier_tunnels.entry(Arc::clone(lan)).or_default();
+                earlier.ingress += &counts.ingress;
+                earlier.egress += &counts.egress;
+            }
+        }
+    }
+
+    /// Removes rows and pins of devices that are not watched: of earlier taps, and of earlier agents.
+    fn sweep(&mut self) {
+        let live: BTreeSet<u32> = self.watched.values().map(|watched| watched.ifindex).collect();
+        let dead: Vec<_> =
+            self.ports.keys().flatten().filter(|[ifindex, _]| !live.contains(ifindex)).take(crate::SWEEP_MAX).collect();
+        for key in dead {
+            // It may be gone already.
+            self.ports.remove(&key).ok();
+        }
+        let dead: Vec<_> = self
+            .pairs
+            .keys()
+            .flatten()
+            .filter(|key| !live.contains(&pair_device(key)))
+            .take(crate::SWEEP_MAX)
+            .collect();
+        for key in dead {
+            self.pairs.remove(&key).ok();
+        }
+        if let Some(pins) = &self.pins {
+            let names: BTreeSet<String> = self
+                .watched
+                .iter()
+                .flat_map(|(place, watched)| {
+                    Direction::BOTH.map(|direction| format!("{}_{}_{}", place.word(), watched.ifindex, direction.word()))
+                })
+                .collect();
+            pins.sweep(|name| names.contains(name));
+        }
+    }
+
+    fn directions_of(&self, ifindex: u32) -> Directions {
+        let read = |direction: u8| {
+            let rows = self.ports.get(&[ifindex, u32::from(direction)], 0);
+            rows.map(|rows| classes(rows.iter())).unwrap_or_default()
+        };
+        Directions { ingress: read(INGRESS), egress: read(EGRESS) }
+    }
+
+    fn port_of(&self, ifindex: u32) -> PortReport {
+        PortReport { classes: self.directions_of(ifindex), pairs: BTreeMap::new() }
+    }
+
+    fn pairs_by_device(&self) -> BTreeMap<u32, BTreeMap<MacAddr, Pair>> {
+        // While rows come and go the walk may start again, so it has an end of its own, and a row seen twice counts once.
+        let limit = usize::try_from(PAIRS_MAX).unwrap_or(usize::MAX) * 2;
+        let rows: BTreeMap<_, _> = self.pairs.iter().take(limit).flatten().collect::<Vec<_>>().into_iter().map(|(key, values)| {
+            let mut sum = Count::default();
+            values.iter().for_each(|[frames, bytes]| sum += Count { frames: *frames, bytes: *bytes });
+            (key, sum)
+        }).collect();
+        let mut devices: BTreeMap<u32, BTreeMap<MacAddr, Pair>> = BTreeMap::new();
+        for (key, count) in rows {
+            let [_, _, _, _, direction, group, peer @ ..] = key;
+            let pair = devices.entry(pair_device(&key)).or_default().entry(MacAddr(peer)).or_default();
+            if direction == INGRESS {
+                pair.from_guest += count;
+            } else {
+                pair.to_guest += count;
+                if group == 1 {
+                    pair.to_guest_broadcasts = pair.to_guest_broadcasts.wrapping_add(count.frames);
+                }
+            }
+        }
+        devices
+    }
+
+    /// Everything that was counted.
+    pub(crate) fn report(&self) -> Report {
+        let mut pairs = self.pairs_by_device();
+        let mut report = Report::default();
+        for (place, watched) in &self.watched {
+            report.attach = Some(self.programs.attach_mode());
+            match place {
+                Place::Port(instance) => {
+                    let mut port = self.port_of(watched.ifindex);
+                    port.pairs = pairs.remove(&watched.ifindex).unwrap_or_default();
+                    if let Some(earlier) = self.earlier.get(instance) {
+                        port.add(earlier);
+                    }
+                    report.ports.insert(InstanceId::clone(instance), port);
+                }
+                Place::Tunnel(lan) => {
+                    let mut counts = self.directions_of(watched.ifindex);
+                    if let Some(earlier) = self.earlier_tunnels.get(lan) {
+                        counts.ingress += &earlier.ingress;
+                        counts.egress += &earlier.egress;
+                    }
+                    report.tunnels.insert(LanName::clone(lan), counts);
+                }
+            }
+        }
+        for loss in Loss::ALL {
+            let count = self.lost.get(&(loss as u32), 0).map(|values| values.iter().sum()).unwrap_or_default();
+            report.lost.insert(loss.name(), count);
+        }
+        report
+    }
+}
+
+fn pair_device(key: &[u8; size_of::<crate::abi::PairKey>()]) -> u32 {
+    let [a, b, c, d, ..] = *key;
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// A number for a name, the same in every build: rows outlive this program.
+fn owner(place: &Place) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    place.word().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The sum over all CPUs.
+fn classes<'a>(rows: impl Iterator<Item = &'a [u64; PORT_ROW_WORDS]>) -> ClassCounts {
+    let mut sum = ClassCounts::default();
+    for row in rows {
+        let counts = row.as_chunks::<2>().0.iter().take(CLASSES_MAX);
+        for (mine, [frames, bytes]) in sum.0.iter_mut().zip(counts) {
+            *mine += Count { frames: *frames, bytes: *bytes };
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::class::TrafficClass;
+
+    use super::*;
+
+    #[test]
+    fn a_row_is_summed_over_the_cpus_and_ends_before_the_buckets() {
+        let mut row = [0; PORT_ROW_WORDS];
+        row[2 * TrafficClass::Dhcp as usize..][..2].copy_from_slice(&[3, 900]);
+        row[2 * CLASSES_MAX..].fill(77);
+        let sum = classes([row, row].iter());
+        assert_eq!(sum[TrafficClass::Dhcp], Count { frames: 6, bytes: 1800 });
+        assert_eq!(sum.total().frames, 6);
+    }
+
+    #[test]
+    fn places_have_names_of_their_own() {
+        let port = Place::Port(Arc::new("a".parse().unwrap()));
+        let tunnel = Place::Tunnel(Arc::new("a".parse().unwrap()));
+        assert_ne!(owner(&port), owner(&tunnel));
+        assert_ne!(port.word(), tunnel.word());
+    }
+}
