@@ -1,5 +1,5 @@
 // The page: one store, one capture of keys and pointer, and the views that draw what the store says.
-import { StrictMode, type ReactNode } from "react";
+import { StrictMode, Suspense, lazy, type ReactNode } from "react";
 import { createRoot } from "react-dom/client";
 import { App } from "./app/app";
 import { Capture } from "./app/capture";
@@ -15,6 +15,9 @@ import "./styles/focus.css";
 import "./styles/pages.css";
 import "./styles/phone.css";
 
+/** Loaded with its view: the first picture does not wait for it. */
+const LanView = lazy(() => import("./view/lan/lan-view"));
+
 function Main(): ReactNode {
   const page = usePage();
   if (!page.signedIn) return <SignIn />;
@@ -29,6 +32,11 @@ function Main(): ReactNode {
   return (
     <>
       {page.empty && page.route.view === "wall" ? <Empty /> : <Wall />}
+      {page.route.view === "lan" ? (
+        <Suspense fallback={<p className="two pad">Loading the view.</p>}>
+          <LanView />
+        </Suspense>
+      ) : null}
       {page.route.view === "settings" ? <SettingsView /> : null}
     </>
   );

@@ -28,6 +28,13 @@ export function instance(seat, change = {}) {
 
 export class FakeGateway {
   wall = { instances: [], lans: [{ name: "party", vni: 4200, mode: "vxlan", seats: 9 }] };
+  /** LanStatus at a time, as observers would have it; without it, LANs and nothing measured. */
+  lan = undefined;
+  /** Answers of /api/lan-status/history and /api/doctor; without them, 404. */
+  history = undefined;
+  doctor = undefined;
+  /** Paths that were asked for, with their query. */
+  asked = [];
   away = false;
   /** A FakeAgent that answers offers. */
   agent = undefined;
@@ -69,13 +76,14 @@ export class FakeGateway {
 
   #event() {
     const { instances, lans } = this.wall;
-    const lan = { networkMode: "vxlan", at: now(), lans, instances: {}, connectivity: [] };
+    const lan = this.lan?.(now()) ?? { networkMode: "vxlan", at: now(), lans, instances: {}, connectivity: [] };
     return `event: wall\ndata: ${JSON.stringify({ at: now(), instances, lan, active: [] })}\n\n`;
   }
 
   async #serve(request, response) {
-    const { pathname } = new URL(request.url, "http://x");
-    if (pathname.startsWith("/api/")) return this.#api(request, response, pathname);
+    const { pathname, search, searchParams } = new URL(request.url, "http://x");
+    this.asked.push(pathname + search);
+    if (pathname.startsWith("/api/")) return this.#api(request, response, pathname, searchParams);
     const path = normalize(join(DIST, pathname === "/" ? "index.html" : pathname));
     if (!path.startsWith(DIST)) return response.writeHead(404).end();
     try {
@@ -102,7 +110,7 @@ export class FakeGateway {
     response.writeHead(201, { "Content-Type": "application/sdp", Location: `/api/whep/${instance}/${answer.session}` }).end(answer.sdp);
   }
 
-  #api(request, response, pathname) {
+  #api(request, response, pathname, query) {
     const fail = (status, code, message, remedy) =>
       response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify({ error: { code, message, remedy } }));
     const json = (body) => response.writeHead(200, { "Content-Type": "application/json" }).end(JSON.stringify(body));
@@ -117,6 +125,9 @@ export class FakeGateway {
       const agents = ["node-a", "node-b", "node-c"].map((node) => ({ node, url: "", answers: true }));
       return json({ mode: "file", source: "snapshot", instanceCount: this.wall.instances.length, agents });
     }
+    if (pathname === "/api/lan-status/history" && this.history) return json(this.history(Number(query.get("from")), Number(query.get("to"))));
+    if (pathname === "/api/doctor" && this.doctor) return json({ at: now(), ok: true, diagnosis: [this.doctor(query.get("from"), query.get("to"))] });
+    if (pathname.endsWith("/pcap") && this.role === "admin") return response.writeHead(200, { "Content-Type": "application/vnd.tcpdump.pcap" }).end(Buffer.from("0a0d0d0a", "hex"));
     if (pathname === "/api/events") {
       response.writeHead(200, { "Content-Type": "text/event-stream" });
       response.write(this.#event());

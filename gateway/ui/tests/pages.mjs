@@ -1,13 +1,14 @@
 // The page in real Chromium against a scripted gateway and agent: what the real wall cannot be asked to do at will.
-//   node tests/pages.mjs [--screenshots DIR]
+//   node tests/pages.mjs [--screenshots DIR] [--only WORDS]
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Checks, equal, launch, ok } from "./chromium.mjs";
 import { FakeAgent } from "./fake-agent.mjs";
 import { FakeGateway, TOKEN, instance } from "./fake-gateway.mjs";
+import { lanPages } from "./pages-lan.mjs";
 
-const { values } = parseArgs({ options: { screenshots: { type: "string" } } });
+const { values } = parseArgs({ options: { screenshots: { type: "string" }, only: { type: "string" } } });
 if (values.screenshots) await mkdir(values.screenshots, { recursive: true });
 const WAIT = 15_000;
 const browser = await launch();
@@ -19,12 +20,17 @@ const three = [0, 4, 8].map((seat) => instance(seat));
 const SEAT = '[data-seat="5"]';
 
 /** A fresh browser context on a fresh state of the gateway. */
-async function visit(name, { wall = [], agent = false, hash = `#token=${TOKEN}`, role = "admin", refusals = 0, ...context }, run) {
+async function visit(name, { wall = [], agent = false, hash = `#token=${TOKEN}`, role = "admin", refusals = 0, lan, history, doctor, ...context }, run) {
+  if (values.only !== undefined && !name.includes(values.only)) return;
   await checks.check(name, async () => {
     gateway.back();
     gateway.role = role;
     gateway.refusals = refusals;
     gateway.offers = [];
+    gateway.asked = [];
+    gateway.lan = lan;
+    gateway.history = history;
+    gateway.doctor = doctor;
     gateway.wall.instances = wall;
     gateway.agent = agent ? await FakeAgent.start(browser) : undefined;
     const own = await browser.newContext({ viewport: { width: 1280, height: 720 }, colorScheme: "dark", ...context });
@@ -308,6 +314,8 @@ await visit("no host but its own is ever asked", { wall: three, agent: true }, a
   await live(wait, 3);
   equal([...hosts], [new URL(link).host]);
 });
+
+await lanPages({ visit, gateway, live, text });
 
 await browser.close();
 gateway.close();

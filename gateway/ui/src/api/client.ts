@@ -1,5 +1,5 @@
 // The gateway's HTTP API. Every failure leaves as one ApiError that says what and what to do; nothing else throws.
-import type { DiscoveryInfo, ErrorDetail, Tier, WhoAmI } from "./types";
+import type { DiscoveryInfo, Doctor, ErrorDetail, LanHistory, Tier, WhoAmI } from "./types";
 
 /** `status` 0: no answer at all. */
 export class ApiError extends Error {
@@ -38,8 +38,16 @@ export async function toApiError(response: Response): Promise<ApiError> {
   return new ApiError(response.status, `http-${response.status}`, `The gateway answered ${response.status}.`, "Try again.");
 }
 
+/**
+ * Offers that are under way at once. A browser opens six connections to a host without TLS; the event stream has one, and
+ * one stays free for everything else, however slow an agent answers.
+ */
+const OFFERS_MAX = 4;
+
 export class ApiClient {
   #token: string;
+  #offers = 0;
+  readonly #waiting: (() => void)[] = [];
 
   constructor(token: string, readonly base = "") {
     this.#token = token;
@@ -68,6 +76,17 @@ export class ApiClient {
   }
 
   async offer(instance: string, tier: Tier, sdp: string, signal: AbortSignal): Promise<WhepAnswer> {
+    if (this.#offers >= OFFERS_MAX) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    this.#offers += 1;
+    try {
+      return await this.#offer(instance, tier, sdp, signal);
+    } finally {
+      this.#offers -= 1;
+      this.#waiting.shift()?.();
+    }
+  }
+
+  async #offer(instance: string, tier: Tier, sdp: string, signal: AbortSignal): Promise<WhepAnswer> {
     const path = `/api/whep/${encodeURIComponent(instance)}`;
     const response = await this.request(`${path}?tier=${tier}`, {
       method: "POST",
@@ -91,6 +110,22 @@ export class ApiClient {
 
   async screenshot(instance: string): Promise<Blob> {
     return await (await this.request(`/api/instances/${encodeURIComponent(instance)}/screenshot.png`)).blob();
+  }
+
+  /** What happened on the LANs between two times, and the state at the second. Seconds since the epoch. */
+  async lanHistory(from: number, to: number, signal: AbortSignal): Promise<LanHistory> {
+    return (await (await this.request(`/api/lan-status/history?from=${from.toFixed(3)}&to=${to.toFixed(3)}`, { signal })).json()) as LanHistory;
+  }
+
+  /** Why `from` does not see the game of `to`; also when all is well. */
+  async doctor(from: string, to: string, signal: AbortSignal): Promise<Doctor> {
+    const query = new URLSearchParams({ from, to });
+    return (await (await this.request(`/api/doctor?${query.toString()}`, { signal })).json()) as Doctor;
+  }
+
+  /** The last frames of a port, as the agent keeps them. `last`: `60s`. */
+  async pcap(instance: string, last: string): Promise<Blob> {
+    return await (await this.request(`/api/instances/${encodeURIComponent(instance)}/pcap?last=${last}`)).blob();
   }
 
   async power(instance: string, action: "shutdown" | "reset"): Promise<void> {

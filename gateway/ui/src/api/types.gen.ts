@@ -22,6 +22,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/doctor": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Why `from` does not see the game of `to`; without them, everything that is wrong. */
+        get: operations["doctor"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/events": {
         parameters: {
             query?: never;
@@ -165,8 +182,28 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What the agents see of the LANs: ports, addresses, reachability. What was not measured is absent. */
-        get: operations["lan_status"];
+        /**
+         * What the agents see of the LANs, merged: ports, addresses, sessions, players, who reaches whom and what is wrong.
+         *     What was not measured is absent.
+         */
+        get: operations["status"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/lan-status/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The last hour: samples and events to draw, and everything as it was at `to`. */
+        get: operations["history"];
         put?: never;
         post?: never;
         delete?: never;
@@ -293,8 +330,31 @@ export interface components {
             silentFor?: number | null;
             url: string;
         };
+        /**
+         * @description How sure a fact is, and how it ended.
+         * @enum {string}
+         */
+        Certainty: "announced" | "inferred" | "gone-by-message" | "gone-by-fin" | "gone-by-reset" | "gone-by-icmp" | "gone-by-silence";
+        ClassCount: {
+            /** Format: int64 */
+            rx_frames: number;
+            /** Format: int64 */
+            tx_frames: number;
+        };
         /** @description One direction between two parties of the segment. */
         Connectivity: {
+            /** @description A broadcast of `from` was counted at `to`'s tap; absent when `from` sent none. */
+            broadcast_seen?: boolean | null;
+            /**
+             * Format: double
+             * @description Share of `from`'s broadcasts among all that it sent, 0 to 1.
+             */
+            broadcast_share?: number | null;
+            /**
+             * Format: int64
+             * @description Frames that `from`'s guest sent to `to`'s MAC, as counted at `from`'s tap; absent between a node and a guest.
+             */
+            frames?: number | null;
             from: string;
             /** Format: double */
             last_seen?: number | null;
@@ -303,10 +363,38 @@ export interface components {
              * @description Share of questions without an answer, 0 to 1.
              */
             loss?: number | null;
+            /**
+             * Format: double
+             * @description Of the last seconds, frames a second.
+             */
+            rate?: number | null;
             reachable: boolean;
             /** Format: double */
             rtt_ms?: number | null;
             to: string;
+        };
+        /** @description Why `from` does not see the game of `to`. */
+        Diagnosis: {
+            /** @description Which of the reasons of that rung: `no-driver`, `duplicate-ip`, `framing-mismatch`, …: see docs/doctor.md. */
+            cause: string;
+            evidence?: null | components["schemas"]["Evidence"];
+            from: string;
+            ladder: components["schemas"]["RungState"][];
+            ok: boolean;
+            remedy?: string | null;
+            /** @description The first rung that fails; the last one when all is well. */
+            rung: components["schemas"]["Rung"];
+            /** @description The answer in one sentence. */
+            sentence: string;
+            to: string;
+        };
+        DirectPlay: {
+            /** @description Its first ordinary player. */
+            player_id?: string | null;
+            player_name?: string | null;
+            role: components["schemas"]["LanRole"];
+            /** @description The session's name. */
+            session?: string | null;
         };
         /** @description `/api/instances/discovery-info`. */
         DiscoveryInfo: {
@@ -322,6 +410,20 @@ export interface components {
             /** @description Where the directory comes from: a path. */
             source: string;
         };
+        /**
+         * @description `/api/doctor?from=&to=`. Both seats given: why `from` does not see the game of `to`, one entry, also when all is well.
+         *     Only `from`: why it does not see any game. None: everything that is wrong, nothing when all is well.
+         */
+        Doctor: {
+            /**
+             * Format: double
+             * @description Seconds since the epoch, by the gateway's clock.
+             */
+            at: number;
+            diagnosis: components["schemas"]["Diagnosis"][];
+            /** @description No entry of `diagnosis` is wrong. */
+            ok: boolean;
+        };
         ErrorBody: {
             error: components["schemas"]["ErrorDetail"];
         };
@@ -332,6 +434,25 @@ export interface components {
             message: string;
             /** @description What to do about it. */
             remedy: string;
+        };
+        /** @description The frame that shows something. */
+        Evidence: {
+            /**
+             * Format: double
+             * @description Seconds since the epoch.
+             */
+            at: number;
+            /**
+             * Format: int64
+             * @description Number of the frame in the capture, from 1, or in the agent's count of frames.
+             */
+            frame: number;
+            /** @description The node whose agent saw it; absent in a capture. */
+            node?: string | null;
+            /** @description Where: an instance's port, or `overlay`; absent in a capture. */
+            port?: string | null;
+            /** @description What the frame says, in a few words. */
+            what: string;
         };
         /** @description `/ready` and `/health`. */
         Health: {
@@ -368,6 +489,10 @@ export interface components {
             accelerator?: string | null;
             /** @description The guest has acknowledged its address (DHCP ACK sent, or ARP seen from it). */
             address_in_use?: string | null;
+            /** @description Frames at the tap by class of traffic. */
+            classes?: {
+                [key: string]: components["schemas"]["ClassCount"];
+            };
             counters?: null | components["schemas"]["PortCounters"];
             /** @description One sentence on the state, with the remedy where somebody must act. */
             detail?: string | null;
@@ -382,6 +507,8 @@ export interface components {
             link?: boolean | null;
             mac: string;
             node: string;
+            /** @description Frames at the tap by the other card. */
+            pairs?: components["schemas"]["PairCount"][];
             picture?: null | components["schemas"]["Picture"];
             /** Format: int32 */
             qemu_pid?: number | null;
@@ -400,29 +527,158 @@ export interface components {
             state: components["schemas"]["State"];
             viewers: components["schemas"]["Viewers"];
         };
+        IpxPort: {
+            /** @description `ethernet_ii`, `raw_802_3`, `llc`, `snap`. */
+            framing?: string | null;
+            nodes: string[];
+        };
+        /** @description Round trip from `from` to `to`, and what of it was the other guest's own time. Absent parts were not measured. */
+        Lag: {
+            /**
+             * Format: double
+             * @description Half the distance of the quartiles of the round trips, in milliseconds: how far to trust them.
+             */
+            error_ms?: number | null;
+            /**
+             * Format: double
+             * @description Of it, the segment's.
+             */
+            fabric_ms?: number | null;
+            from: string;
+            /**
+             * Format: double
+             * @description Of it, `to`'s own: from the frame at its card to its answer there.
+             */
+            guest_ms?: number | null;
+            /**
+             * Format: double
+             * @description Median of the last round trips, in milliseconds: data at `from`'s card to its acknowledgement there.
+             */
+            rtt_ms?: number | null;
+            /** Format: int64 */
+            samples: number;
+            to: string;
+        };
+        /** @description An [`observe::Anomaly`] of one LAN, and who saw it; `node` is absent for what only the merge of all nodes shows. */
+        LanAnomaly: {
+            /** Format: double */
+            at: number;
+            /** Format: int64 */
+            count: number;
+            /** @description `two-hosts`, `duplicate-ip`, …: see docs/observer.md and docs/doctor.md. */
+            kind: string;
+            lan: string;
+            node?: string | null;
+            what: string;
+        };
+        /** @description Something that changed: a session opened or ended, a seat joined, left or fell silent, an agent went or came back. */
+        LanEvent: {
+            /**
+             * Format: double
+             * @description Seconds since the epoch.
+             */
+            at: number;
+            instance?: string | null;
+            lan?: string | null;
+            /** @description In a few words: `Seat 6 joins`. */
+            what: string;
+        };
+        /**
+         * @description `/api/lan-status/history?from=&to=` (seconds since the epoch): what happened in that time, for a line to draw, and
+         *     everything as it was at `to`.
+         */
+        LanHistory: {
+            /** @description Oldest first. */
+            events: components["schemas"]["LanEvent"][];
+            /** Format: double */
+            from: number;
+            /** @description Oldest first; a step without a sample was not measured. */
+            samples: components["schemas"]["LanSample"][];
+            state?: null | components["schemas"]["LanStatus"];
+            /**
+             * Format: double
+             * @description Seconds between two samples.
+             */
+            step: number;
+            /** Format: double */
+            to: number;
+        };
         LanInstance: {
+            /** @description IPv4 address to MAC, as seen in ARP frames at its port. */
+            arp?: {
+                [key: string]: string;
+            };
+            /** @description Frames by class of traffic and direction (`tx`: the guest sent it), as eBPF counted them at the tap. */
+            classes?: {
+                [key: string]: components["schemas"]["ClassCount"];
+            };
             counters?: null | components["schemas"]["PortCounters"];
+            directplay?: null | components["schemas"]["DirectPlay"];
             /** @description The address in use; absent until the guest has one. */
             ip?: string | null;
+            ipx?: null | components["schemas"]["IpxPort"];
             lan: string;
             /** @description `up`, `down`; absent when the agent does not answer. */
             link?: string | null;
             mac: string;
+            /** @description NetBIOS names that it registered or announced. */
+            names?: string[];
             node: string;
+            /** @description DirectPlay ports at which it took or answered something: `udp/47624`. */
+            ports_seen_open?: string[];
+        };
+        /**
+         * @description What a guest is on the LAN; the page's `data-lan`.
+         * @enum {string}
+         */
+        LanRole: "host" | "joined" | "looking" | "on" | "silent" | "none" | "was" | "unknown";
+        LanSample: {
+            /**
+             * Format: double
+             * @description Seconds since the epoch.
+             */
+            at: number;
+            /** Format: int32 */
+            players: number;
+            /**
+             * Format: double
+             * @description Frames a second between all pairs of seats; absent when it was not counted.
+             */
+            rate?: number | null;
+            /**
+             * Format: int32
+             * @description Sessions that stood, and seats in one.
+             */
+            sessions: number;
         };
         LanStatus: {
+            /** @description What no healthy program sends, from all nodes, newest first; at most 64. */
+            anomalies?: components["schemas"]["LanAnomaly"][];
             /**
              * Format: double
              * @description Seconds since the epoch, by the gateway's clock.
              */
             at: number;
             connectivity: components["schemas"]["Connectivity"][];
+            /** @description What is wrong between two seats, or with one (`from` = `to`); a pair that is well is absent. */
+            diagnosis?: components["schemas"]["Diagnosis"][];
             instances: {
                 [key: string]: components["schemas"]["LanInstance"];
             };
+            lags?: components["schemas"]["Lag"][];
             lans: components["schemas"]["LanSummary"][];
             /** @description As read from the kernel on the nodes; absent while no node has answered; `mixed` if they differ. */
             networkMode?: string | null;
+            /** @description How each node that answers sees its frames, by node. */
+            observers?: {
+                [key: string]: components["schemas"]["ObserverHealth"];
+            };
+            players?: components["schemas"]["Player"][];
+            /** @description DirectPlay sessions, merged from all nodes: one entry for each instance GUID. */
+            sessions?: components["schemas"]["Session"][];
+            /** @description Stations that are none of ours: IPX tunnel clients, machines on a real LAN. */
+            strangers?: components["schemas"]["Machine"][];
+            timelines?: components["schemas"]["Timeline"][];
         };
         LanSummary: {
             mode?: string | null;
@@ -460,6 +716,84 @@ export interface components {
             /** Format: int32 */
             total: number;
         };
+        Machine: {
+            /** @description Whom it was told to find where: IPv4 address to MAC, from ARP answers that it sent or got. */
+            arp?: {
+                [key: string]: string;
+            };
+            /** Format: int64 */
+            broadcasts: number;
+            /** Format: int64 */
+            dhcp_acked: number;
+            /**
+             * Format: int64
+             * @description Times that it asked for an address, and that one was given to it.
+             */
+            dhcp_asked: number;
+            /** Format: double */
+            first_seen: number;
+            /**
+             * Format: int64
+             * @description Frames sent, and those to the broadcast address among them.
+             */
+            frames: number;
+            instance?: string | null;
+            /** @description Addresses that it uses itself, newest first. */
+            ips: string[];
+            ipx_framing?: string | null;
+            ipx_nodes: string[];
+            /** Format: double */
+            last_seen: number;
+            mac: string;
+            /** @description NetBIOS name of its workstation. */
+            name?: string | null;
+            /** @description Ports at which it refused: RST, or ICMP port unreachable. */
+            ports_closed?: string[];
+            /** @description DirectPlay ports at which it was seen to take or answer something: `udp/47624`, `tcp/2300`. */
+            ports_open?: string[];
+            workgroup?: string | null;
+        };
+        /** @description The eyes of one agent. */
+        ObserverHealth: {
+            /** @description How frames are counted: `tcx`, `clsact`, `socket`; absent when they are not. */
+            attach?: string | null;
+            /**
+             * Format: int64
+             * @description Frames that were to be looked at and could not be handed over: what is known may lack them.
+             */
+            events_lost: number;
+            /** @description Why it does not see, or not all, with the remedy. */
+            problem?: string | null;
+            /**
+             * Format: int32
+             * @description Taps that are watched.
+             */
+            taps: number;
+        };
+        /** @description Frames between a port and one card of the segment, as counted at the port's tap since the agent's maps were made. */
+        PairCount: {
+            /** @description MAC of the other one; `ff:ff:ff:ff:ff:ff` for what was sent to all. */
+            peer: string;
+            /**
+             * Format: int64
+             * @description Of them, those to all.
+             */
+            rx_broadcasts: number;
+            /** Format: int64 */
+            rx_bytes: number;
+            /**
+             * Format: int64
+             * @description Frames from `peer` that reached the guest's tap, those to all among them.
+             */
+            rx_frames: number;
+            /** Format: int64 */
+            tx_bytes: number;
+            /**
+             * Format: int64
+             * @description Frames from the guest to `peer`.
+             */
+            tx_frames: number;
+        };
         Picture: {
             /**
              * Format: int64
@@ -475,6 +809,20 @@ export interface components {
             still_for: number;
             /** Format: int32 */
             width: number;
+        };
+        Player: {
+            certainty: components["schemas"]["Certainty"];
+            evidence?: null | components["schemas"]["Evidence"];
+            /** @description Plays on the machine that hosts. */
+            host: boolean;
+            id: string;
+            instance?: string | null;
+            ip?: string | null;
+            long?: string | null;
+            name?: string | null;
+            /** @description The session's name. */
+            session?: string | null;
+            system_id?: string | null;
         };
         /** @description Frames and bytes of one tap, from the guest's point of view, since the tap was made. */
         PortCounters: {
@@ -513,10 +861,69 @@ export interface components {
         /** @enum {string} */
         Role: "view" | "play" | "admin";
         /**
+         * @description The rungs of the ladder, from the cable to the game; the first that fails is the reason.
+         * @enum {string}
+         */
+        Rung: "link" | "frame" | "address" | "asks" | "reaches" | "answers" | "same-game" | "free" | "joined";
+        /** @enum {string} */
+        RungResult: "passed" | "failed" | "unreached" | "unknown";
+        RungState: {
+            evidence?: null | components["schemas"]["Evidence"];
+            result: components["schemas"]["RungResult"];
+            rung: components["schemas"]["Rung"];
+        };
+        Session: {
+            app_guid_wire?: string | null;
+            certainty: components["schemas"]["Certainty"];
+            /**
+             * Format: int32
+             * @description As last announced by the host.
+             */
+            current_players?: number | null;
+            /** Format: int32 */
+            dialect?: number | null;
+            evidence?: null | components["schemas"]["Evidence"];
+            flags?: string | null;
+            /** @description Hosts before this one, oldest first (system ids). */
+            former_hosts?: string[];
+            /** @description Where the host is one of ours. */
+            host_instance?: string | null;
+            /** @description After a migration the new host's. */
+            host_ip?: string | null;
+            /** @description In IPX: network and node, `00000000:0080c7aabbcc`. */
+            host_ipx?: string | null;
+            host_system_id?: string | null;
+            id_xor_key?: string | null;
+            instance_guid_wire?: string | null;
+            /**
+             * Format: int32
+             * @description 0: no limit.
+             */
+            max_players?: number | null;
+            name?: string | null;
+            password_required?: boolean | null;
+            /** @description `tcp`, `ipx`. */
+            transport: string;
+        };
+        /**
          * @description The words of `state`, in one place for every reader.
          * @enum {string}
          */
         State: "starting" | "live" | "recovering" | "failed" | "stopped";
+        /** @enum {string} */
+        Step: "power" | "frame" | "address" | "name" | "asks" | "is-answered" | "linked" | "player-id" | "joined" | "plays";
+        /** @description Steps of one machine on its way into a game. */
+        Timeline: {
+            instance?: string | null;
+            mac: string;
+            session?: string | null;
+            /** @description In the order of their times; each at most once, at its first time since the machine started. */
+            steps: components["schemas"]["TimelineStep"][];
+        };
+        TimelineStep: {
+            evidence: components["schemas"]["Evidence"];
+            step: components["schemas"]["Step"];
+        };
         Viewers: {
             /** Format: int32 */
             full: number;
@@ -605,6 +1012,46 @@ export interface operations {
                 };
             };
             422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    doctor: {
+        parameters: {
+            query?: {
+                /** @description The instance that does not see the game. */
+                from?: string;
+                /** @description The instance that should be seen; any, when absent. */
+                to?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Doctor"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -830,7 +1277,7 @@ export interface operations {
             };
         };
     };
-    lan_status: {
+    status: {
         parameters: {
             query?: never;
             header?: never;
@@ -845,6 +1292,38 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["LanStatus"];
+                };
+            };
+        };
+    };
+    history: {
+        parameters: {
+            query?: {
+                /** @description Seconds since the epoch; an hour before `to` when absent. */
+                from?: number;
+                /** @description Seconds since the epoch; now when absent. */
+                to?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LanHistory"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };

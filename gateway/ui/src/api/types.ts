@@ -13,3 +13,23 @@ export type Wall = Schemas["Wall"];
 export type WhoAmI = Schemas["WhoAmI"];
 export type DiscoveryInfo = Schemas["DiscoveryInfo"];
 export type ErrorDetail = Schemas["ErrorDetail"];
+
+export type LanStatus = Schemas["LanStatus"];
+export type LanInstance = Schemas["LanInstance"];
+export type LanRole = Schemas["LanRole"];
+export type Connectivity = Schemas["Connectivity"];
+export type Session = Schemas["Session"];
+export type Player = Schemas["Player"];
+export type Timeline = Schemas["Timeline"];
+export type Step = Schemas["Step"];
+export type Lag = Schemas["Lag"];
+export type Evidence = Schemas["Evidence"];
+export type Diagnosis = Schemas["Diagnosis"];
+/** `/api/doctor`. */
+export type Doctor = Schemas["Doctor"];
+export type Rung = Schemas["Rung"];
+export type RungResult = Schemas["RungResult"];
+/** The last hour: `/api/lan-status/history`. */
+export type LanHistory = Schemas["LanHistory"];
+export type LanSample = Schemas["LanSample"];
+export type LanEvent = Schemas["LanEvent"];

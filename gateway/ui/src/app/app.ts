@@ -8,7 +8,8 @@ import { EventFeed, type FeedState } from "../api/events";
 import type { DiscoveryInfo, Instance, Role, Wall } from "../api/types";
 import { Announcer } from "../domain/announce";
 import { backoffMs } from "../domain/backoff";
-import { placeCount } from "../domain/layout";
+import { BOARD, boardsOf, placeOf, seatAt, type Board } from "../domain/boards";
+import { inSession } from "../domain/lan-role";
 import { HOME, formatRoute, parseRoute, tokenOf, type Route } from "../domain/route";
 import { counts, label, sameView, seatView, type Count, type SeatInput, type SeatView } from "../domain/seat";
 import { CAPTURE_HINT, VIEW_ONLY } from "../domain/words";
@@ -25,8 +26,12 @@ export interface PageView {
   feed: FeedState;
   answered: boolean;
   empty: boolean;
+  /** Only while the gateway is away. */
   lastAnswerAt?: number;
+  boards: readonly Board[];
   places: number;
+  /** The one session that stands, in the bar: "Friday night, 6 of 9 joined". */
+  session?: { name: string; joined: number; of: number };
   counts: { word: Count; count: number }[];
   clock?: number;
   clockOff?: number;
@@ -42,6 +47,10 @@ export interface PageView {
 /** Offers leave by seat order with this distance: nine handshakes at once would delay the first picture. */
 const STAGGER_MS = 70;
 const TICK_MS = 500;
+/** The LAN's views are drawn at most this often. */
+const LAN_MS = 1_000;
+/** Lines to guests that are kept at once: four boards. A seat that nobody has looked at for longest gives its own up. */
+const LINES_MAX = 4 * BOARD;
 /** The gateway's clock differs worth a word. */
 const CLOCK_MS_MAX = 2_000;
 
@@ -61,7 +70,14 @@ export class App {
   readonly #sessions = new Map<string, SeatSession>();
   readonly #starts = new Map<string, ReturnType<typeof setTimeout>>();
   readonly #audio = new Map<string, Audio>();
-  readonly #hiddenSeats = new Set<number>();
+  /** Whether a place is in the window, and when it was last there. */
+  readonly #visible = new Map<number, boolean>();
+  readonly #seenAt = new Map<number, number>();
+  #boards: readonly Board[] = boardsOf([], []);
+  #shown: Wall | undefined;
+  #lanAt = 0;
+  readonly #placed = new Map<number, Instance>();
+  #placedOf: Wall | undefined;
   readonly #views = new Map<number, SeatView>();
   readonly #announcer = new Announcer();
   #announcement = "";
@@ -213,8 +229,8 @@ export class App {
       session.close();
       this.#sessions.delete(id);
     }
-    const bySeat = [...wall.instances].sort((a, b) => a.seat - b.seat);
-    bySeat.forEach((instance, index) => this.#ensureSession(instance, index));
+    this.#boards = boardsOf(wall.instances, wall.lan.lans.map((lan) => lan.name));
+    this.#ensureSessions();
     for (const instance of wall.instances) {
       const old = before?.instances.find((i) => i.id === instance.id);
       if (old && agentCameBack(old, instance)) this.#sessions.get(instance.id)?.probe();
@@ -222,7 +238,39 @@ export class App {
       if (old && old.state !== "live" && instance.state === "live") this.#nudge(instance.id);
     }
     if (before && before.instances.length !== wall.instances.length) void this.#learn();
+    this.#tellLan();
     this.#refresh();
+  }
+
+  /** The wall as the LAN's views draw it: the newest, at most once a second; the tick brings what came in between. */
+  shown(): Wall | undefined {
+    return this.#shown;
+  }
+
+  #tellLan(): void {
+    if (this.#wall === this.#shown || Date.now() - this.#lanAt < LAN_MS) return;
+    this.#shown = this.#wall;
+    this.#lanAt = Date.now();
+    this.#emit("lan");
+  }
+
+  /** A line to every guest on the first board, and to those that have been in the window. */
+  #ensureSessions(): void {
+    const wanted = (this.#wall?.instances ?? [])
+      .map((instance) => ({ instance, place: placeOf(this.#boards, instance) ?? 0 }))
+      .filter(({ place }) => place <= BOARD || this.#seenAt.has(place))
+      .sort((a, b) => a.place - b.place);
+    wanted.forEach(({ instance, place }, index) => this.#ensureSession(instance, place, index));
+    const lines = wanted.filter(({ instance, place }) => place > BOARD && this.#sessions.has(instance.id) && this.#visible.get(place) !== true && instance.id !== this.#focusedInstance);
+    const tooMany = this.#sessions.size - LINES_MAX;
+    if (tooMany <= 0) return;
+    lines.sort((a, b) => (this.#seenAt.get(a.place) ?? 0) - (this.#seenAt.get(b.place) ?? 0));
+    for (const { instance, place } of lines.slice(0, tooMany)) {
+      this.#sessions.get(instance.id)?.close();
+      this.#sessions.delete(instance.id);
+      this.#seenAt.delete(place);
+    }
+    this.#emit("sessions");
   }
 
   #nudge(id: string): void {
@@ -230,7 +278,7 @@ export class App {
     if (session?.view().phase === "waiting") session.again();
   }
 
-  #ensureSession(instance: Instance, index: number): void {
+  #ensureSession(instance: Instance, place: number, index: number): void {
     if (instance.state === "stopped" || this.#sessions.has(instance.id)) return;
     const session = new SeatSession(instance.id, {
       offer: (id, tier, sdp, signal) => this.api.offer(id, tier, sdp, signal),
@@ -239,28 +287,25 @@ export class App {
       random: Math.random,
     });
     if (this.#role) session.role = this.#role;
-    session.onChange = () => this.#onSession(instance.seat + 1);
+    session.onChange = () => this.#onSession(place);
     this.#sessions.set(instance.id, session);
     this.#starts.set(instance.id, setTimeout(() => session.start(), index * STAGGER_MS));
     this.#applyTiers();
     this.#emit("sessions");
   }
 
-  #onSession(seat: number): void {
-    this.#refreshSeat(seat);
+  #onSession(place: number): void {
+    this.#refreshSeat(place);
     this.#refreshPage();
   }
 
   // ---- route, focus, controls ----
 
-  go(change: Partial<Route> & { seat?: number | undefined }): void {
-    const { seat, ...rest } = change;
-    const next: Route = { ...this.#route, ...rest };
-    if ("seat" in change) {
-      if (seat === undefined) delete next.seat;
-      else next.seat = seat;
-    }
-    this.#go(next);
+  /** Another address. What is given as undefined leaves it; another view forgets what only the last one knew. */
+  go(change: { [K in keyof Route]?: Route[K] | undefined }): void {
+    const next: Record<string, unknown> = { ...this.#route, ...change };
+    for (const key of Object.keys(next)) if (next[key] === undefined) delete next[key];
+    this.#go(next as unknown as Route);
   }
 
   #go(next: Route): void {
@@ -279,6 +324,7 @@ export class App {
       this.#captureWanted = false;
     }
     this.#applyTiers();
+    this.#tellLan();
     this.#refresh();
   }
 
@@ -305,7 +351,7 @@ export class App {
   #sayCapture(): void {
     const seat = this.focusedSeat;
     if (seat === undefined || this.#role === undefined) return;
-    this.#say(this.#role === "view" ? VIEW_ONLY : CAPTURE_HINT(seat));
+    this.#say(this.#role === "view" ? VIEW_ONLY : CAPTURE_HINT(this.seat(seat).seat));
   }
 
   /** The window lost the focus: keys come back, the seat stays in view. */
@@ -380,31 +426,33 @@ export class App {
   // ---- tiers ----
 
   /** A tile came into or left the window. */
-  seen(seat: number, visible: boolean): void {
-    if (visible) this.#hiddenSeats.delete(seat);
-    else this.#hiddenSeats.add(seat);
+  seen(place: number, visible: boolean): void {
+    this.#visible.set(place, visible);
+    if (visible || this.#seenAt.has(place)) this.#seenAt.set(place, Date.now());
+    if (visible) this.#ensureSessions();
     this.#applyTiers();
   }
 
   #applyTiers(): void {
     for (const instance of this.#wall?.instances ?? []) {
-      const seat = instance.seat + 1;
       const session = this.#sessions.get(instance.id);
-      session?.setTier(this.#tierFor(seat));
+      session?.setTier(this.#tierFor(placeOf(this.#boards, instance) ?? 0));
     }
   }
 
-  #tierFor(seat: number): WantedTier {
+  #tierFor(place: number): WantedTier {
     if (document.hidden || this.#route.view !== "wall") return "none";
-    const chosen = this.#route.seat === seat;
+    const chosen = this.#route.seat === place;
     if (this.#route.mode === "focus") return chosen ? "full" : "none";
-    if (this.#hiddenSeats.has(seat)) return "none";
+    // Before the window has said anything, the first board is what it shows.
+    if (!(this.#visible.get(place) ?? place <= BOARD)) return "none";
     return this.#route.mode === "lean" && chosen ? "full" : "thumb";
   }
 
   // ---- building what is drawn ----
 
   #tick(): void {
+    this.#tellLan();
     this.#refresh();
     const sentence = this.#announcer.take(Date.now());
     if (sentence !== undefined) this.#say(sentence);
@@ -416,17 +464,17 @@ export class App {
   }
 
   #refresh(): void {
-    for (let seat = 1; seat <= this.#places; seat += 1) this.#refreshSeat(seat);
+    for (let place = 1; place <= this.#places; place += 1) this.#refreshSeat(place);
     this.#refreshPage();
   }
 
-  #refreshSeat(seat: number): void {
-    const view = this.#buildSeat(seat);
-    const before = this.#views.get(seat);
+  #refreshSeat(place: number): void {
+    const view = this.#buildSeat(place);
+    const before = this.#views.get(place);
     if (before && sameView(before, view)) return;
-    this.#views.set(seat, view);
-    this.#announcer.observe(seat, view.state, `${label(view)}.`);
-    this.#emit(`seat:${seat}`);
+    this.#views.set(place, view);
+    this.#announcer.observe(place, view.state === "live" && view.lanFault ? "lan" : view.state, `${label(view)}.`);
+    this.#emit(`seat:${place}`);
   }
 
   #refreshPage(): void {
@@ -438,17 +486,19 @@ export class App {
   }
 
   get #places(): number {
-    return placeCount((this.#wall?.instances ?? []).map((i) => i.seat + 1));
+    return this.#boards.length * BOARD;
   }
 
   get #away(): boolean {
     return this.#feedState.is === "waiting" || (this.#feedState.is === "connecting" && this.#wall !== undefined);
   }
 
-  #buildSeat(seat: number): SeatView {
-    const instance = this.#wall?.instances.find((i) => i.seat === seat - 1);
+  #buildSeat(place: number): SeatView {
+    const seat = seatAt(this.#boards, place);
+    const instance = this.#instanceAt(place);
     const session = instance ? this.#sessions.get(instance.id) : undefined;
     const input: SeatInput = {
+      place,
       seat,
       now: Date.now(),
       answered: this.#wall !== undefined,
@@ -457,8 +507,29 @@ export class App {
       clockOffset: this.#clockOffset,
     };
     if (instance) input.instance = instance;
+    const lan = instance && this.#wall?.lan.instances[instance.id];
+    if (lan) input.lan = lan;
     if (session) input.session = session.view();
     return seatView(input);
+  }
+
+  /** By place, made anew with every wall: a thousand seats are asked twice a second. */
+  #instanceAt(place: number): Instance | undefined {
+    if (this.#placedOf !== this.#wall) {
+      this.#placedOf = this.#wall;
+      this.#placed.clear();
+      for (const instance of this.#wall?.instances ?? []) this.#placed.set(placeOf(this.#boards, instance) ?? 0, instance);
+    }
+    return this.#placed.get(place);
+  }
+
+  /** The one session that stands; with two, the bar names none. */
+  #oneSession(): PageView["session"] {
+    const standing = this.#away ? [] : (this.#wall?.lan.sessions ?? []).filter((s) => !s.certainty.startsWith("gone"));
+    const [only] = standing;
+    if (!only || standing.length > 1) return undefined;
+    const joined = Object.values(this.#wall?.lan.instances ?? {}).filter((i) => i.directplay && inSession(i.directplay.role)).length;
+    return { name: only.name ?? "A session without a name", joined, of: this.#wall?.instances.length ?? 0 };
   }
 
   #buildPage(): PageView {
@@ -471,6 +542,7 @@ export class App {
       feed: this.#feedState,
       answered: this.#wall !== undefined,
       empty: this.#wall !== undefined && this.#wall.instances.length === 0,
+      boards: this.#boards,
       places: this.#places,
       counts: counts(all),
       route: this.#route,
@@ -478,10 +550,13 @@ export class App {
       announcement: this.#announcement,
     };
     if (this.#lastAnswerAt !== undefined) {
-      page.lastAnswerAt = this.#lastAnswerAt;
+      // Only then shown; else every word of the gateway would draw every view again.
+      if (this.#away) page.lastAnswerAt = this.#lastAnswerAt;
       page.clock = Math.floor((Date.now() + this.#clockOffset) / 60_000) * 60_000;
       if (Math.abs(this.#clockOffset) > CLOCK_MS_MAX) page.clockOff = Math.round(this.#clockOffset / 1000);
     }
+    const session = this.#oneSession();
+    if (session) page.session = session;
     if (this.#role) page.role = this.#role;
     if (this.#discovery) page.discovery = this.#discovery;
     const captured = this.captured();

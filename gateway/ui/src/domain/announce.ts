@@ -1,16 +1,19 @@
 // State changes for the one polite live region: at most one sentence in 5 s, worst first. Pure but for the clock given.
 import type { TileState } from "./seat";
 
-const WORST: TileState[] = ["error", "offline", "stale", "recovering", "empty", "booting", "connecting", "live", "loading"];
+/** A tile's state, or `lan`: it is live, but its LAN has a fault. */
+export type Mark = TileState | "lan";
+
+const WORST: Mark[] = ["error", "lan", "offline", "stale", "recovering", "empty", "booting", "connecting", "live", "loading"];
 export const ANNOUNCE_EVERY_MS = 5_000;
 
 export class Announcer {
-  readonly #last = new Map<number, TileState>();
-  readonly #due = new Map<number, { state: TileState; sentence: string }>();
+  readonly #last = new Map<number, Mark>();
+  readonly #due = new Map<number, { state: Mark; sentence: string }>();
   #spokeAt = -Infinity;
 
   /** A seat's state now. The first one is no change. Back where it was: nothing to say. */
-  observe(seat: number, state: TileState, sentence: string): void {
+  observe(seat: number, state: Mark, sentence: string): void {
     const before = this.#last.get(seat);
     if (before === undefined) {
       this.#last.set(seat, state);

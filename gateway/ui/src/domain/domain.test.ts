@@ -6,7 +6,8 @@ import { ReleaseChord } from "./chord";
 import { FrameRing } from "./frames";
 import { HeldInput } from "./held";
 import { ClickToPicture } from "./latency";
-import { neighbour, placeCount, shares } from "./layout";
+import { boardsOf, placeOf, seatAt } from "./boards";
+import { neighbour, shares, spot } from "./layout";
 import { MotionTotals, WheelNotches, guestPixel, onPicture, pictureIn } from "./pointer";
 import { formatRoute, parseRoute, tokenOf } from "./route";
 import { TouchPad } from "./touch";
@@ -92,19 +93,49 @@ test("held input: what went down is let go once", () => {
   expect(held.takeAll()).toEqual({ codes: [], buttons: [] });
 });
 
-test("layout: nine places at least, no wrap, the leaning seat stays at its place", () => {
-  expect(placeCount([])).toBe(9);
-  expect(placeCount([1, 10])).toBe(12);
+test("layout: no wrap, over to the next board, the leaning seat stays at its place", () => {
   expect([neighbour(1, "left", 9), neighbour(1, "right", 9), neighbour(3, "right", 9), neighbour(9, "down", 9), neighbour(5, "up", 9)]).toEqual([1, 2, 3, 9, 2]);
-  expect(shares(9, 5)).toEqual({
+  expect([neighbour(8, "down", 18), neighbour(11, "up", 18)]).toEqual([11, 8]);
+  expect([spot(1), spot(6), spot(10)]).toEqual([{ row: 0, column: 0 }, { row: 1, column: 2 }, { row: 0, column: 0 }]);
+  expect(shares(5)).toEqual({
     columns: "minmax(0,1fr) minmax(0,1.7fr) minmax(0,1fr)",
     rows: "minmax(0,1fr) minmax(0,2.2fr) minmax(0,1fr)",
+  });
+  expect(shares(14)).toEqual(shares(5));
+});
+
+describe("boards of nine", () => {
+  const at = (lan: string, ...seats: number[]) => seats.map((seat) => ({ lan, seat }));
+  test("one board while nothing is known", () => {
+    expect(boardsOf([], [])).toEqual([{ index: 0, firstSeat: 1, firstPlace: 1, title: "" }]);
+    expect(boardsOf([], ["party"])[0]?.lan).toBe("party");
+  });
+  test("in a wall with one LAN of nine, a place is a seat's number", () => {
+    const boards = boardsOf(at("party", 0, 8), ["party"]);
+    expect(boards.map((b) => b.title)).toEqual(["party"]);
+    expect([placeOf(boards, { lan: "party", seat: 8 }), seatAt(boards, 9)]).toEqual([9, 9]);
+  });
+  test("more than nine seats, and further LANs in the order of the directory, have further boards", () => {
+    const boards = boardsOf([...at("b", 0, 20), ...at("a", 2), ...at("stray", 0)], ["b", "empty", "a"]);
+    expect(boards.map((b) => [b.lan, b.title, b.firstPlace])).toEqual([
+      ["b", "b, seats 1 to 9", 1], ["b", "b, seats 10 to 18", 10], ["b", "b, seats 19 to 27", 19], ["a", "a", 28], ["stray", "stray", 37],
+    ]);
+    expect([placeOf(boards, { lan: "b", seat: 20 }), placeOf(boards, { lan: "a", seat: 2 }), placeOf(boards, { lan: "nowhere", seat: 0 })]).toEqual([21, 30, undefined]);
+    expect([seatAt(boards, 21), seatAt(boards, 30), seatAt(boards, 37)]).toEqual([21, 3, 1]);
+  });
+  test("every instance has a place of its own", () => {
+    const all = ["x", "y", "z"].flatMap((lan, n) => Array.from({ length: 7 + 13 * n }, (_, seat) => ({ lan, seat })));
+    const boards = boardsOf(all, ["x", "y", "z"]);
+    const places = all.map((one) => placeOf(boards, one));
+    expect(new Set(places).size).toBe(all.length);
+    expect(all.map((one, i) => seatAt(boards, places[i] ?? 0) === one.seat + 1)).not.toContain(false);
   });
 });
 
 test("routes survive a round trip, rubbish opens the wall", () => {
-  for (const hash of ["#/wall", "#/wall?seat=5&mode=focus", "#/wall?seat=9&mode=lean&details=1", "#/settings"]) expect(formatRoute(parseRoute(hash))).toBe(hash);
-  for (const hash of ["", "#/", "#/lan", "#/wall?seat=0&mode=focus", "#/wall?seat=x&mode=lean", "#%%%"]) expect(formatRoute(parseRoute(hash))).toBe("#/wall");
+  for (const hash of ["#/wall", "#/wall?seat=5&mode=focus", "#/wall?seat=9&mode=lean&details=1", "#/settings", "#/lan", "#/lan?pair=4-1", "#/lan?pair=14-10&board=2"]) expect(formatRoute(parseRoute(hash))).toBe(hash);
+  for (const hash of ["", "#/", "#/plan", "#/wall?seat=0&mode=focus", "#/wall?seat=x&mode=lean", "#/wall?pair=4-1", "#%%%"]) expect(formatRoute(parseRoute(hash))).toBe("#/wall");
+  expect(formatRoute(parseRoute("#/lan?pair=4&board=1"))).toBe("#/lan");
 });
 
 test("token of a link", () => {
@@ -189,6 +220,9 @@ test("announcer: changes only, worst first, one in 5 s, nothing for what went ba
   expect(a.take(2_000)).toBeUndefined();
   a.observe(1, "live", "one live");
   expect(a.take(7_000)).toBeUndefined();
+  a.observe(2, "live", "two live again");
+  a.observe(1, "lan", "one is silent on the LAN");
+  expect(a.take(8_000)).toBe("one is silent on the LAN");
 });
 
 test("a soft keyboard's characters become keys of a US board", () => {

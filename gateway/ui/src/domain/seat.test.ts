@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { Instance, InstanceStatus } from "../api/types";
+import type { Instance, InstanceStatus, LanInstance, LanRole } from "../api/types";
 import { barsOf, counts, label, seatView, type SeatInput, type SessionView } from "./seat";
 
 const NOW = 1_700_000_000_000;
@@ -14,7 +14,7 @@ const instance = (change: Partial<Instance> = {}): Instance => ({
 const playing: SessionView = { phase: "connected", phaseSince: NOW - 5_000, tryingSince: NOW - 6_000, tries: 0, frames: 9, paused: false, perSecond: 30, lossPercent: 0, lease: "free", lastFrameAt: NOW - 20 };
 const offering: SessionView = { phase: "offering", phaseSince: NOW - 2_000, tryingSince: NOW - 2_500, tries: 0, frames: 0, paused: false };
 const lost: SessionView = { phase: "waiting", phaseSince: NOW - 4_000, tryingSince: NOW - 4_000, tries: 1, frames: 0, frozenAt: NOW - 4_000, paused: false, failure: { kind: "lost" } };
-const view = (change: Partial<SeatInput> = {}) => seatView({ seat: 5, now: NOW, answered: true, askedSince: NOW - 1_400, away: false, clockOffset: 0, ...change });
+const view = (change: Partial<SeatInput> = {}) => seatView({ place: 5, seat: 5, now: NOW, answered: true, askedSince: NOW - 1_400, away: false, clockOffset: 0, ...change });
 
 describe("state of a tile", () => {
   test("nothing has answered", () => {
@@ -101,13 +101,36 @@ test("no number that was not measured", () => {
   expect(view({ instance: instance(), session: { ...playing, paused: true } }).quality).toBe("not measured");
 });
 
-test("LAN words come from link and address only", () => {
-  const lan = (change: Partial<InstanceStatus>) => view({ instance: instance({ status: status(change) }), session: playing });
-  expect([lan({}).lan, lan({}).lanWord]).toEqual(["on", "On the LAN"]);
-  expect([lan({ address_in_use: null }).lan, lan({ address_in_use: null }).lanWord]).toEqual(["none", "No LAN yet"]);
-  expect(lan({ link: null }).lan).toBe("unknown");
-  const away = view({ instance: instance(), session: playing, away: true });
-  expect([away.lan, away.lanWord, away.held]).toEqual(["unknown", "Was on the LAN", true]);
+describe("LAN of a tile", () => {
+  const lan = (change: Partial<InstanceStatus>, input: Partial<SeatInput> = {}) => view({ instance: instance({ status: status(change) }), session: playing, ...input });
+  const seen = (role: LanRole, change: Partial<LanInstance> = {}): LanInstance => ({ mac: "02:4c:00:10:68:05", node: "node-b", lan: "party", link: "up", directplay: { role, player_name: "Emil", session: "Friday night" }, ...change });
+  test("without a decoder only link and address speak", () => {
+    expect([lan({}).lan, lan({}).lanWord]).toEqual(["on", "On the LAN"]);
+    expect([lan({ address_in_use: null }).lan, lan({ address_in_use: null }).lanWord]).toEqual(["none", "No LAN yet"]);
+    expect(lan({ link: null }).lan).toBe("unknown");
+    const away = view({ instance: instance(), session: playing, away: true });
+    expect([away.lan, away.lanWord, away.held]).toEqual(["unknown", "Was on the LAN", true]);
+  });
+  test("role and player's name as decoded", () => {
+    const of = (role: LanRole) => lan({}, { lan: seen(role) });
+    expect((["host", "joined", "looking", "on", "silent", "none", "was", "unknown"] as const).map((role) => [of(role).lan, of(role).lanWord])).toEqual([
+      ["host", "Host"], ["joined", "Joined"], ["looking", "Looking"], ["on", "On the LAN"], ["silent", "LAN silent"], ["none", "No LAN yet"], ["unknown", "Was joined"], ["on", "On the LAN"],
+    ]);
+    expect([of("joined").name, of("joined").link, label(of("joined"))]).toEqual(["Emil", "up", "Seat 5, Emil, Live, Joined"]);
+  });
+  test("faults survive the smallest tile, and only faults", () => {
+    expect((["silent", "joined", "none", "looking"] as const).map((role) => lan({}, { lan: seen(role) }).lanFault)).toEqual([true, false, false, false]);
+    const out = lan({}, { lan: seen("none", { link: "down" }) });
+    expect([out.lanWord, out.lanFault, out.link]).toEqual(["Cable out", true, "down"]);
+    // A guest that is off has no cable to complain about.
+    const off = view({ instance: instance({ state: "stopped", status: status({ state: "stopped" }) }), lan: seen("silent", { link: "down" }) });
+    expect([off.lanWord, off.lanFault, off.lan]).toEqual(["Off", false, "unknown"]);
+  });
+  test("what a silent agent or an absent gateway said last is not the present", () => {
+    expect(lan({}, { lan: seen("joined"), away: true }).lanWord).toBe("Was joined");
+    const silent = view({ instance: instance({ agent_silent_for: 9 }), session: playing, lan: seen("host") });
+    expect([silent.lan, silent.lanWord, silent.lanFault]).toEqual(["unknown", "Unknown", false]);
+  });
 });
 
 test("counts leave zero out; labels carry the words", () => {

@@ -2,8 +2,9 @@
 //
 // Order of trust: a picture that arrives is live, whoever says otherwise; then what the agent says of the guest; then
 // what the session says of the line. No word claims more than was measured.
-import type { Instance, Tier } from "../api/types";
-import { LAN_WORDS, LAN_WORDS_STALE, clockTime, duration, lanWord, type LanWord } from "./words";
+import type { Instance, LanInstance, Tier } from "../api/types";
+import { lanView, type LanAttr, type LanView } from "./lan-role";
+import { clockTime, duration } from "./words";
 
 export type TileState = "loading" | "connecting" | "booting" | "live" | "recovering" | "stale" | "error" | "offline" | "empty";
 export type Lease = "you" | "other" | "free";
@@ -51,6 +52,9 @@ export interface Note {
 }
 
 export interface SeatView {
+  /** On the whole wall, from 1. */
+  place: number;
+  /** In its LAN, from 1. */
   seat: number;
   instance?: string;
   name: string;
@@ -58,8 +62,12 @@ export interface SeatView {
   tone: Tone;
   word: string;
   note?: Note;
-  lan: LanWord;
+  lan: LanAttr;
   lanWord: string;
+  /** "LAN silent", "Cable out": stays on the smallest tile. */
+  lanFault: boolean;
+  /** Cable; absent when it is not known. */
+  link?: "up" | "down";
   lease?: Lease;
   /** Size of the pictures that are taken; absent when none are. */
   tier?: Tier;
@@ -81,6 +89,7 @@ export interface SeatView {
 }
 
 export interface SeatInput {
+  place: number;
   seat: number;
   now: number;
   /** Something has ever answered. */
@@ -90,6 +99,8 @@ export interface SeatInput {
   /** Server clock minus ours, in ms. */
   clockOffset: number;
   instance?: Instance;
+  /** What the LAN's observers say of it. */
+  lan?: LanInstance;
   session?: SessionView;
 }
 
@@ -228,17 +239,19 @@ export function seatView(input: SeatInput): SeatView {
   const what = core(input);
   const measured = what.state === "live" || what.state === "booting";
   const off = what.state === "offline" || (what.state === "error" && instance?.state === "failed");
-  const lan = instance && !input.away && !off ? lanWord(instance) : "unknown";
+  const lan: LanView | undefined = instance && lanView(instance, input.lan, input.away);
   const held = input.away && instance !== undefined;
   const lease = measured ? session?.lease : undefined;
   const view: SeatView = {
+    place: input.place,
     seat: input.seat,
-    name: instance?.name ?? (what.state === "loading" ? `Seat ${input.seat}` : "Empty seat"),
+    name: lan?.player ?? instance?.name ?? (what.state === "loading" ? `Seat ${input.seat}` : "Empty seat"),
     state: what.state,
     tone: what.tone,
     word: what.word,
-    lan,
-    lanWord: off ? "Off" : held && instance ? LAN_WORDS_STALE[lanWord(instance)] : LAN_WORDS[lan],
+    lan: off ? "unknown" : (lan?.attr ?? "unknown"),
+    lanWord: off ? "Off" : (lan?.word ?? "Unknown"),
+    lanFault: !off && (lan?.fault ?? false),
     controls: lease ? CONTROLS[lease] : (instance?.node ?? `Seat ${input.seat}`),
     bars: measured && !session?.paused ? barsOf(session?.lossPercent, session?.rttMs) : 0,
     quality: qualityWords(what.state, input),
@@ -249,6 +262,7 @@ export function seatView(input: SeatInput): SeatView {
     height: session?.screen?.height ?? instance?.status?.picture?.height ?? 480,
   };
   if (instance) view.instance = instance.id;
+  if (lan?.link && !off) view.link = lan.link;
   if (what.note) view.note = what.note;
   if (lease) view.lease = lease;
   if (session?.tier) view.tier = session.tier;

@@ -1,6 +1,4 @@
 // The exact words of ui/design.md section 4 that more than one place uses. Pure.
-import type { Instance } from "../api/types";
-
 /** "5 s", "2 min", "3 h". Seconds count up in words. */
 export function duration(seconds: number): string {
   const s = Math.max(0, Math.floor(seconds));
@@ -33,18 +31,3 @@ export const UP = "loco up --guests 9";
 /** A running wall refuses `loco up`: it has to come down first. */
 export const REFILL = `loco down && ${UP}`;
 export const SOUND_WAITS = "Sound is waiting: click once";
-
-export type LanWord = "on" | "none" | "unknown";
-
-/** What is measured of the seat's LAN role now: link and address. Host, joined and the rest need a decoder. */
-export function lanWord(instance: Instance): LanWord {
-  const status = instance.status;
-  if (!status || (instance.agent_silent_for ?? undefined) !== undefined) return "unknown";
-  if (status.link === true && status.address_in_use) return "on";
-  if (typeof status.link === "boolean") return "none";
-  return "unknown";
-}
-
-export const LAN_WORDS: Record<LanWord, string> = { on: "On the LAN", none: "No LAN yet", unknown: "Unknown" };
-/** When the gateway is away, the last answer is not the present. */
-export const LAN_WORDS_STALE: Record<LanWord, string> = { on: "Was on the LAN", none: "Unknown", unknown: "Unknown" };

@@ -8,6 +8,7 @@ import { Icon } from "./icons";
 
 const STOPS: readonly { view: View; name: string }[] = [
   { view: "wall", name: "Wall" },
+  { view: "lan", name: "LAN" },
   { view: "settings", name: "Settings" },
 ];
 
@@ -50,6 +51,12 @@ export function Bar(): ReactNode {
               </span>
             ))
           : null}
+        {page.session ? (
+          <span className="w session">
+            <b>{page.session.name}</b>
+            {page.session.joined} of {page.session.of} joined
+          </span>
+        ) : null}
         {page.clockOff === undefined ? null : <span className="caution">clock differs by {Math.abs(page.clockOff)} s</span>}
       </div>
       {page.clock === undefined ? null : (

@@ -3,31 +3,17 @@ import { useEffect, useState, type ReactNode } from "react";
 import { ApiError } from "../api/client";
 import type { Instance } from "../api/types";
 import { VIEW_ONLY, YOU_HAVE, bitrate, duration, grouped } from "../domain/words";
+import { LanPart } from "./drawer-lan";
+import { Facts, type Fact } from "./facts";
 import { useApp, usePage, useSeat, useTick } from "./hooks";
 import { Icon, STATE_ICON } from "./icons";
-import { saveScreenshot } from "./screenshot";
-
-type Fact = readonly [string, string | undefined];
-
-function Facts({ facts }: { facts: readonly Fact[] }): ReactNode {
-  const known = facts.filter((fact): fact is readonly [string, string] => fact[1] !== undefined);
-  if (known.length === 0) return <p className="muted">Not measured.</p>;
-  return (
-    <dl className="facts">
-      {known.map(([term, value]) => (
-        <div key={term}>
-          <dt>{term}</dt>
-          <dd>{value}</dd>
-        </div>
-      ))}
-    </dl>
-  );
-}
+import { saveScreenshot } from "./save";
 
 /** The guest's picture as its agent has it now, loaded once when the drawer opens. */
-function Shot({ instance, seat }: { instance: Instance; seat: number }): ReactNode {
+function Shot({ instance, place }: { instance: Instance; place: number }): ReactNode {
   const app = useApp();
-  const view = useSeat(seat);
+  const view = useSeat(place);
+  const { seat } = view;
   const [url, setUrl] = useState<string>();
   const [problem, setProblem] = useState<string>();
   useEffect(() => {
@@ -68,10 +54,10 @@ function Shot({ instance, seat }: { instance: Instance; seat: number }): ReactNo
   );
 }
 
-function Controls({ seat }: { seat: number }): ReactNode {
+function Controls({ place }: { place: number }): ReactNode {
   const app = useApp();
   const page = usePage();
-  const view = useSeat(seat);
+  const view = useSeat(place);
   const session = app.session(view.instance);
   const words = view.lease ? { you: YOU_HAVE, other: "Another viewer has the controls.", free: "Controls: free" }[view.lease] : "No connection to this seat yet.";
   return (
@@ -90,7 +76,7 @@ function Controls({ seat }: { seat: number }): ReactNode {
               Give
             </button>
           ) : (
-            <button className="btn p" data-act="take" disabled={view.lease === undefined} onClick={() => app.focus(seat)}>
+            <button className="btn p" data-act="take" disabled={view.lease === undefined} onClick={() => app.focus(place)}>
               <Icon name="lever" />
               Take the controls
             </button>
@@ -152,36 +138,21 @@ function Power({ instance }: { instance: Instance }): ReactNode {
   );
 }
 
-export function Drawer({ seat }: { seat: number }): ReactNode {
+export function Drawer({ place }: { place: number }): ReactNode {
   const app = useApp();
-  const view = useSeat(seat);
+  const view = useSeat(place);
+  const { seat } = view;
   useTick(1_000);
   const instance = app.instance(view.instance);
   const close = (): void => {
     app.go({ details: false });
-    document.querySelector<HTMLElement>(`[data-seat="${seat}"]`)?.focus();
+    document.querySelector<HTMLElement>(`[data-place="${place}"]`)?.focus();
   };
   if (!instance) return null;
   const wall = app.wall();
   const { status } = instance;
   const line = app.session(instance.id)?.line;
-  const reached = wall?.lan.connectivity.filter((c) => c.to === instance.id && c.reachable) ?? [];
-  const asked = wall?.lan.connectivity.filter((c) => c.to === instance.id) ?? [];
-  const lan = wall?.lan.lans.find((l) => l.name === instance.lan);
-  const counters = status?.counters;
-  const mode = lan?.mode ?? wall?.lan.networkMode;
   const since = status ? duration(wall ? wall.at - status.since : 0) : undefined;
-  const lanFacts: Fact[] = [
-    ["Address", status?.address_in_use ? `${status.address_in_use} \u00a0${instance.mac}` : undefined],
-    ["Card", status?.address_in_use ? undefined : instance.mac],
-    ["Given by the edge", status?.address_in_use ? undefined : instance.ip],
-    ["Cable", typeof status?.link === "boolean" ? (status.link ? "in" : "out") : undefined],
-    ["Where", [instance.node, mode === undefined || mode === null ? undefined : mode.toUpperCase(), lan ? `VNI ${lan.vni}` : undefined].filter(Boolean).join(", ")],
-    ["Answers", asked.length > 0 ? `${reached.length} of ${asked.length} nodes` : undefined],
-    ["Sent", counters ? `${grouped(counters.tx_frames)} frames` : undefined],
-    ["Received", counters ? `${grouped(counters.rx_frames)} frames` : undefined],
-    ["Dropped for it", counters && counters.rx_dropped > 0 ? `${grouped(counters.rx_dropped)} frames` : undefined],
-  ];
   const facts: Fact[] = [
     ["Instance", instance.id],
     ["State", since === undefined ? instance.state : `${instance.state} for ${since}`],
@@ -198,7 +169,7 @@ export function Drawer({ seat }: { seat: number }): ReactNode {
       <header className="row nowrap">
         <span className={`plate m${view.lease === "you" ? " mine" : ""}`}>{seat}</span>
         <div className="grow">
-          <div className="drawername">{instance.name}</div>
+          <div className="drawername">{view.name}</div>
           <span className={`st ${view.tone}`}>
             <Icon name={STATE_ICON[view.state]} />
             {view.state === "live" && since !== undefined && instance.state === "live" ? `Live for ${since}` : view.word}
@@ -208,12 +179,9 @@ export function Drawer({ seat }: { seat: number }): ReactNode {
           <Icon name="close" />
         </button>
       </header>
-      <Shot instance={instance} seat={seat} />
-      <Controls seat={seat} />
-      <section>
-        <h2>LAN</h2>
-        <Facts facts={lanFacts} />
-      </section>
+      <Shot instance={instance} place={place} />
+      <Controls place={place} />
+      <LanPart instance={instance} wall={wall} />
       <Power instance={instance} />
       <section>
         <h2>Details</h2>

@@ -1,6 +1,7 @@
 // How views read the store: one subscription per topic, no copy of its data in React state.
 import { createContext, useContext, useEffect, useReducer, useSyncExternalStore } from "react";
 import type { App, Audio, PageView } from "../app/app";
+import type { Wall } from "../api/types";
 import type { SeatView } from "../domain/seat";
 
 export const AppContext = createContext<App | null>(null);
@@ -16,9 +17,16 @@ export function usePage(): PageView {
   return useSyncExternalStore((listener) => app.subscribe("page", listener), () => app.page());
 }
 
-export function useSeat(seat: number): SeatView {
+/** `place`: on the whole wall, from 1. */
+export function useSeat(place: number): SeatView {
   const app = useApp();
-  return useSyncExternalStore((listener) => app.subscribe(`seat:${seat}`, listener), () => app.seat(seat));
+  return useSyncExternalStore((listener) => app.subscribe(`seat:${place}`, listener), () => app.seat(place));
+}
+
+/** What the gateway said last, at most once a second: for the LAN's views. */
+export function useShown(): Wall | undefined {
+  const app = useApp();
+  return useSyncExternalStore((listener) => app.subscribe("lan", listener), () => app.shown());
 }
 
 export function useAudio(instance: string | undefined): Audio {

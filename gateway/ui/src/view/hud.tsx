@@ -3,10 +3,11 @@
 import { useEffect, useRef, useState, type ReactNode } from "react";
 import { strokeOf } from "../domain/chars";
 import { label, type SeatView } from "../domain/seat";
-import { LAN_WORDS, VIEW_ONLY, YOU_HAVE } from "../domain/words";
+import { BOARD, boardAt } from "../domain/boards";
+import { VIEW_ONLY, YOU_HAVE } from "../domain/words";
 import { useApp, useAudio, usePage, useSeat } from "./hooks";
 import { Icon, STATE_ICON } from "./icons";
-import { saveScreenshot } from "./screenshot";
+import { saveScreenshot } from "./save";
 
 function Controls({ view }: { view: SeatView }): ReactNode {
   const app = useApp();
@@ -159,19 +160,19 @@ function useFullScreen(): { on: boolean; words: string | undefined; toggle: () =
   return { on, words: on ? words : undefined, toggle };
 }
 
-function Mini({ seat, current }: { seat: number; current: number }): ReactNode {
+function Mini({ place, current }: { place: number; current: number }): ReactNode {
   const app = useApp();
-  const view = useSeat(seat);
+  const view = useSeat(place);
   return (
     <button
-      className={seat === current ? "on" : view.state === "empty" ? "emp" : ""}
+      className={place === current ? "on" : view.state === "empty" ? "emp" : ""}
       aria-label={label(view)}
-      aria-current={seat === current}
+      aria-current={place === current}
       disabled={view.instance === undefined}
-      onClick={() => app.focus(seat)}
+      onClick={() => app.focus(place)}
     >
-      {seat}
-      <span className={seat === current ? "" : view.tone}>
+      {view.seat}
+      <span className={place === current ? "" : view.tone}>
         <Icon name={STATE_ICON[view.state]} />
       </span>
     </button>
@@ -195,12 +196,13 @@ export function HudRight({ view }: { view: SeatView }): ReactNode {
   const [problem, setProblem] = useState<string>();
   const menu = useRef<HTMLDetailsElement>(null);
   const instance = app.instance(view.instance);
-  const seats = Array.from({ length: page.places }, (_, i) => i + 1);
-  const onLan = seats.filter((s) => app.seat(s).lan === "on").length;
-  const of = seats.filter((s) => app.seat(s).instance !== undefined).length;
+  const first = boardAt(page.boards, view.place)?.firstPlace ?? 1;
+  const places = Array.from({ length: BOARD }, (_, i) => first + i);
+  const onLan = places.filter((p) => ["host", "joined", "looking", "on"].includes(app.seat(p).lan)).length;
+  const of = places.filter((p) => app.seat(p).instance !== undefined).length;
   const session = app.session(view.instance);
   const lock = (): void => {
-    const picture = document.querySelector<HTMLElement>(`[data-seat="${view.seat}"] .pic`);
+    const picture = document.querySelector<HTMLElement>(`[data-place="${view.place}"] .pic`);
     app.capture();
     // Refused by the browser just after Esc: the button can be pressed again, and says nothing that is untrue meanwhile.
     void Promise.resolve(picture?.requestPointerLock()).catch(() => setProblem("The browser did not lock the pointer. Try again in a second."));
@@ -210,12 +212,12 @@ export function HudRight({ view }: { view: SeatView }): ReactNode {
       <div className="desk">
         <h2>LAN {instance?.lan}</h2>
         <p className="two">
-          {onLan} of {of} {LAN_WORDS.on.replace("On", "on")}
+          {onLan} of {of} on the LAN
         </p>
       </div>
       <div className="mini" role="group" aria-label="Go to a seat">
-        {seats.map((seat) => (
-          <Mini key={seat} seat={seat} current={view.seat} />
+        {places.map((place) => (
+          <Mini key={place} place={place} current={view.place} />
         ))}
       </div>
       <div className="nums">

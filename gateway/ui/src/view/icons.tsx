@@ -1,6 +1,7 @@
 // Icons on a 16 px grid, 1.7 px stroke (ui/design.md section 9). Status icons are three-position semaphores: the ANGLE of
 // the arm is the meaning. They are hidden from readers: a word stands beside each, or the button has a label.
 import type { ReactNode } from "react";
+import type { LanAttr } from "../domain/lan-role";
 import type { TileState } from "../domain/seat";
 
 const SHAPES = {
@@ -46,6 +47,7 @@ const SHAPES = {
       <path d="M8 4.5V8l2.5 1.6" />
     </>
   ),
+  cable: <path d="M5 1.5v3M11 1.5v3M3.5 4.5h9V8a4.5 4.5 0 0 1-9 0zM8 12.5v2.5" />,
   on: (
     <>
       <path d="M1 8h4M11 8h4M5 5.5v5M11 5.5v5M5 8h6" />
@@ -53,6 +55,19 @@ const SHAPES = {
     </>
   ),
   none: <path d="M3 8h10" strokeDasharray="2 3" />,
+  host: <path d="M2 14V7l6-5 6 5v7M6.2 14V9.5h3.6V14M1 14h14" />,
+  looking: (
+    <>
+      <circle cx="7" cy="7" r="4.5" />
+      <path d="m10.5 10.5 4 4" />
+    </>
+  ),
+  silent: <path d="M1 8h3.5M11.5 8H15M5.5 5.5l5 5M10.5 5.5l-5 5" />,
+  passed: <path d="m3 8.5 3.2 3.2L13 4.5" />,
+  failed: <path d="M4 4l8 8M12 4l-8 8" />,
+  unreached: <circle cx="8" cy="8" r="2" />,
+  unknown: <path d="M5.8 6a2.3 2.3 0 1 1 3.4 2c-.8.4-1.2.8-1.2 1.7M8 12.3v.2" />,
+  pcap: <path d="M1 9h2.5l1.5-5 2.5 9L10 6l1.2 3H15" />,
   sound: <path d="M2 6v4h2.6L8.5 13V3L4.6 6zM11 5.5a3.6 3.6 0 0 1 0 5M12.8 3.5a6.4 6.4 0 0 1 0 9" />,
   mute: <path d="M2 6v4h2.6L8.5 13V3L4.6 6zM11 6l4 4M15 6l-4 4" />,
   lever: <path d="M8 13 11 2.5M8.9 2l3.9 1.1M3 13.5h10" />,
@@ -90,6 +105,10 @@ export function Icon({ name }: { name: IconName }): ReactNode {
 export const STATE_ICON: Record<TileState, IconName> = {
   loading: "loading", connecting: "connecting", booting: "booting", live: "live", recovering: "recovering", stale: "stale",
   error: "error", offline: "offline", empty: "empty",
+};
+
+export const LAN_ICON: Record<LanAttr, IconName> = {
+  host: "host", joined: "on", looking: "looking", on: "cable", silent: "silent", none: "none", unknown: "none",
 };
 
 /** Four bars; outlines where nothing is measured. */

@@ -1,12 +1,12 @@
 // One seat: its picture, the station board beside it, and, in focus, the pillars left and right of the picture.
 // The same elements serve wall, lean and focus: only classes change, so the one <video> never moves in the document.
 import { memo, useEffect, useMemo, useRef, type KeyboardEvent, type MouseEvent, type ReactNode } from "react";
-import { COLUMNS, neighbour, type Direction } from "../domain/layout";
+import { neighbour, spot, type Direction } from "../domain/layout";
 import { label, type Action, type SeatView } from "../domain/seat";
 import { REFILL, SOUND_WAITS } from "../domain/words";
 import { PHONE, useApp, useAudio, useMedia, usePage, useSeat } from "./hooks";
 import { HudLeft, HudRight } from "./hud";
-import { Bars, Icon, STATE_ICON } from "./icons";
+import { Bars, Icon, LAN_ICON, STATE_ICON } from "./icons";
 import { useWebRTC } from "./use-webrtc";
 
 const ARROWS: Record<string, Direction> = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down" };
@@ -83,7 +83,7 @@ function Board({ view }: { view: SeatView }): ReactNode {
                 data-act="full"
                 aria-label={`Fill the window with seat ${view.seat}`}
                 title={`Fill the window with seat ${view.seat}`}
-                onClick={() => app.focus(view.seat)}
+                onClick={() => app.focus(view.place)}
               >
                 <Icon name="fill" />
               </button>
@@ -94,7 +94,7 @@ function Board({ view }: { view: SeatView }): ReactNode {
             data-act="drawer"
             aria-label={`Details of seat ${view.seat}`}
             title={`Details of seat ${view.seat}`}
-            onClick={() => app.go({ seat: view.seat, details: true })}
+            onClick={() => app.go({ seat: view.place, details: true })}
           >
             <Icon name="more" />
           </button>
@@ -107,8 +107,8 @@ function Board({ view }: { view: SeatView }): ReactNode {
         </span>
         {empty || view.state === "loading" ? null : (
           <>
-            <span className={`opt two${view.held ? " held" : ""}`}>
-              <Icon name={view.lan === "on" ? "on" : "none"} />
+            <span className={view.lanFault ? "st danger" : `opt two${view.held ? " held" : ""}`}>
+              <Icon name={view.link === "down" ? "silent" : LAN_ICON[view.lan]} />
               {view.lanWord}
             </span>
             <span className="opt two">
@@ -126,10 +126,11 @@ function Board({ view }: { view: SeatView }): ReactNode {
   );
 }
 
-export const Tile = memo(function Tile({ seat }: { seat: number }): ReactNode {
+export const Tile = memo(function Tile({ place }: { place: number }): ReactNode {
   const app = useApp();
   const page = usePage();
-  const view = useSeat(seat);
+  const view = useSeat(place);
+  const { seat } = view;
   const audio = useAudio(view.instance);
   const phone = useMedia(PHONE);
   const tile = useRef<HTMLElement>(null);
@@ -137,9 +138,9 @@ export const Tile = memo(function Tile({ seat }: { seat: number }): ReactNode {
   const canvas = useRef<HTMLCanvasElement>(null);
   const refs = useMemo(() => ({ tile, video, canvas }), []);
   const { route, settings } = page;
-  const chosen = route.seat === seat;
+  const chosen = route.seat === place;
   // On a phone one seat is always large: the first while nobody chose.
-  const large = (route.seat ?? 1) === seat;
+  const large = (route.seat ?? 1) === place;
   const onWall = route.view === "wall";
   const full = onWall && route.mode === "focus" && chosen;
   const covered = onWall && route.mode === "focus" && !chosen;
@@ -161,14 +162,14 @@ export const Tile = memo(function Tile({ seat }: { seat: number }): ReactNode {
   useEffect(() => {
     const element = tile.current;
     if (!element) return undefined;
-    const observer = new IntersectionObserver(([entry]) => entry && app.seen(seat, entry.isIntersecting));
+    const observer = new IntersectionObserver(([entry]) => entry && app.seen(place, entry.isIntersecting));
     observer.observe(element);
     return () => observer.disconnect();
-  }, [app, seat]);
+  }, [app, place]);
 
   const act = (what: Action): void => {
     if (what === "again") app.session(view.instance)?.again();
-    else if (what === "why") app.go({ seat, details: true });
+    else if (what === "why") app.go({ seat: place, details: true });
     else if (what === "copy") void navigator.clipboard.writeText(REFILL);
   };
 
@@ -179,24 +180,24 @@ export const Tile = memo(function Tile({ seat }: { seat: number }): ReactNode {
       if (view.instance === undefined) return;
       if (full) {
         if (page.capture === undefined) app.capture();
-      } else if (phone && !large) app.go({ seat, mode: "lean" });
-      else app.focus(seat);
+      } else if (phone && !large) app.go({ seat: place, mode: "lean" });
+      else app.focus(place);
     } else if (full) app.leave();
-    else if (view.instance !== undefined && !route.details) app.go(route.mode === "lean" && chosen ? { mode: "even" } : { seat, mode: "lean" });
+    else if (view.instance !== undefined && !route.details) app.go(route.mode === "lean" && chosen ? { mode: "even" } : { seat: place, mode: "lean" });
   };
 
   const onKeyDown = (event: KeyboardEvent): void => {
     if (event.target !== tile.current || full || event.ctrlKey || event.altKey || event.metaKey) return;
     const arrow = ARROWS[event.key];
     if (arrow) {
-      const to = neighbour(seat, arrow, page.places);
-      document.querySelector<HTMLElement>(`[data-seat="${to}"]`)?.focus();
-      if (to !== seat && route.mode !== "even") app.go({ seat: to });
-    } else if (event.key === "Enter" && view.instance !== undefined) app.focus(seat);
-    else if (event.key === " ") app.go(route.mode === "lean" && chosen ? { mode: "even" } : { seat, mode: "lean" });
+      const to = neighbour(place, arrow, page.places);
+      document.querySelector<HTMLElement>(`[data-place="${to}"]`)?.focus();
+      if (to !== place && route.mode !== "even") app.go({ seat: to });
+    } else if (event.key === "Enter" && view.instance !== undefined) app.focus(place);
+    else if (event.key === " ") app.go(route.mode === "lean" && chosen ? { mode: "even" } : { seat: place, mode: "lean" });
     else if (event.key === "Home") app.go({ mode: "even" });
     else if (settings.shortcuts && event.key === "m" && view.instance !== undefined) app.toggleAudio(view.instance, event.shiftKey);
-    else if (settings.shortcuts && event.key === "d" && view.instance !== undefined) app.go({ seat, details: true });
+    else if (settings.shortcuts && event.key === "d" && view.instance !== undefined) app.go({ seat: place, details: true });
     else return;
     event.preventDefault();
   };
@@ -212,11 +213,13 @@ export const Tile = memo(function Tile({ seat }: { seat: number }): ReactNode {
       tabIndex={large ? 0 : -1}
       inert={covered}
       aria-label={label(view)}
-      style={{ gridRow: Math.floor((seat - 1) / COLUMNS) + 1, gridColumn: ((seat - 1) % COLUMNS) + 1 }}
+      style={{ gridRow: spot(place).row + 1, gridColumn: spot(place).column + 1 }}
       data-instance={view.instance}
       data-seat={seat}
+      data-place={place}
       data-state={view.state}
       data-lan={view.lan}
+      data-link={view.link}
       data-lease={view.lease}
       data-audio={view.instance === undefined ? undefined : audio}
       data-tier={view.tier}

@@ -1,46 +1,59 @@
-// The board of seats: nine places, rows of three, each where the game puts it. Leaning changes the shares of rows and
-// columns only. The drawer pushes the wall.
-import { useEffect, useMemo, useRef, type ReactNode } from "react";
+// The boards of seats: nine places each, rows of three, each where the game puts it; one board fills the window, further
+// boards are below. Leaning changes the shares of rows and columns only. The drawer pushes the wall.
+import { useEffect, useRef, type ReactNode } from "react";
+import { BOARD, type Board } from "../domain/boards";
 import { COLUMNS, shares } from "../domain/layout";
 import { Drawer } from "./drawer";
 import { usePage } from "./hooks";
 import { Tile } from "./tile";
 
+function Seats({ board, named, lean }: { board: Board; named: boolean; lean: number | undefined }): ReactNode {
+  const { columns, rows } = shares(lean);
+  const here = lean !== undefined && lean >= board.firstPlace && lean < board.firstPlace + BOARD;
+  const even = here ? { columns, rows } : shares(undefined);
+  const places = Array.from({ length: BOARD / COLUMNS }, (_, row) => Array.from({ length: COLUMNS }, (__, column) => board.firstPlace + row * COLUMNS + column));
+  return (
+    <section className="boardview" data-board={board.index + 1} data-board-lan={board.lan}>
+      {named ? <h2>{board.title}</h2> : null}
+      <div
+        className="wall"
+        id={board.index === 0 ? "wall" : undefined}
+        role="grid"
+        aria-label={named ? `${board.title}, ${BOARD} seats` : `${BOARD} seats`}
+        style={{ gridTemplateColumns: even.columns, gridTemplateRows: even.rows }}
+      >
+        {places.map((row) => (
+          <div key={row[0]} role="row" className="seatrow">
+            {row.map((place) => (
+              <Tile key={place} place={place} />
+            ))}
+          </div>
+        ))}
+      </div>
+    </section>
+  );
+}
+
 export function Wall(): ReactNode {
-  const { places, route } = usePage();
+  const { boards, route } = usePage();
   const focused = route.view === "wall" && route.mode === "focus" ? route.seat : undefined;
   const last = useRef(focused);
   useEffect(() => {
     const before = last.current;
     last.current = focused;
-    const seat = focused ?? before;
+    const place = focused ?? before;
     // Into focus: the tile holds the keyboard. Out of it: the keyboard returns to the tile that had it.
-    if (seat !== undefined && before !== focused) document.querySelector<HTMLElement>(`[data-seat="${seat}"]`)?.focus({ preventScroll: true });
+    if (place !== undefined && before !== focused) document.querySelector<HTMLElement>(`[data-place="${place}"]`)?.focus({ preventScroll: true });
   }, [focused]);
-  const { columns, rows } = shares(places, route.mode === "lean" ? route.seat : undefined);
-  const seats = useMemo(
-    () => Array.from({ length: places / COLUMNS }, (_, row) => Array.from({ length: COLUMNS }, (__, column) => row * COLUMNS + column + 1)),
-    [places],
-  );
   const details = route.details && route.seat !== undefined;
   return (
     <div className={`view wallview${details ? " withdrawer" : ""}`} hidden={route.view !== "wall"}>
-      <div
-        className="wall"
-        id="wall"
-        role="grid"
-        aria-label={`${places} seats`}
-        style={{ gridTemplateColumns: columns, gridTemplateRows: rows }}
-      >
-        {seats.map((row) => (
-          <div key={row[0]} role="row" className="seatrow">
-            {row.map((seat) => (
-              <Tile key={seat} seat={seat} />
-            ))}
-          </div>
+      <div className={`boards${boards.length > 1 ? " several" : ""}`}>
+        {boards.map((board) => (
+          <Seats key={board.firstPlace} board={board} named={boards.length > 1} lean={route.mode === "lean" ? route.seat : undefined} />
         ))}
       </div>
-      {details && route.seat !== undefined ? <Drawer key={route.seat} seat={route.seat} /> : null}
+      {details && route.seat !== undefined ? <Drawer key={route.seat} place={route.seat} /> : null}
     </div>
   );
 }
