@@ -17,7 +17,12 @@ impl Dirs {
     pub(crate) fn find() -> Result<Self> {
         // The manifest that cargo runs us for now, not the one that we were compiled from: a clone may have moved.
         let manifest = env::var_os("CARGO_MANIFEST_DIR").context("run this as `cargo xtask …`")?;
-        let root = Path::new(&manifest).parent().context("xtask lies in the checkout")?.to_owned();
+        Self::of(Path::new(&manifest).parent().context("xtask lies in the checkout")?)
+    }
+
+    /// Those of the checkout at `root`.
+    pub(crate) fn of(root: &Path) -> Result<Self> {
+        let root = root.to_owned();
         let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
         let base = absolute("XDG_CACHE_HOME").or_else(|| Some(env::home_dir()?.join(".cache")));
         let cache = base.context("neither XDG_CACHE_HOME nor HOME is set; set one")?.join("loco");

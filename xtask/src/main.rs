@@ -12,6 +12,7 @@ mod bench;
 mod build;
 mod closing;
 mod dirs;
+mod monitoring;
 mod run;
 mod setup;
 mod test;
@@ -49,6 +50,8 @@ enum Task {
     Ci,
     /// Check what no compiler checks: sizes, dependency direction, documents, generated files
     Tidy(TidyArgs),
+    /// Write docs/metrics.md from the wall that runs
+    Metrics,
     /// Measure, and write the results to docs/benchmarks
     Bench(BenchArgs),
 }
@@ -108,6 +111,10 @@ fn run(task: Task, up_args: &[OsString]) -> Result<ExitCode> {
         Task::Test(args) => return test::run(&dirs, &args),
         Task::Ci => return test::ci(&dirs),
         Task::Tidy(TidyArgs { check: _ }) => tidy::check(&dirs)?,
+        Task::Metrics => {
+            build::all(&dirs)?;
+            test::with_a_wall(&dirs, |status| monitoring::write(&dirs, status))?;
+        }
         Task::Bench(args) => bench::run(&dirs, &args)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -20,7 +20,7 @@ use crate::{
     build,
     closing::{self, Count},
     dirs::Dirs,
-    print,
+    monitoring, print,
     run::{self, Run as _},
     setup, tell, tidy,
 };
@@ -162,11 +162,20 @@ fn browser(dirs: &Dirs, count: &mut Count) -> Result<()> {
         node
     };
     let pages = tests(&mut script("pages.mjs"), count);
-    all([pages, with_a_wall(dirs, |url| tests(script("browser.mjs").args(["--url", url]), count))])
+    let wall = with_a_wall(dirs, |status| {
+        let url = status["url"].as_str().context("`loco status` told no URL")?;
+        // The page first: what only a viewer makes the agents count is then there.
+        let page = tests(script("browser.mjs").args(["--url", url]), count);
+        let metrics = monitoring::check_wall(dirs, status);
+        let one = Count { passed: u32::from(metrics.is_ok()), failed: u32::from(metrics.is_err()), skipped: 0 };
+        *count = [*count, one].into_iter().sum();
+        all([page, metrics])
+    });
+    all([pages, wall])
 }
 
 /// A wall for `work`: the one that runs, which is left as it is, or one of its own, ended whatever happens.
-fn with_a_wall(dirs: &Dirs, work: impl FnOnce(&str) -> Result<()>) -> Result<()> {
+pub(crate) fn with_a_wall(dirs: &Dirs, work: impl FnOnce(&serde_json::Value) -> Result<()>) -> Result<()> {
     let loco = || {
         let mut loco = Command::new(dirs.binary("loco"));
         loco.env("LOCO_DEMO_KERNEL", dirs.demo_kernel());
@@ -174,16 +183,14 @@ fn with_a_wall(dirs: &Dirs, work: impl FnOnce(&str) -> Result<()>) -> Result<()>
     };
     let running = loco().args(["status", "-o", "json"]).output().context("cannot run loco")?;
     if running.status.success() {
-        let status: serde_json::Value = serde_json::from_slice(&running.stdout).context("`loco status -o json`")?;
-        let url = status["url"].as_str().context("`loco status` told no URL")?;
         tell("a wall runs already: it is used and left running");
-        return work(url);
+        return work(&serde_json::from_slice(&running.stdout).context("`loco status -o json`")?);
     }
     let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-    let (status, printed) = loco().args(["up", "--detach", "--port", &port.to_string()]).transcript()?;
-    ensure!(status.success(), "`loco up --detach` failed: {status}");
-    let url = printed.lines().last().context("`loco up --detach` printed no URL")?;
-    let worked = work(url);
+    let (ended_well, _) = loco().args(["up", "--detach", "--port", &port.to_string()]).transcript()?;
+    ensure!(ended_well.success(), "`loco up --detach` failed: {ended_well}");
+    let told = loco().args(["status", "-o", "json"]).answer();
+    let worked = told.and_then(|text| work(&serde_json::from_str(&text).context("`loco status -o json`")?));
     let ended = loco().arg("down").run();
     all([worked, ended])
 }
@@ -205,7 +212,7 @@ pub(crate) fn ci(dirs: &Dirs) -> Result<ExitCode> {
     let demo_target = dirs.cache().join("demo-target");
     let mut doc = run::cargo(dirs);
     doc.args(["doc", "--workspace", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "-D warnings");
-    let checks: [(&str, Result<()>); 7] = [
+    let checks: [(&str, Result<()>); 8] = [
         ("fmt", fmt(".").run()),
         ("fmt of the demo game", fmt("demo-guest").run()),
         ("clippy", lint(".", &["--workspace", "--all-targets", "--", "-D", "warnings"]).run()),
@@ -215,6 +222,7 @@ pub(crate) fn ci(dirs: &Dirs) -> Result<ExitCode> {
         ),
         ("types of the page", run::node(dirs, "npm", &dirs.ui()).args(["run", "lint"]).run()),
         ("documentation", doc.run()),
+        ("alert rules", monitoring::promtool(dirs)),
         ("tidy", tidy::check(dirs)),
     ];
     let failed: Vec<String> =

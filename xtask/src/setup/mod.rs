@@ -5,6 +5,7 @@
 //! all: this program does not guess another distribution's names.
 mod packages;
 mod sources;
+mod tools;
 
 use std::{
     env, fs,
@@ -14,6 +15,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
+
+pub(crate) use tools::promtool;
 
 use crate::{
     dirs::Dirs,
@@ -65,6 +68,9 @@ pub(crate) fn ensure(need: For) -> Result<()> {
     }
     if own_node && node_version("node").is_none_or(|version| version < NODE_OLDEST) {
         install_node(&dirs)?;
+    }
+    if need >= For::Test {
+        promtool(&dirs)?;
     }
     Ok(())
 }

@@ -39,6 +39,7 @@ pub(crate) fn check(dirs: &Dirs) -> Result<()> {
         cargo.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path", manifest]);
         complaints.extend(direction::complaints(&cargo.answer()?)?);
     }
+    complaints.extend(crate::monitoring::check_files(dirs)?);
     complaints.extend(generated(dirs)?);
     if complaints.is_empty() {
         tell(&format!("tidy: {} files are in order", files.len()));

@@ -1,0 +1,38 @@
+//! Single programs of Debian packages whose installation would start a service: unpacked into the cache instead.
+use std::{fs, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::on_path;
+use crate::{dirs::Dirs, run::Run as _, tell};
+
+/// Prometheus' own checker of metrics and rules: the one on the `PATH`, or the one in the cache, fetched if it is not there.
+pub(crate) fn promtool(dirs: &Dirs) -> Result<PathBuf> {
+    if on_path("promtool") {
+        return Ok("promtool".into());
+    }
+    let home = dirs.cache().join("prometheus");
+    let program = home.join("usr/bin/promtool");
+    if program.is_file() {
+        return Ok(program);
+    }
+    ensure!(
+        on_path("apt-get") && on_path("dpkg-deb"),
+        "promtool checks the alert rules, and it is not on the PATH; install it (it comes with Prometheus)"
+    );
+    tell("set-up: fetching promtool (Debian's package prometheus, unpacked into the cache, not installed)");
+    fs::create_dir_all(&home).with_context(|| format!("{}", home.display()))?;
+    Command::new("apt-get").current_dir(&home).args(["-q", "download", "prometheus"]).run()?;
+    let packages: Vec<PathBuf> = fs::read_dir(&home)?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .collect();
+    let package = packages.first().context("apt-get downloaded nothing")?;
+    Command::new("dpkg-deb").arg("-x").arg(package).arg(&home).run()?;
+    for package in &packages {
+        fs::remove_file(package)?;
+    }
+    ensure!(program.is_file(), "the package prometheus holds no promtool");
+    Ok(program)
+}
