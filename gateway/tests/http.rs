@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse as _, sse::Event},
     routing::{get, post},
 };
+use futures_util::StreamExt as _;
 use gateway::{App, config::Config};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
@@ -74,6 +75,24 @@ async fn agent() -> SocketAddr {
                     let place = "/v1/instances/instance-0/whep/s1".to_owned();
                     let head = [(header::LOCATION, place), (header::CONTENT_TYPE, "application/sdp".to_owned())];
                     (StatusCode::CREATED, head, format!("v=0 {role} {}", uri.query().unwrap_or(""))).into_response()
+                }),
+            )
+            .route(
+                "/v1/instances/instance-0/pcap",
+                get(|uri: axum::http::Uri| async move {
+                    let query = uri.query().unwrap_or("").to_owned();
+                    if query.contains("last=7000ms") {
+                        let error = api::ErrorBody::new("busy", "too many read", "wait");
+                        return (StatusCode::SERVICE_UNAVAILABLE, axum::Json(error)).into_response();
+                    }
+                    // A first part, and then one each time that a follower takes one.
+                    let parts = [query, " part".to_owned()].map(Ok::<_, std::convert::Infallible>);
+                    let parts = futures_util::stream::iter(parts);
+                    let endless = futures_util::stream::pending();
+                    if uri.query().is_some_and(|query| query.contains("follow=1")) {
+                        return axum::body::Body::from_stream(parts.chain(endless)).into_response();
+                    }
+                    axum::body::Body::from_stream(parts).into_response()
                 }),
             ),
     )
@@ -229,6 +248,32 @@ async fn roles_limit_what_may_be_done() {
     Rig::check(active(PLAY, json!(["instance-7"])).send().await.unwrap(), 404, "unknown-instance").await;
     assert_eq!(active(PLAY, json!(["instance-0"])).send().await.unwrap().status(), 200);
     assert_eq!(rig.get("/api/active").await, json!({"active":["instance-0"]}));
+}
+
+#[tokio::test]
+async fn captures_are_for_admins_and_come_as_a_stream() {
+    let rig = rig(&format!("http://{}", agent().await)).await;
+    let ask = |token, path: &str| rig.request(Method::GET, path, token).send();
+    for token in [VIEW, PLAY] {
+        Rig::check(ask(token, "/api/instances/instance-0/pcap").await.unwrap(), 403, "forbidden").await;
+    }
+    Rig::check(ask(ADMIN, "/api/instances/instance-7/pcap").await.unwrap(), 404, "unknown-instance").await;
+    for query in ["last=soon", "follow=maybe", "last=1s&last=2s", "file=x"] {
+        let path = format!("/api/instances/instance-0/pcap?{query}");
+        Rig::check(ask(ADMIN, &path).await.unwrap(), 400, "bad-query").await;
+    }
+    Rig::check(ask(ADMIN, "/api/instances/instance-0/pcap?last=7").await.unwrap(), 503, "busy").await;
+    let answer = ask(ADMIN, "/api/instances/instance-0/pcap?last=2m").await.unwrap();
+    assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/x-pcapng");
+    assert_eq!(answer.headers()[header::CONTENT_DISPOSITION], "attachment; filename=\"instance-0.pcapng\"");
+    assert_eq!(answer.text().await.unwrap(), "follow=0&last=120000ms part");
+    // What never ends arrives all the same, as it comes.
+    let mut answer = ask(ADMIN, "/api/instances/instance-0/pcap?follow=1").await.unwrap();
+    let mut text = Vec::new();
+    while text.len() < "follow=1 part".len() {
+        text.extend(time::timeout(Duration::from_secs(5), answer.chunk()).await.unwrap().unwrap().unwrap());
+    }
+    assert_eq!(text, b"follow=1 part");
 }
 
 #[tokio::test]

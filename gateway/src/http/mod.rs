@@ -8,6 +8,7 @@ mod events;
 mod instances;
 mod lan;
 mod metrics;
+mod pcap;
 mod relay;
 
 use std::{path::PathBuf, sync::Arc};
@@ -28,7 +29,7 @@ use utoipa::OpenApi as _;
 
 pub use self::metrics::Metrics;
 use self::{error::ApiError, instances as i, relay as r};
-use crate::{agents::Agents, auth::Tokens};
+use crate::{agents::Agents, auth::Tokens, lan::Kept};
 
 /// Largest request body: an SDP offer of a browser is about 6 kB.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -40,6 +41,7 @@ pub struct AppState {
     pub directory: watch::Receiver<Directory>,
     pub snapshot_path: PathBuf,
     pub wall: watch::Receiver<Arc<Wall>>,
+    pub kept: Kept,
     pub active: Arc<watch::Sender<Vec<String>>>,
     pub refresh: directory::Refresher,
     pub metrics: Arc<Metrics>,
@@ -53,6 +55,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/instances/refresh", post(i::refresh))
         .route("/api/instances/{id}", get(i::one))
         .route("/api/instances/{id}/screenshot.png", get(r::screenshot))
+        .route("/api/instances/{id}/pcap", get(pcap::pcap))
         .route("/api/instances/{id}/power", post(r::power))
         .route("/api/active", get(i::active).post(i::set_active))
         .route("/api/lan-status", get(lan::status))
@@ -123,7 +126,7 @@ async fn health() -> Json<api::gateway::Health> {
     info(title = "Loco gateway", description = "Discovery, LAN status and stream signalling of a Loco cluster."),
     paths(
         health, i::ready, i::list, i::live, i::discovery_info, i::refresh, i::one, i::active, i::set_active, lan::status,
-        lan::history, lan::doctor, i::session, events::events, r::offer, r::end, r::screenshot, r::power, metrics::metrics
+        lan::history, lan::doctor, i::session, events::events, r::offer, r::end, r::screenshot, r::power, pcap::pcap, metrics::metrics
     ),
     components(schemas(api::ErrorBody, Wall)),
     modifiers(&BearerToken),

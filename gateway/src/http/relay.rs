@@ -16,7 +16,7 @@ use super::{AppState, BODY_BYTES_MAX, error::ApiError, require};
 use crate::agents;
 
 /// An agent answers an offer within its own ICE gathering time, which is below a second.
-const AGENT_TIMEOUT: Duration = Duration::from_secs(8);
+pub(super) const AGENT_TIMEOUT: Duration = Duration::from_secs(8);
 static ROLE_HEADER: HeaderName = HeaderName::from_static("x-loco-role");
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -145,14 +145,14 @@ pub(super) async fn power(
 }
 
 /// The instance and the node that has it. Parsing the id first means that only a name goes into the agent's path.
-fn owner(state: &AppState, id: &str) -> Result<(InstanceId, NodeName), ApiError> {
+pub(super) fn owner(state: &AppState, id: &str) -> Result<(InstanceId, NodeName), ApiError> {
     let parsed: InstanceId = id.parse().map_err(|_| ApiError::unknown_instance(id))?;
     let directory = state.directory.borrow();
     let placed = directory.snapshot.instance(&parsed).ok_or_else(|| ApiError::unknown_instance(id))?;
     Ok((parsed, placed.node.clone()))
 }
 
-fn agent_request(
+pub(super) fn agent_request(
     state: &AppState,
     method: Method,
     node: &NodeName,
@@ -161,7 +161,7 @@ fn agent_request(
     state.agents.request(method, node, path).ok_or_else(|| silent(node, "the directory has just changed"))
 }
 
-fn silent(node: &NodeName, why: &str) -> ApiError {
+pub(super) fn silent(node: &NodeName, why: &str) -> ApiError {
     ApiError::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "agent-silent",
@@ -189,6 +189,11 @@ async fn pass_on(request: reqwest::RequestBuilder, node: &NodeName) -> Result<Re
 
 async fn answer_of(request: reqwest::RequestBuilder, node: &NodeName) -> Result<Response, ApiError> {
     let answer = request.send().await.map_err(|error| silent(node, &agents::reason(&error)))?;
+    passed_on(answer, node).await
+}
+
+/// The agent's answer as ours, whole.
+pub(super) async fn passed_on(answer: reqwest::Response, node: &NodeName) -> Result<Response, ApiError> {
     let status = answer.status();
     if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
         return Err(silent(node, "it does not take the gateway's token; both must read the same agent token file"));

@@ -203,6 +203,21 @@ async fn power_and_pictures_say_when_there_is_no_guest() {
 }
 
 #[tokio::test]
+async fn a_capture_that_cannot_be_had_says_why() {
+    let rig = Rig::new("pcap").await;
+    let ask = async |query: &str| rig.ask("GET", &format!("/v1/instances/instance-0/pcap{query}"), &[AUTH], "").await;
+    for bad in ["?last=soon", "?follow=maybe", "?last=1s&last=2s", "?file=x"] {
+        refuses(400, "bad-request", &ask(bad).await);
+    }
+    let off = ask("?last=60s&follow=1").await;
+    refuses(503, "no-capture", &off);
+    assert!(off.1.contains("--capture-bytes 0"), "{}", off.1);
+    let unknown = rig.ask("GET", "/v1/instances/instance-7/pcap", &[AUTH], "").await;
+    refuses(404, "unknown-instance", &unknown);
+    refuses(401, "unauthorized", &rig.ask("GET", "/v1/instances/instance-0/pcap", &[], "").await);
+}
+
+#[tokio::test]
 async fn events_are_what_is_published_and_end_with_the_publisher() {
     let rig = Rig::new("events").await;
     let request = Request::get("/v1/events").header(AUTH.0, AUTH.1).body(Body::empty()).unwrap();
