@@ -103,8 +103,9 @@ impl Pins {
             }
         }
         for entry in fs::read_dir(&self.root).into_iter().flatten().flatten() {
-            if entry.path() != self.maps
-                && let Err(error) = remove(&entry.path())
+            if is_layout(&entry.path())
+                && entry.path() != self.maps
+                && let Err(error) = fs::remove_dir_all(entry.path())
             {
                 warn(&entry.path(), error);
             }
@@ -112,9 +113,9 @@ impl Pins {
     }
 }
 
-/// A folder with all in it, or a file: the kernel puts some of its own into a new file system.
-fn remove(path: &Path) -> io::Result<()> {
-    if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+/// The kernel puts files of its own into a new file system, which nobody can remove.
+fn is_layout(path: &Path) -> bool {
+    path.is_dir()
 }
 
 /// Unmounts the file system at `root`: what was pinned there is detached and forgotten. Nothing there is a success.
@@ -123,7 +124,9 @@ pub fn uninstall(root: &Path) -> Result<(), TrafficError> {
     while is_mounted(root) {
         // Emptied first: who else has it mounted, by a copied namespace, must not keep the links alive.
         for entry in fs::read_dir(root).map_err(failed)?.flatten() {
-            remove(&entry.path()).map_err(failed)?;
+            if is_layout(&entry.path()) {
+                fs::remove_dir_all(entry.path()).map_err(failed)?;
+            }
         }
         umount2(root, MntFlags::MNT_DETACH).map_err(|errno| failed(errno.into()))?;
     }
