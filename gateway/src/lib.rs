@@ -3,7 +3,7 @@
 //! ```text
 //! snapshot file --> directory ---+
 //!                                v
-//! agents' /v1/events --> agents --> wall (pure merge) --watch--> http: /api/…, /api/events
+//! agents' /v1/events --> agents --> wall, lan (pure merge) --watch--> http: /api/…, /api/events
 //! browser --SDP--> http::whep --SDP--> agent that owns the instance        (media goes browser <-> agent, not here)
 //! ```
 //! **Invariants.** The gateway links no netlink, QEMU or `GStreamer` code (`cargo xtask tidy` checks it) and keeps no state that
@@ -14,6 +14,7 @@ pub mod agents;
 pub mod auth;
 pub mod config;
 pub mod http;
+pub mod lan;
 pub mod wall;
 
 use std::{net::SocketAddr, sync::Arc};
@@ -60,13 +61,15 @@ impl App {
         let follower = directory::Follower::start(&config.snapshot);
         let agents = Agents::start(follower.watch(), agent_token, &registry)?;
         let (active, active_watch) = watch::channel(Vec::new());
-        let wall = wall::start(follower.watch(), agents.watch(), active_watch);
+        let kept = lan::Kept::default();
+        let wall = wall::start(follower.watch(), agents.watch(), active_watch, kept.clone());
         let state = AppState {
             tokens: Arc::new(tokens),
             agents: Arc::new(agents),
             directory: follower.watch(),
             snapshot_path: config.snapshot.clone(),
             wall,
+            kept,
             active: Arc::new(active),
             refresh: follower.refresher(),
             metrics: Arc::new(http::Metrics::register(registry)?),

@@ -2,34 +2,50 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use api::{
-    agent::{AgentStatus, InstanceStatus, State},
+    agent::{InstanceStatus, State},
     gateway::{Instance, LiveInstances, LiveStats, Wall},
-    lan::{Connectivity, LanInstance, LanStatus, LanSummary},
 };
 use directory::Directory;
+use doctor::Facts;
 use model::{PlacedInstance, Snapshot};
 use tokio::{sync::watch, time};
 
-use crate::agents::{AgentView, AgentViews, now};
+use crate::{
+    agents::{AgentView, AgentViews, now},
+    lan::{Kept, connectivity::Meter, merge as lan},
+};
 
 /// Changes within this time go out as one event.
 const COALESCE: Duration = Duration::from_millis(100);
 /// An event goes out at least this often, so that a reader knows that the gateway lives.
 const BEAT: Duration = Duration::from_secs(2);
 
-/// Everything that is shown, at one moment.
-pub fn merge(directory: &Directory, agents: &AgentViews, active: &[String], at: f64) -> Wall {
+/// Everything that is shown, at one moment, and what it was made of.
+pub fn merge(
+    directory: &Directory,
+    agents: &AgentViews,
+    active: &[String],
+    at: f64,
+    meter: &mut Meter,
+) -> (Wall, Facts) {
+    let snapshot = &directory.snapshot;
     let instances: Vec<Instance> =
-        directory.snapshot.instances().filter_map(|placed| instance(&directory.snapshot, placed, agents, at)).collect();
-    let lan = lan_status(&directory.snapshot, agents, &instances, at);
-    Wall { at, instances, lan, active: active.to_vec() }
+        snapshot.instances().filter_map(|placed| instance(snapshot, placed, agents, at)).collect();
+    let facts = lan::facts(snapshot, agents, at);
+    let lan = lan::status(snapshot, agents, &instances, &facts, meter);
+    (Wall { at, instances, lan, active: active.to_vec() }, facts)
 }
 
 fn instance(snapshot: &Snapshot, placed: &PlacedInstance, agents: &AgentViews, at: f64) -> Option<Instance> {
     // A checked snapshot always has the LAN and the seat; were it ever not so, the instance has no identity to show.
     let identity = snapshot.lan(&placed.lan)?.identity(placed.seat).ok()?;
     let agent = agents.get(&placed.node);
-    let status = agent.and_then(|view| status_of(view, placed)).cloned();
+    // Classes and pairs are shown merged, in the LAN status: said twice they would make up half of every event.
+    let status = agent.and_then(|view| status_of(view, placed)).map(|status| InstanceStatus {
+        classes: BTreeMap::new(),
+        pairs: Vec::new(),
+        ..status.clone()
+    });
     Some(Instance {
         id: placed.id.to_string(),
         name: format!("Seat {}", placed.seat.0 + 1),
@@ -46,75 +62,6 @@ fn instance(snapshot: &Snapshot, placed: &PlacedInstance, agents: &AgentViews, a
 
 fn status_of<'a>(view: &'a AgentView, placed: &PlacedInstance) -> Option<&'a InstanceStatus> {
     view.status.as_deref()?.instances.iter().find(|status| status.id == placed.id.as_str())
-}
-
-fn lan_status(snapshot: &Snapshot, agents: &AgentViews, instances: &[Instance], at: f64) -> LanStatus {
-    let answering: Vec<&AgentStatus> = agents
-        .values()
-        .filter(|view| view.silent_for(at).is_none())
-        .filter_map(|view| view.status.as_deref())
-        .collect();
-    let lans: Vec<LanSummary> = snapshot
-        .lans()
-        .map(|lan| LanSummary {
-            name: lan.name().to_string(),
-            vni: lan.vni().get(),
-            mode: one_mode(
-                answering.iter().flat_map(|s| &s.lans).filter(|l| l.name == lan.name().as_str()).map(|l| &l.mode),
-            ),
-            seats: lan.seats(),
-        })
-        .collect();
-    let by_id = instances
-        .iter()
-        .map(|instance| {
-            // What a silent agent said of ports is history, and history is not shown as the present.
-            let status = instance.status.as_ref().filter(|_| instance.agent_silent_for.is_none());
-            let seen = LanInstance {
-                ip: status.and_then(|s| s.address_in_use),
-                mac: instance.mac.clone(),
-                node: instance.node.clone(),
-                lan: instance.lan.clone(),
-                link: status.and_then(|s| s.link).map(|up| if up { "up" } else { "down" }.to_owned()),
-                counters: status.and_then(|s| s.counters),
-                ..LanInstance::default()
-            };
-            (instance.id.clone(), seen)
-        })
-        .collect::<BTreeMap<_, _>>();
-    let connectivity = answering
-        .iter()
-        .flat_map(|status| &status.reachability)
-        .map(|r| Connectivity {
-            from: r.from.clone(),
-            to: r.to.clone(),
-            reachable: r.reachable,
-            rtt_ms: r.rtt_ms,
-            loss: loss(r.asked, r.answered),
-            last_seen: r.last_seen,
-            ..Connectivity::default()
-        })
-        .collect();
-    LanStatus {
-        network_mode: one_mode(lans.iter().map(|lan| &lan.mode)),
-        at,
-        lans,
-        instances: by_id,
-        connectivity,
-        ..LanStatus::default()
-    }
-}
-
-/// The mode that all agree on; `mixed` if they differ; `None` if nobody has read one.
-fn one_mode<'a>(modes: impl Iterator<Item = &'a Option<String>>) -> Option<String> {
-    let mut known = modes.flatten();
-    let first = known.next()?;
-    if known.all(|mode| mode == first) { Some(first.clone()) } else { Some("mixed".to_owned()) }
-}
-
-fn loss(asked: u64, answered: u64) -> Option<f64> {
-    #[expect(clippy::cast_precision_loss, reason = "counts of questions stay far below 2^52")]
-    (asked > 0).then(|| 1.0 - answered.min(asked) as f64 / asked as f64)
 }
 
 /// `/api/instances/live`.
@@ -141,9 +88,12 @@ pub fn start(
     mut directory: watch::Receiver<Directory>,
     mut agents: watch::Receiver<AgentViews>,
     mut active: watch::Receiver<Vec<String>>,
+    kept: Kept,
 ) -> watch::Receiver<Arc<Wall>> {
-    let (sender, receiver) =
-        watch::channel(Arc::new(merge(&directory.borrow(), &agents.borrow(), &active.borrow(), now())));
+    let mut meter = Meter::default();
+    let (wall, facts) = merge(&directory.borrow(), &agents.borrow(), &active.borrow(), now(), &mut meter);
+    kept.set_facts(facts);
+    let (sender, receiver) = watch::channel(Arc::new(wall));
     tokio::spawn(async move {
         loop {
             tokio::select! {
@@ -153,8 +103,11 @@ pub fn start(
                 () = time::sleep(BEAT) => {}
             }
             time::sleep(COALESCE).await;
-            let wall =
-                merge(&directory.borrow_and_update(), &agents.borrow_and_update(), &active.borrow_and_update(), now());
+            // Cloned, so that no agent's word waits for the merge: statuses are behind `Arc`s.
+            let (directory, agents) = (directory.borrow_and_update().clone(), agents.borrow_and_update().clone());
+            let (wall, facts) = merge(&directory, &agents, &active.borrow_and_update(), now(), &mut meter);
+            kept.with_history(|history| history.record(&wall.lan, &wall.instances));
+            kept.set_facts(facts);
             sender.send_replace(Arc::new(wall));
         }
     });
@@ -164,7 +117,7 @@ pub fn start(
 #[cfg(test)]
 mod tests {
     use api::{
-        agent::{LanOnNode, Viewers},
+        agent::{AgentStatus, LanOnNode, Viewers},
         lan::Reachability,
     };
 
@@ -236,7 +189,7 @@ mod tests {
     #[test]
     fn an_instance_that_no_agent_spoke_of_is_starting() {
         let agents = agents([("node-a", view("node-a", "instance-0", Some("vxlan"), true))]);
-        let wall = merge(&directory(), &agents, &[], 10.5);
+        let (wall, _) = merge(&directory(), &agents, &[], 10.5, &mut Meter::default());
         let states: Vec<_> = wall.instances.iter().map(|i| (i.id.as_str(), i.state)).collect();
         assert_eq!(states, [("instance-0", State::Live), ("instance-1", State::Starting)]);
         assert_eq!(wall.instances[1].ip, "10.98.0.2");
@@ -249,7 +202,7 @@ mod tests {
     #[test]
     fn a_silent_agents_ports_are_not_shown_as_the_present() {
         let agents = agents([("node-a", view("node-a", "instance-0", Some("vxlan"), false))]);
-        let wall = merge(&directory(), &agents, &[], 14.0);
+        let (wall, _) = merge(&directory(), &agents, &[], 14.0, &mut Meter::default());
         assert_eq!(wall.instances[0].agent_silent_for, Some(4.0));
         assert_eq!(wall.lan.instances["instance-0"].link, None);
         assert_eq!(wall.lan.instances["instance-0"].ip, None);
@@ -265,7 +218,7 @@ mod tests {
                 ("node-a", view("node-a", "instance-0", a, true)),
                 ("node-b", view("node-b", "instance-1", b, true)),
             ]);
-            merge(&directory(), &agents, &[], 10.0).lan.network_mode
+            merge(&directory(), &agents, &[], 10.0, &mut Meter::default()).0.lan.network_mode
         };
         assert_eq!(mode(Some("vxlan"), Some("vxlan")).as_deref(), Some("vxlan"));
         assert_eq!(mode(Some("vxlan"), Some("user")).as_deref(), Some("mixed"));

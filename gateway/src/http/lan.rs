@@ -11,10 +11,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{AppState, error::ApiError};
-use crate::agents;
-
-/// Seconds that are shown when nobody says which: the whole hour that is kept.
-const HISTORY_S: f64 = 3600.0;
+use crate::{agents, lan::history::KEPT_S};
 
 /// What the agents see of the LANs, merged: ports, addresses, sessions, players, who reaches whom and what is wrong.
 /// What was not measured is absent.
@@ -39,11 +36,10 @@ pub(super) async fn history(
     State(state): State<AppState>,
     span: Result<Query<Span>, QueryRejection>,
 ) -> Result<Json<LanHistory>, ApiError> {
-    let _ = &state;
     let Query(span) = span.map_err(|error| bad_query(&error))?;
     let to = span.to.unwrap_or_else(agents::now);
-    let from = span.from.unwrap_or(to - HISTORY_S);
-    Ok(Json(LanHistory { from, to, ..LanHistory::default() }))
+    let from = span.from.unwrap_or(to - KEPT_S);
+    Ok(Json(state.kept.with_history(|history| history.between(from, to))))
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -63,11 +59,11 @@ pub(super) async fn doctor(
     pair: Result<Query<Pair>, QueryRejection>,
 ) -> Result<Json<Doctor>, ApiError> {
     let Query(pair) = pair.map_err(|error| bad_query(&error))?;
-    let wall = state.wall.borrow();
-    if let Some(id) = pair.from.iter().chain(&pair.to).find(|id| !wall.instances.iter().any(|i| i.id == **id)) {
-        return Err(ApiError::unknown_instance(id));
-    }
-    Ok(Json(Doctor::default()))
+    let facts = state.kept.facts();
+    doctor::doctor(&facts, pair.from.as_deref(), pair.to.as_deref()).map(Json).ok_or_else(|| {
+        let unknown = pair.from.iter().chain(&pair.to).find(|id| !facts.seats.contains_key(*id));
+        ApiError::unknown_instance(unknown.map_or("", String::as_str))
+    })
 }
 
 fn bad_query(error: &QueryRejection) -> ApiError {
