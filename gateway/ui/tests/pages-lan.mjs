@@ -81,7 +81,7 @@ export async function lanPages({ visit, gateway, live, text }) {
     await toLan(page, wait);
     equal(await page.evaluate(() => document.body.dataset.view), "lan");
     const seats = await page.evaluate(() => [...document.querySelectorAll(".map3 li")].map((li) => `${li.querySelector("b").textContent}: ${li.querySelector("small").textContent.trim()}${li.classList.contains("rail") ? " >" : ""}${li.classList.contains("drop") ? " v" : ""}`));
-    equal(seats, ["Ana: Host >", "Bruno: Joined > v", "Chidi: Joined v", "Seat 4: LAN silent", "Pathfinder: Joined >", "Emil: Joined", "Free: Empty", "Seat 8: Looking", "Seat 9: No LAN yet"]);
+    equal(seats, ["Ana: Host >", "Bruno: Joined > v", "Chidi: Joined v", "Seat 4: Silent", "Pathfinder: Joined >", "Emil: Joined", "Free: Empty", "Seat 8: Looking", "Seat 9: Not yet"]);
     await text(page, "5 of 9");
     await text(page, "{12CD2100-D2E2-11CF-A9E3-00A0C90AEC76}");
     equal(await page.getByRole("tab").count(), 0);
@@ -223,7 +223,7 @@ export async function lanPages({ visit, gateway, live, text }) {
     const slider = page.getByLabel("Time, last hour");
     await slider.focus();
     for (let i = 0; i < 3; i += 1) await page.keyboard.press("PageDown");
-    await wait(() => /^Looking at \d\d:\d\d:\d\d\./.test(document.querySelector(".scrub [role=status]")?.textContent ?? ""));
+    await wait(() => /^Looking at \d\d:\d\d:\d\d\./.test(document.querySelector(".who .under [role=status]")?.textContent ?? ""));
     // Board, matrix, doctor and lanes are those of then.
     await wait(() => [...document.querySelectorAll(".map3 li")].map((li) => li.querySelector("small").textContent.trim()).join() === "Host,Joined,Unknown,On the LAN,Unknown,Unknown,Empty,Unknown,Unknown");
     await text(page, "No fault was known.");
@@ -247,8 +247,8 @@ export async function lanPages({ visit, gateway, live, text }) {
   await visit("lanes: rings, dots, arm, buffer stop, the longest wait; the timetable has the same", data, async (page, wait) => {
     await toLan(page, wait);
     const lanes = await page.evaluate(() => [...document.querySelectorAll("[data-lane]")].map((g) => `${g.dataset.lane} ${g.dataset.end} ${g.querySelectorAll("circle.ring").length} ${g.querySelectorAll("circle.dot").length} ${g.querySelectorAll(".arm").length} ${g.querySelectorAll(".stop").length}`));
-    equal(lanes, ["1 plays 4 1 1 0", "2 plays 4 5 1 0", "3 plays 4 5 1 0", "4 stuck 1 0 0 1", "5 plays 4 5 1 0", "6 plays 4 5 1 0", "7 none 0 0 0 0", "8 stuck 4 1 0 1", "9 going 2 0 0 0"]);
-    equal(await page.locator(".lanes .wait text").textContent(), "4.9 s to is answered");
+    equal(lanes, ["1 plays 4 1 1 0", "2 plays 4 5 1 0", "3 plays 4 5 1 0", "4 stuck 1 0 0 1", "5 plays 4 5 1 0", "6 plays 4 5 1 0", "7 none 0 0 0 0", "8 stuck 4 1 0 1", "9 starting 2 0 0 0"]);
+    equal(await page.locator(".lanes .wait text").textContent(), "4.9 s, slow answer");
     const drawn = await page.evaluate(() => Object.fromEntries([...document.querySelectorAll("[data-lane] [data-step]")].map((g) => [`${g.closest("[data-lane]").dataset.lane} ${g.dataset.step}`, g.dataset.x])));
     await page.click('[data-act="timetable"]');
     const told = await page.evaluate(() => Object.fromEntries([...document.querySelectorAll("table.timetable td[data-value]")].map((td) => [`${td.dataset.seatOf} ${td.dataset.step}`, td.dataset.value])));

@@ -19,6 +19,8 @@ export interface LanView {
 export const LAN_WORDS: Record<LanRole, string> = {
   host: "Host", joined: "Joined", looking: "Looking", on: "On the LAN", silent: "LAN silent", none: "No LAN yet", was: "Was joined", unknown: "Unknown",
 };
+/** Where the view itself says that it is of the LAN. */
+export const shortWord = (view: LanView): string => (view.word === LAN_WORDS.silent ? "Silent" : view.word === LAN_WORDS.none ? "Not yet" : view.word);
 /** When the gateway is away, the last answer is not the present. */
 const STALE_WORDS: Record<LanRole, string> = {
   host: "Was host", joined: "Was joined", looking: "Unknown", on: "Was on the LAN", silent: "Unknown", none: "Unknown", was: "Was joined", unknown: "Unknown",

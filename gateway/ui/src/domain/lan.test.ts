@@ -157,7 +157,7 @@ describe("join lanes", () => {
     expect(lanes.ticks.every((t) => t >= 0 && t <= lanes.to)).toBe(true);
   });
   test("the longest wait of the machines is bracketed, not the time in which a person chooses", () => {
-    expect(lanes.wait).toMatchObject({ lane: 1, from: 19, words: "2.6 s to is answered" });
+    expect(lanes.wait).toMatchObject({ lane: 1, from: 19, words: "2.6 s, slow answer" });
     expect(lanesOf(seats, [host], [], NOW, "party-0", "Friday").wait).toBeUndefined();
   });
   test("nothing seen is nothing drawn", () => {

@@ -14,6 +14,8 @@ export const stepName = (step: Step): string => NAMES.get(step) ?? step;
 const READY: readonly Step[] = ["power", "frame", "address", "name"];
 /** Waits between these are the machines' own: nobody chooses anything in between. */
 const NET: readonly Step[] = ["asks", "is-answered", "linked", "player-id", "joined"];
+/** What was slow when the wait before this step was the longest. */
+const SLOW: Partial<Record<Step, string>> = { "is-answered": "slow answer", "player-id": "slow player number", joined: "slow join" };
 /** A wait shorter than this is not worth a bracket, in seconds. */
 const WAIT_MIN = 0.5;
 
@@ -30,8 +32,8 @@ export interface Lane {
   name: string;
   empty: boolean;
   points: LanePoint[];
-  /** `plays`: arm up. `stuck`: buffer stop. `going`: nothing wrong is known. `none`: nothing was seen. */
-  end: "plays" | "stuck" | "going" | "none";
+  /** `plays`: arm up. `stuck`: buffer stop. `starting`, `going`: nothing wrong is known. `none`: nothing was seen. */
+  end: "plays" | "stuck" | "starting" | "going" | "none";
   words: string;
 }
 
@@ -86,14 +88,17 @@ export function lanesOf(seats: readonly LanSeat[], timelines: readonly Timeline[
     if (last?.step === "plays") return { ...base, points, end: "plays", words: `plays after ${axisTime(last.x - first)}` };
     const fault = diagnosis.find((d) => !d.ok && d.from === seat.instance?.id);
     if (fault) return { ...base, points, end: "stuck", words: RUNG_STUCK[fault.rung] };
-    const words = seat.lan?.role === "host" ? "hosts" : points.some((p) => p.step === "joined") ? "joined" : last?.step === "power" ? "still starting" : last ? stepName(last.step).toLowerCase() : "";
-    return { ...base, points, end: "going", words };
+    const joined = points.some((p) => p.step === "joined");
+    const starts = last?.step === "power" || last?.step === "frame";
+    const ready = last?.step === "address" || last?.step === "name";
+    const words = seat.lan?.role === "host" ? "hosts" : joined ? "joined" : starts ? "still starting" : ready ? "on the LAN" : last ? stepName(last.step).toLowerCase() : "";
+    return { ...base, points, end: starts ? "starting" : "going", words };
   });
   const xs = lanes.flatMap((lane) => lane.points.map((p) => p.x));
-  const open = zero !== undefined && lanes.some((lane) => lane.end === "stuck" && lane.points.length > 0);
+  const open = zero !== undefined && lanes.some((lane) => (lane.end === "stuck" || lane.end === "starting") && lane.points.length > 0);
   const from = Math.min(0, ...xs);
   const last = Math.max(1, ...xs);
-  // A lane that is stuck runs on, but never so long that the others cannot be told apart.
+  // A lane that is stuck or still starting runs on, but never so long that the others cannot be told apart.
   const to = open ? Math.min(Math.max(last, now - (zero ?? now)), last + (last - from) * 0.35) : last;
   const result: Lanes = { zeroIsHost: power !== undefined, from, to, ticks: ticks(from, to), lanes };
   if (zero !== undefined) result.zero = zero;
@@ -112,7 +117,7 @@ function longestWait(lanes: readonly Lane[]): Lanes["wait"] {
       // From the answer to the link a person reads the list of games and clicks.
       if (!before || before.step === "is-answered" || point.x - before.x <= seconds) return;
       seconds = point.x - before.x;
-      longest = { lane: index, from: before.x, to: point.x, words: `${seconds.toFixed(1)} s to ${stepName(point.step).toLowerCase()}` };
+      longest = { lane: index, from: before.x, to: point.x, words: `${seconds.toFixed(1)} s, ${SLOW[point.step] ?? "slow"}` };
     });
   });
   return longest;

@@ -1,6 +1,7 @@
 // The LAN of one board of nine: session, matrix, doctor, join lanes. All cards show one moment. Loaded with its view.
 import { useMemo, useState, type ReactNode } from "react";
 import { lanSeats, sessionTabs } from "../../domain/lan-board";
+import { worst } from "../../domain/ladder";
 import { lanesOf } from "../../domain/lanes";
 import type { MatrixSeat } from "../../domain/matrix";
 import { useTheme } from "../bar";
@@ -8,7 +9,7 @@ import { useApp, usePage } from "../hooks";
 import { DoctorCard } from "./doctor-card";
 import { LanesCard } from "./lanes-card";
 import { MatrixCard } from "./matrix-card";
-import { Scrub } from "./scrub";
+import { MomentWords, Scrub } from "./scrub";
 import { SessionCard } from "./session-card";
 import { useMoment } from "./use-moment";
 import "../../styles/lan.css";
@@ -54,7 +55,11 @@ export default function LanView(): ReactNode {
   };
   // Of a seat alone the doctor is asked about its host; of the host, about itself.
   const askSeat = (place: number): void => ask(place, tab?.hostPlace ?? place);
-  const chosen = pair && { row: seats.indexOf(pair.from), column: seats.indexOf(pair.to) };
+  // With nothing asked, the doctor opens with the worst that is known, and the matrix points at it.
+  const index = (id: string | undefined): number => seats.findIndex((seat) => seat.instance !== undefined && seat.instance.id === id);
+  const fault = worst((status?.diagnosis ?? []).filter((d) => index(d.from) >= 0));
+  const spot = pair ? { row: seats.indexOf(pair.from), column: seats.indexOf(pair.to) } : { row: index(fault?.from), column: index(fault?.to) };
+  const chosen = spot.row >= 0 && spot.column >= 0 ? spot : undefined;
   return (
     <div className="view lan" data-at={at} data-loading={moment.loading ? "true" : undefined}>
       {boards.length > 1 ? (
@@ -73,6 +78,7 @@ export default function LanView(): ReactNode {
         lags={status?.lags ?? []}
         at={status?.at}
         theme={theme}
+        moment={<MomentWords moment={moment} />}
         chosen={chosen}
         onOpen={(row, column) => {
           const [a, b] = [seats[row], seats[column]];

@@ -15,7 +15,7 @@ function LaneRow({ lane, index, x, left, end }: { lane: Lane; index: number; x: 
   const first = lane.points[0];
   const last = lane.points.at(-1);
   const stuck = lane.end === "stuck";
-  const until = stuck ? end : (last?.x ?? 0);
+  const until = stuck || lane.end === "starting" ? end : (last?.x ?? 0);
   const name = lane.name === `Seat ${lane.seat}` ? "" : lane.name;
   return (
     <g data-lane={lane.seat} data-end={lane.end}>
@@ -68,7 +68,7 @@ function Drawing({ lanes, width }: { lanes: Lanes; width: number }): ReactNode {
   const wait = lanes.wait;
   const stuck = lanes.lanes.filter((lane) => lane.end === "stuck").map((lane) => `Seat ${lane.seat}: ${lane.words}.`);
   const plays = lanes.lanes.filter((lane) => lane.end === "plays").map((lane) => `Seat ${lane.seat} ${lane.words}.`);
-  const waits = wait ? `Seat ${lanes.lanes[wait.lane]?.seat} waited ${wait.words}.` : "";
+  const waits = wait ? `Seat ${lanes.lanes[wait.lane]?.seat} waited longest: ${wait.words}.` : "";
   return (
     <svg className="lanes" viewBox={`0 0 ${width} ${height}`} style={{ height, width }} role="img" aria-label={["Join lanes.", ...stuck, ...plays, waits, "The timetable has the same."].filter(Boolean).join(" ")}>
       {lanes.ticks.map((t) => (

@@ -17,6 +17,8 @@ interface Props {
   chosen: { row: number; column: number } | undefined;
   /** Enter or a click: the doctor is asked about the pair. */
   onOpen: (row: number, column: number) => void;
+  /** Which moment is shown. */
+  moment: ReactNode;
   children?: ReactNode;
 }
 
@@ -148,7 +150,7 @@ function Table({ matrix }: { matrix: Matrix }): ReactNode {
   );
 }
 
-export function MatrixCard({ seats, rows, lags, at, theme, chosen, onOpen, children }: Props): ReactNode {
+export function MatrixCard({ seats, rows, lags, at, theme, chosen, onOpen, moment, children }: Props): ReactNode {
   const forced = useMedia("(forced-colors: active)");
   const [mode, setMode] = useState<MatrixMode>("rate");
   const [asTable, setAsTable] = useState(forced);
@@ -258,7 +260,8 @@ export function MatrixCard({ seats, rows, lags, at, theme, chosen, onOpen, child
           {cell ? pairWords(matrix, cell) : ""}
           {lag ? `; ${lag}` : ""}
         </span>
-        <button className="btn slim sp" data-act="table" aria-pressed={asTable} onClick={() => setAsTable(!asTable)}>
+        {moment}
+        <button className="btn slim" data-act="table" aria-pressed={asTable} onClick={() => setAsTable(!asTable)}>
           {asTable ? "Show as a map" : "Show as a table"}
         </button>
       </div>

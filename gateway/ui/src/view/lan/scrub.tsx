@@ -6,9 +6,32 @@ import { Icon } from "../icons";
 import type { Moment } from "./use-moment";
 import { prepared, tokens, useWidth } from "./use-size";
 
-const HEIGHT = 40;
+const HEIGHT = 44;
 /** Width of an event's words, in CSS pixels. */
 const WORDS = 124;
+
+/** Which moment all cards show, and the way back to now. */
+export function MomentWords({ moment }: { moment: Moment }): ReactNode {
+  const { at, look } = moment;
+  if (at === undefined) {
+    return (
+      <b className="st clear sp">
+        <Icon name="live" />
+        Now
+      </b>
+    );
+  }
+  return (
+    <span className="row sp">
+      <span className="two" role="status">
+        Looking at <b>{clockTime(at * 1000)}</b>.{moment.loading || moment.status ? "" : " Nothing of that time was kept."}
+      </span>
+      <button className="btn slim" data-act="now" onClick={() => look(undefined)}>
+        Back to now
+      </button>
+    </span>
+  );
+}
 
 export function Scrub({ moment, lan, theme }: { moment: Moment; lan: string | undefined; theme: string }): ReactNode {
   const box = useRef<HTMLDivElement>(null);
@@ -24,7 +47,7 @@ export function Scrub({ moment, lan, theme }: { moment: Moment; lan: string | un
       const x = prepared(element, width, HEIGHT);
       if (!x) return;
       const css = tokens();
-      const y = (share: number): number => HEIGHT - 1.5 - share * (HEIGHT - 5);
+      const y = (share: number): number => HEIGHT - 1.5 - share * (HEIGHT - 18);
       x.strokeStyle = css("--line");
       x.setLineDash([2, 4]);
       x.beginPath();
@@ -57,6 +80,10 @@ export function Scrub({ moment, lan, theme }: { moment: Moment; lan: string | un
         x.stroke();
       }
       x.setLineDash([]);
+      x.font = '400 12px "Loco Text", system-ui, sans-serif';
+      x.textBaseline = "top";
+      x.fillStyle = css("--ink3");
+      x.fillText(line.runs.length > 0 ? `All frames, up to ${Math.round(line.top)} a second` : "The last hour was not measured", 0, 0);
     });
     return () => cancelAnimationFrame(frame);
     // Samples and events are new arrays whenever they change; the rest follows from them.
@@ -64,24 +91,6 @@ export function Scrub({ moment, lan, theme }: { moment: Moment; lan: string | un
   const known = line.runs.length > 0 || ticks.length > 0;
   return (
     <div className="scrub" ref={box} data-at={at}>
-      <div className="row under">
-        {at === undefined ? (
-          <b className="st clear">
-            <Icon name="live" />
-            Now
-          </b>
-        ) : (
-          <span className="two" role="status">
-            Looking at <b>{clockTime(at * 1000)}</b>. {moment.loading ? "" : moment.status === undefined ? "Nothing of that time was kept. " : ""}
-          </span>
-        )}
-        {at === undefined ? null : (
-          <button className="btn slim" data-act="now" onClick={() => look(undefined)}>
-            Back to now
-          </button>
-        )}
-        <span className="muted sp">{line.runs.length > 0 ? `all frames, up to ${Math.round(line.top)} a second` : "the last hour was not measured"}</span>
-      </div>
       <canvas ref={canvas} height={HEIGHT} style={{ height: HEIGHT }} aria-hidden="true" />
       <input
         type="range"

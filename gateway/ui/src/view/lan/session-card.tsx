@@ -6,6 +6,7 @@ import { NO_SESSION, guid, headCount, rails, seatedIn, type LanSeat, type Sessio
 import { printed } from "../../domain/matrix";
 import { frameTime } from "../../domain/ladder";
 import { duration } from "../../domain/words";
+import { shortWord } from "../../domain/lan-role";
 import { Facts, type Fact } from "../facts";
 import { Icon, LAN_ICON } from "../icons";
 
@@ -26,7 +27,7 @@ const MODES: Record<string, string> = { vxlan: "VXLAN", bridge: "bridge", l2: "L
 function Seat({ seat, joined, rail, onAsk }: { seat: LanSeat; joined: boolean; rail: { right: boolean; down: boolean }; onAsk: (place: number) => void }): ReactNode {
   const lan = seat.lan;
   const tone = lan?.fault ? "danger" : joined ? "clear" : "off";
-  const word = lan?.word ?? "Empty";
+  const word = lan ? shortWord(lan) : "Empty";
   const inner = (
     <>
       <span className="row nowrap">
