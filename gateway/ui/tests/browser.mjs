@@ -1,11 +1,11 @@
 // The page in real Chromium against a running wall:
-//   node tests/browser.mjs --url 'http://127.0.0.1:8080/#token=…' [--screenshot FILE] [--seats 9] [--seat 5]
+//   node tests/browser.mjs --url 'http://127.0.0.1:8080/#token=…' [--screenshot FILE] [--lan-screenshot FILE] [--seats 9] [--seat 5]
 // One line for each check; exit 1 if any failed. Waits on attributes, never on time.
 import { parseArgs } from "node:util";
 import { Checks, equal, launch, ok } from "./chromium.mjs";
 
 const { values } = parseArgs({
-  options: { url: { type: "string" }, screenshot: { type: "string" }, seats: { type: "string", default: "9" }, seat: { type: "string", default: "5" } },
+  options: { url: { type: "string" }, screenshot: { type: "string" }, "lan-screenshot": { type: "string" }, seats: { type: "string", default: "9" }, seat: { type: "string", default: "5" } },
 });
 if (!values.url?.includes("#token=")) {
   console.error("--url is missing, or has no #token=…; take the last line of `loco up --detach`");
@@ -15,6 +15,9 @@ const seats = Number(values.seats);
 const seat = Number(values.seat);
 const LIVE_MS = 30_000;
 const INPUT_MS = 10_000;
+/** The wall is watched for this long; a task above LONG_MS is what the browser calls a long one. */
+const WATCH_MS = 10_000;
+const LONG_MS = 50;
 
 const browser = await launch();
 const context = await browser.newContext({ viewport: { width: 1280, height: 720 }, colorScheme: "dark" });
@@ -80,7 +83,7 @@ await checks.check("each live tile has one video, and it presents frames", async
 await checks.check("tiles carry seat, lan, lease, audio and tier", async () => {
   const bad = await page.evaluate(() =>
     [...document.querySelectorAll('.tile[data-state="live"]')]
-      .filter((t) => !/^[1-9]$/.test(t.dataset.seat) || t.dataset.instance !== `instance-${t.dataset.seat - 1}` || !["on", "none", "unknown"].includes(t.dataset.lan)
+      .filter((t) => !/^[1-9]$/.test(t.dataset.seat) || t.dataset.instance !== `instance-${t.dataset.seat - 1}` || !["host", "joined", "looking", "on", "silent", "none", "unknown"].includes(t.dataset.lan)
         || !["you", "other", "free"].includes(t.dataset.lease) || t.dataset.audio !== "muted" || t.dataset.tier !== "thumb")
       .map((t) => JSON.stringify({ ...t.dataset })),
   );
@@ -179,6 +182,77 @@ await checks.check("left Ctrl and left Alt, pressed and let go, give the keyboar
 await checks.check("all tiles are live and small again", async () => {
   await wait((n) => document.querySelectorAll('.tile[data-state="live"][data-tier="thumb"]').length >= n, seats);
 });
+
+await checks.check(`no task of the page takes longer than ${LONG_MS} ms while ${seats} tiles play`, async () => {
+  // A tile that stands still costs nothing: what is counted is only worth anything if all of them move.
+  const tasks = await page.evaluate(async (ms) => {
+    const found = [];
+    const observer = new PerformanceObserver((list) => found.push(...list.getEntries().map((entry) => Math.round(entry.duration))));
+    observer.observe({ type: "longtask" });
+    const frames = () => [...document.querySelectorAll(".tile video")].map((video) => video.getVideoPlaybackQuality().totalVideoFrames);
+    const before = frames();
+    await new Promise((done) => setTimeout(done, ms));
+    observer.disconnect();
+    return { found, frames: frames().map((n, i) => n - before[i]) };
+  }, WATCH_MS);
+  const moving = tasks.frames.filter((n) => n > WATCH_MS / 1000).length;
+  console.log(`        ${WATCH_MS / 1000} s, ${moving} tiles moved (frames: ${tasks.frames.join(" ")}), long tasks: ${tasks.found.join(" ms, ") || "none"}`);
+  ok(moving >= seats, `only ${moving} of ${seats} tiles moved: ${tasks.frames.join(" ")}`);
+  equal(tasks.found, []);
+});
+
+await checks.check("LAN view: the matrix is of now and has measured rates", async () => {
+  await page.evaluate(() => { location.hash = "#/lan"; });
+  await wait(() => Math.abs(Number(document.querySelector("#heat")?.dataset.at) - Date.now() / 1000) < 5);
+  await page.click('[data-act="table"]');
+  await wait(() => document.querySelectorAll("table.matrix td[data-value]").length > 0, undefined, LIVE_MS);
+  const measured = await page.locator("table.matrix td[data-value]").count();
+  console.log(`        ${measured} of ${seats * (seats - 1)} pairs have a rate`);
+  equal(measured, seats * (seats - 1));
+  await page.click('[data-act="table"]');
+});
+
+await checks.check("LAN view: somebody hosts, somebody has joined, and the lanes show their steps", async () => {
+  await wait(() => document.querySelector('.map3 [data-lan="host"]') && document.querySelector('.map3 [data-lan="joined"]'), undefined, LIVE_MS);
+  await wait(() => document.querySelectorAll("[data-lane] [data-step]").length > 0);
+  const count = await page.evaluate(() => [document.querySelectorAll('.map3 [data-lan="joined"]').length, document.querySelectorAll("[data-lane] [data-step]").length]);
+  console.log(`        ${count[0]} joined, ${count[1]} steps`);
+});
+
+await checks.check("LAN view: the doctor explains a pair, each rung in its place", async () => {
+  await page.evaluate(() => { location.hash = "#/lan?pair=2-1"; });
+  await wait(() => document.querySelectorAll('.ladder[data-pair="2-1"] [data-rung]').length === 9);
+  console.log(`        ${await page.locator("#doctor .say").textContent()}`);
+});
+
+await checks.check("LAN view: the slider looks back, and comes back to now", async () => {
+  await page.getByLabel("Time, last hour").focus();
+  await page.keyboard.press("ArrowLeft");
+  await page.keyboard.press("ArrowLeft");
+  await wait(() => document.querySelector(".lan").dataset.at !== undefined && document.querySelector(".lan").dataset.loading === undefined && Number(document.querySelector("#heat").dataset.at) <= Number(document.querySelector(".lan").dataset.at));
+  await page.click('[data-act="now"]');
+  await wait(() => document.querySelector(".lan").dataset.at === undefined);
+});
+
+if (values["lan-screenshot"]) {
+  for (const [width, height] of [[1920, 1080], [1280, 720], [390, 844]]) {
+    await page.setViewportSize({ width, height });
+    await wait(([w]) => innerWidth === w && document.querySelector("#heat")?.clientWidth > 0, [width]);
+    await page.screenshot({ path: values["lan-screenshot"].replace(/\.png$/, `-${width}.png`) });
+  }
+  await page.setViewportSize({ width: 1280, height: 720 });
+}
+
+await checks.check("the last minute of a port comes as pcapng", async () => {
+  const head = await page.evaluate(async () => {
+    const token = localStorage.getItem("loco.token");
+    const response = await fetch("/api/instances/instance-0/pcap?last=60s", { headers: { Authorization: `Bearer ${token}` } });
+    return { status: response.status, head: [...new Uint8Array(await response.arrayBuffer()).slice(0, 4)], size: 0 };
+  });
+  equal([head.status, head.head], [200, [0x0a, 0x0d, 0x0d, 0x0a]]);
+});
+
+await page.evaluate(() => { location.hash = "#/wall"; });
 
 await checks.check("a reload keeps the token, and every picture comes back", async () => {
   await page.reload();

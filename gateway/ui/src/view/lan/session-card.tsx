@@ -5,10 +5,13 @@ import { type Board } from "../../domain/boards";
 import { NO_SESSION, guid, headCount, rails, seatedIn, type LanSeat, type SessionTab } from "../../domain/lan-board";
 import { printed } from "../../domain/matrix";
 import { frameTime } from "../../domain/ladder";
-import { duration } from "../../domain/words";
+import { duration, grouped } from "../../domain/words";
 import { shortWord } from "../../domain/lan-role";
 import { Facts, type Fact } from "../facts";
 import { Icon, LAN_ICON } from "../icons";
+
+/** Anomalies that are listed, the newest. */
+const ODD_MAX = 5;
 
 interface Props {
   board: Board;
@@ -87,6 +90,9 @@ function nodeFacts(status: LanStatus | undefined, seats: readonly LanSeat[]): Fa
 export function SessionCard({ board, seats, status, tabs, tab, now, onTab, onAsk }: Props): ReactNode {
   const nodes = nodeFacts(status, seats);
   const strangers = status?.strangers ?? [];
+  const here = new Set(seats.flatMap((seat) => (seat.instance ? [seat.instance.node] : [])));
+  const eyes = Object.entries(status?.observers ?? {}).filter(([node]) => here.has(node));
+  const odd = (status?.anomalies ?? []).filter((anomaly) => anomaly.lan === board.lan).slice(0, ODD_MAX);
   return (
     <section className="card sessions" aria-label="Session">
       <header>
@@ -114,6 +120,19 @@ export function SessionCard({ board, seats, status, tabs, tab, now, onTab, onAsk
         <>
           <h3>Nodes</h3>
           <Facts facts={nodes} />
+        </>
+      ) : null}
+      {eyes.map(([node, eye]) =>
+        eye.problem || eye.events_lost > 0 ? (
+          <p key={node} className="caution eye" role="status">
+            {node}: {[eye.problem, eye.events_lost > 0 ? `${grouped(eye.events_lost)} frames that matter were lost: what is known may lack them.` : undefined].filter(Boolean).join(" ")}
+          </p>
+        ) : null,
+      )}
+      {odd.length > 0 ? (
+        <>
+          <h3>No healthy program sends this</h3>
+          <Facts facts={odd.map((a): Fact => [a.what, a.count > 1 ? `${grouped(a.count)} times` : "once"])} />
         </>
       ) : null}
       {strangers.length > 0 ? (
