@@ -14,6 +14,7 @@ mod lock;
 mod logs;
 mod netns;
 mod paths;
+mod pcap;
 mod plan;
 mod preflight;
 mod processes;
@@ -62,6 +63,10 @@ enum Verb {
         #[arg(short, long, value_enum, default_value_t = Output::Table)]
         output: Output,
     },
+    /// Write what a guest's network port carries as pcapng, for Wireshark
+    ///
+    /// The last minute is kept; --follow goes on with what comes. Passwords of DirectPlay sessions are zero in it.
+    Pcap(pcap::PcapFlags),
     /// The supervisor that `up --detach` starts
     #[command(hide = true)]
     Supervise,
@@ -113,6 +118,16 @@ fn run(verb: Verb) -> Result<ExitCode> {
             tell(if removed.is_empty() { "loco: nothing runs" } else { "loco: the wall is down" });
         }
         Verb::Status { output } => return runtime()?.block_on(show_status(&paths, output)),
+        Verb::Pcap(flags) => {
+            if let Err(error) = flags.check() {
+                tell(&format!("error: {error}"));
+                return Ok(ExitCode::from(USAGE));
+            }
+            if !runtime()?.block_on(pcap::run(&flags, &paths))? {
+                tell("loco: nothing runs; start a wall: `loco up`");
+                return Ok(ExitCode::from(NOTHING_RUNS));
+            }
+        }
         Verb::Supervise => {
             let wall = state::read_json(&paths.wall())?;
             telemetry::init("supervisor");

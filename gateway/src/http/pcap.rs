@@ -63,10 +63,8 @@ pub(super) async fn pcap(
         Some("1" | "true" | "") => true,
         Some(_) => return Err(bad("follow is neither 1 nor 0".to_owned())),
     };
-    let mut path = format!("/v1/instances/{id}/pcap?follow={}", u8::from(follows));
-    if let Some(last) = last {
-        path += &format!("&last={}ms", last.as_millis());
-    }
+    let span = last.map(|last| format!("&last={}ms", last.as_millis())).unwrap_or_default();
+    let path = format!("/v1/instances/{id}/pcap?follow={}{span}", u8::from(follows));
     tracing::info!(instance = %id, ?last, follows, "an administrator reads its port's capture");
     let request = agent_request(&state, Method::GET, &node, &path)?;
     let answer = match timeout(AGENT_TIMEOUT, request.send()).await {
