@@ -41,6 +41,8 @@ const PACKAGES: &[Package] = &[
     package("memtest86+", For::Test, Probe::File("/boot/memtest86+x64.bin")),
     package("grub-rescue-pc", For::Test, Probe::File("/usr/lib/grub-rescue/grub-rescue-cdrom.iso")),
     package("curl", For::Test, Probe::Program("curl")),
+    // What it reads in a packet is held against what `wire` reads (docs/observer-oracle.md).
+    package("tshark", For::Test, Probe::Program("tshark")),
     package("iproute2", For::Test, Probe::Program("ip")),
     package("dosbox", For::Test, Probe::Program("dosbox")),
     package("procps", For::Bench, Probe::Program("pgrep")),

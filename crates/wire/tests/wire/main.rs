@@ -3,6 +3,7 @@
 
 mod captures;
 mod classes;
+mod file;
 mod fuzz;
 mod netbios;
 mod novell;

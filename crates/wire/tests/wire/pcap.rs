@@ -1,10 +1,12 @@
-//! Reads a capture: pcap records, IPv4 fragments put together, TCP streams in order. For tests only: trusts its input.
+//! What is said in a capture: IPv4 fragments put together, TCP streams in order. For tests only: trusts its input.
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::Path;
 
 use wire::dplay::Reassembler;
 use wire::frame::{Class, Frame, IP_TCP, IP_UDP};
+
+pub(crate) use crate::file::frames;
+use crate::file::path;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Transport {
@@ -21,27 +23,8 @@ pub(crate) struct Seen {
     pub(crate) bytes: Vec<u8>,
 }
 
-fn path(name: &str) -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures").join(name)
-}
-
 pub(crate) fn facts(name: &str) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(path(&format!("{name}.json"))).unwrap()).unwrap()
-}
-
-/// The Ethernet frames of a little-endian, Ethernet pcap.
-pub(crate) fn frames(name: &str) -> Vec<Vec<u8>> {
-    let file = std::fs::read(path(&format!("{name}.pcap"))).unwrap();
-    let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap());
-    assert_eq!((word(0), word(20)), (0xa1b2_c3d4, 1), "{name} is not a little-endian Ethernet pcap");
-    let (mut at, mut frames) = (24, Vec::new());
-    while at < file.len() {
-        let len = word(at + 8) as usize;
-        assert_eq!(len, word(at + 12) as usize, "{name} holds a cut frame");
-        frames.push(file[at + 16..at + 16 + len].to_vec());
-        at += 16 + len;
-    }
-    frames
 }
 
 /// UDP datagrams and the messages of TCP streams, in the order in which they were complete.
