@@ -25,8 +25,7 @@ const REMEDY: &str = "run `cargo xtask setup`, which installs the BPF tool chain
      libstd-rust-web-dev-bpf llvm-22-dev; then bpf-linker by cargo), or give a ready object in EBPF_OBJECT";
 
 /// Settings of the outer cargo that the inner one must have as well: where crates come from.
-const KEPT: [&str; 6] =
-    ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR", "CARGO_SOURCE_", "CARGO_TERM_"];
+const KEPT: [&str; 6] = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR", "CARGO_SOURCE_", "CARGO_TERM_"];
 
 fn main() {
     for variable in ["EBPF_OBJECT", "EBPF_RUSTC", "EBPF_LINKER"] {

@@ -156,6 +156,11 @@ pub fn fabric_netns(run_dir: &Path) -> PathBuf {
     run_dir.join("fabric.netns")
 }
 
+/// Where the observer's maps and programs are pinned below a run directory.
+pub fn bpffs(run_dir: &Path) -> PathBuf {
+    run_dir.join("bpf")
+}
+
 /// A run directory must be absolute: seat sockets below it are told to other processes.
 pub fn checked_run_dir(run_dir: PathBuf) -> Result<PathBuf, ConfigError> {
     if run_dir.is_absolute() && run_dir != Path::new("/") {

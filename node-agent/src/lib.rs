@@ -18,6 +18,7 @@ mod instance;
 mod metrics;
 mod seats;
 mod status;
+mod traffic;
 
 use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -46,6 +47,8 @@ use config::Config;
 const FOLLOW_LIMIT: Duration = Duration::from_mins(1);
 /// Limit of the loop that publishes the status.
 const PUBLISH_LIMIT: Duration = Duration::from_secs(10);
+/// Limit of the loop that takes what is seen at the taps.
+const WATCH_LIMIT: Duration = Duration::from_secs(10);
 /// Those loops turn at least this often, with or without news.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long an agent waits for what its predecessor held.
@@ -66,6 +69,7 @@ pub struct Agent {
     metrics: Metrics,
     health: Health,
     captures: Captures,
+    seen: watch::Sender<Arc<traffic::Seen>>,
     kvm: bool,
     /// One agent per run directory; the kernel lets go of it with the process.
     _lock: Flock<fs::File>,
@@ -91,7 +95,22 @@ impl Agent {
         let namespace = config::fabric_netns(&config.run_dir);
         let captures =
             Captures::start(config.node.clone(), &namespace, config.capture_bytes, fabric.status(), &registry)?;
-        Ok(Self { config, listener, address, fabric, streams, registry, metrics, health, captures, kvm, _lock: lock })
+        let seen = watch::Sender::default();
+        traffic::register(&registry, seen.subscribe())?;
+        Ok(Self {
+            config,
+            listener,
+            address,
+            fabric,
+            streams,
+            registry,
+            metrics,
+            health,
+            captures,
+            seen,
+            kvm,
+            _lock: lock,
+        })
     }
 
     /// Where the API is served: the port is real even if `--listen` said 0.
@@ -121,6 +140,7 @@ impl Agent {
             directory: follower.watch(),
             fabric: self.fabric.status(),
             instances: seats.watch(),
+            seen: self.seen.subscribe(),
             changed: news,
         };
         let (published, events) = watch::channel(Arc::<str>::from("{}"));
@@ -148,6 +168,15 @@ impl Agent {
             conditions: Conditions::new(&self.health),
         }));
         tasks.spawn(self.captures.clone().run());
+        tasks.spawn(traffic::watch(traffic::Watching {
+            netns: config::fabric_netns(&self.config.run_dir),
+            bpffs: config::bpffs(&self.config.run_dir),
+            directory: follower.watch(),
+            fabric: self.fabric.status(),
+            instances: seats.watch(),
+            seen: self.seen,
+            heartbeat: self.health.heartbeat("traffic", WATCH_LIMIT),
+        }));
         let (stop, stopped) = watch::channel(());
         let mut stopping = stopped.clone();
         let server = axum::serve(self.listener, router).with_graceful_shutdown(async move {
@@ -324,12 +353,13 @@ async fn news(
     }
 }
 
-/// Removes what agents of `run_dir` left: the fabric's namespace with all in it, the seats, the directory.
+/// Removes what agents of `run_dir` left: the fabric's namespace with all in it, what is pinned, the seats, the directory.
 ///
 /// # Errors
 /// When something could not be removed; what could be is gone then.
 pub fn uninstall(run_dir: PathBuf) -> anyhow::Result<()> {
     let run_dir = config::checked_run_dir(run_dir)?;
+    let seen = ::traffic::uninstall(&config::bpffs(&run_dir));
     let fabric = fabric::uninstall(&FabricConfig {
         node: "uninstall".parse().expect("a constant, valid name"),
         netns: config::fabric_netns(&run_dir),
@@ -339,6 +369,7 @@ pub fn uninstall(run_dir: PathBuf) -> anyhow::Result<()> {
     });
     let own = remove_own(&run_dir);
     fabric?;
+    seen?;
     own.with_context(|| format!("{} could not be removed; remove it by hand", run_dir.display()))
 }
 

@@ -1,6 +1,5 @@
 //! What one agent knows, put together from the directory, the fabric and the instances.
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -18,7 +17,11 @@ use tokio::{
     time::{self, Instant},
 };
 
-use crate::{instance::Instance, seats::Instances};
+use crate::{
+    instance::Instance,
+    seats::Instances,
+    traffic::{Seen, seen},
+};
 
 /// A new status is published at least this often: counters and times move all the while.
 const PUBLISH_EVERY: Duration = Duration::from_secs(2);
@@ -32,6 +35,8 @@ pub(crate) struct Source {
     pub(crate) directory: watch::Receiver<Directory>,
     pub(crate) fabric: watch::Receiver<FabricStatus>,
     pub(crate) instances: watch::Receiver<Instances>,
+    /// What the frames said, and how many there were.
+    pub(crate) seen: watch::Receiver<Arc<Seen>>,
     /// Bumped by instances at each change worth showing.
     pub(crate) changed: watch::Receiver<u64>,
 }
@@ -41,12 +46,16 @@ impl Source {
     pub(crate) fn status(&self) -> AgentStatus {
         let fabric = self.fabric.borrow();
         let instances = self.instances.borrow();
+        let seen = self.seen.borrow().clone();
         AgentStatus {
             node: self.node.to_string(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             at: seconds(SystemTime::now()),
-            instances: instances.values().map(|i| instance_status(&self.node, i, fabric.ports.get(&i.id))).collect(),
+            instances: instances
+                .values()
+                .map(|i| instance_status(&self.node, i, fabric.ports.get(&i.id), &seen))
+                .collect(),
             lans: fabric
                 .lans
                 .iter()
@@ -60,15 +69,16 @@ impl Source {
             reachability: fabric.reachability.iter().map(|reach| reachability(&self.node, reach)).collect(),
             fabric_problems: fabric.problems.clone(),
             snapshot_problem: self.directory.borrow().problem.clone(),
-            observed: BTreeMap::new(),
-            observer: None,
+            observed: seen.observed.clone(),
+            observer: Some(seen.health()),
         }
     }
 
     /// The status of one instance, if it is here.
     pub(crate) fn instance(&self, id: &InstanceId) -> Option<InstanceStatus> {
         let fabric = self.fabric.borrow();
-        self.instances.borrow().get(id).map(|i| instance_status(&self.node, i, fabric.ports.get(id)))
+        let seen = self.seen.borrow();
+        self.instances.borrow().get(id).map(|i| instance_status(&self.node, i, fabric.ports.get(id), &seen))
     }
 
     /// Publishes the status as JSON: when something that people watch for has changed (at most five times a second), and each 2 s.
@@ -100,6 +110,7 @@ impl Source {
             changed = self.fabric.changed() => changed,
             changed = self.directory.changed() => changed,
             changed = self.instances.changed() => changed,
+            changed = self.seen.changed() => changed,
         };
         if changed.is_err() {
             std::future::pending::<()>().await;
@@ -110,8 +121,14 @@ impl Source {
 /// `status` without what moves all the time, to tell whether something happened.
 fn still(mut status: AgentStatus) -> AgentStatus {
     status.at = 0.0;
+    status.observed.values_mut().for_each(seen::still);
+    if let Some(observer) = &mut status.observer {
+        observer.events_lost = 0;
+    }
     for instance in &mut status.instances {
         instance.counters = None;
+        instance.classes.clear();
+        instance.pairs.clear();
         if let Some(picture) = &mut instance.picture {
             picture.changes = 0;
             picture.still_for = 0.0;
@@ -123,7 +140,7 @@ fn still(mut status: AgentStatus) -> AgentStatus {
     status
 }
 
-fn instance_status(node: &NodeName, instance: &Instance, port: Option<&PortStatus>) -> InstanceStatus {
+fn instance_status(node: &NodeName, instance: &Instance, port: Option<&PortStatus>, seen: &Seen) -> InstanceStatus {
     let report = instance.report();
     let size = *instance.screen.size().borrow();
     let changes = instance.screen.generation().saturating_sub(report.picture_base);
@@ -160,8 +177,8 @@ fn instance_status(node: &NodeName, instance: &Instance, port: Option<&PortStatu
         runner_pid: report.runner_pid,
         lease: instance.stream.lease().map(|session| session.to_string()),
         viewers: viewers(instance),
-        classes: BTreeMap::new(),
-        pairs: Vec::new(),
+        classes: seen.classes(&instance.id),
+        pairs: seen.pairs(&instance.id),
     }
 }
 
@@ -198,6 +215,8 @@ fn seconds(at: SystemTime) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn status(tx_frames: u64, problem: &str) -> AgentStatus {

@@ -30,6 +30,7 @@ mod tap;
 
 pub use error::FabricError;
 pub use fabric::{Fabric, FabricConfig, uninstall};
+pub use observed::tunnel_name;
 pub use spec::{FabricSpec, FdbEntry, LanSpec, Peer, PortSpec, RemoteGuest};
 pub use station::Station;
 pub use status::{FabricStatus, LanStatus, PortCounters, PortStatus, ReachStatus};

@@ -58,6 +58,11 @@ pub(crate) fn station_name(vni: Vni) -> String {
     format!("locoix{:06x}", vni.get())
 }
 
+/// The VXLAN device of a LAN, for whoever looks at its frames.
+pub fn tunnel_name(vni: Vni) -> String {
+    OurName::Vxlan(vni).text()
+}
+
 /// What a name of ours stands for. The kernel takes 15 characters; the longest of ours, a tap's, has exactly that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum OurName {

@@ -158,9 +158,9 @@ impl Attachments {
             (Place::Tunnel(_), Direction::Ingress) => FLAG_EVENTS,
             (Place::Tunnel(_), Direction::Egress) => 0,
         };
-        let rows = PerCpuValues::try_from(vec![row; self.cpus]).map_err(|error| MapError::SyscallError(
-            aya::sys::SyscallError { call: "possible CPUs", io_error: error },
-        ))?;
+        let rows = PerCpuValues::try_from(vec![row; self.cpus]).map_err(|error| {
+            MapError::SyscallError(aya::sys::SyscallError { call: "possible CPUs", io_error: error })
+        })?;
         self.ports.insert(key, rows, 0)
     }
 
@@ -216,7 +216,8 @@ impl Attachments {
                 .watched
                 .iter()
                 .flat_map(|(place, watched)| {
-                    Direction::BOTH.map(|direction| format!("{}_{}_{}", place.word(), watched.ifindex, direction.word()))
+                    Direction::BOTH
+                        .map(|direction| format!("{}_{}_{}", place.word(), watched.ifindex, direction.word()))
                 })
                 .collect();
             pins.sweep(|name| names.contains(name));
@@ -238,11 +239,19 @@ impl Attachments {
     fn pairs_by_device(&self) -> BTreeMap<u32, BTreeMap<MacAddr, Pair>> {
         // While rows come and go the walk may start again, so it has an end of its own, and a row seen twice counts once.
         let limit = usize::try_from(PAIRS_MAX).unwrap_or(usize::MAX) * 2;
-        let rows: BTreeMap<_, _> = self.pairs.iter().take(limit).flatten().collect::<Vec<_>>().into_iter().map(|(key, values)| {
-            let mut sum = Count::default();
-            values.iter().for_each(|[frames, bytes]| sum += Count { frames: *frames, bytes: *bytes });
-            (key, sum)
-        }).collect();
+        let rows: BTreeMap<_, _> = self
+            .pairs
+            .iter()
+            .take(limit)
+            .flatten()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|(key, values)| {
+                let mut sum = Count::default();
+                values.iter().for_each(|[frames, bytes]| sum += Count { frames: *frames, bytes: *bytes });
+                (key, sum)
+            })
+            .collect();
         let mut devices: BTreeMap<u32, BTreeMap<MacAddr, Pair>> = BTreeMap::new();
         for (key, count) in rows {
             let [_, _, _, _, direction, group, peer @ ..] = key;

@@ -8,8 +8,7 @@
 //!     links/port_instance-3_7_in    instance, number of the device, direction
 //! ```
 use std::{
-    fs,
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 

@@ -4,7 +4,9 @@ use std::{io, path::PathBuf};
 /// Why nothing is seen.
 #[derive(Debug, thiserror::Error)]
 pub enum TrafficError {
-    #[error("this process lacks {0}, without which the kernel takes no eBPF program; grant it and start the agent anew")]
+    #[error(
+        "this process lacks {0}, without which the kernel takes no eBPF program; grant it and start the agent anew"
+    )]
     Capability(&'static str),
     #[error("cannot enter the fabric's namespace {}: {source}; the agent needs CAP_SYS_ADMIN", path.display())]
     Namespace { path: PathBuf, source: io::Error },

@@ -141,7 +141,8 @@ mod tests {
     #[test]
     fn a_record_is_an_event_of_its_place() {
         let frame: Vec<u8> = (0..60).collect();
-        let event = |ifindex, direction| decode(&record(ifindex, direction, [0; 2], &frame), Duration::from_secs(9), &places());
+        let event =
+            |ifindex, direction| decode(&record(ifindex, direction, [0; 2], &frame), Duration::from_secs(9), &places());
         let instance = Arc::new("instance-3".parse().unwrap());
         let from = event(7, 0).unwrap();
         assert_eq!(from.point, Point::FromGuest(Arc::clone(&instance)));

@@ -169,8 +169,7 @@ impl Programs {
         }
         let program = self.program(direction).map_err(|error| error.to_string())?;
         let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let id =
-            program.attach_with_options(device, direction.attach_type(), order).map_err(|error| chain(&error))?;
+        let id = program.attach_with_options(device, direction.attach_type(), order).map_err(|error| chain(&error))?;
         let link = program.take_link(id).map_err(|error| chain(&error))?;
         let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
         let Some(pin) = pin else { return Ok(Link::Held(link)) };

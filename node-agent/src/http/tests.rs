@@ -58,6 +58,7 @@ impl Rig {
             directory: directory.subscribe(),
             fabric: fabric.subscribe(),
             instances: seats.watch(),
+            seen: watch::Sender::default().subscribe(),
             changed: changed.subscribe(),
         };
         let (published, events) = watch::channel(Arc::<str>::from(r#"{"n":1}"#));

@@ -73,7 +73,9 @@ async fn a_tap_made_anew_is_watched_again_and_its_instance_goes_on_counting() {
     let after = rig.ifindex("locota");
     assert_ne!(before, after);
     let links = rig.bpffs.join("v1/links");
-    testkit::eventually(crate::rig::SOON, || links.join(format!("port_a_{after}_in")).exists().then_some(())).await.unwrap();
+    testkit::eventually(crate::rig::SOON, || links.join(format!("port_a_{after}_in")).exists().then_some(()))
+        .await
+        .unwrap();
     rig.send("locota", &shapes::arp());
     let report = until(&traffic, |report| report.ports[&a].classes.ingress.total().frames == 2).await;
     assert_eq!(report.ports[&b].classes.egress.total().frames, 2);
@@ -194,7 +196,9 @@ async fn a_missing_capability_is_named() {
         println!("named {name}");
         return;
     }
-    for (name, dropped) in [("CAP_BPF", "-bpf,-sys_admin"), ("CAP_PERFMON", "-perfmon,-sys_admin"), ("CAP_NET_ADMIN", "-net_admin")] {
+    for (name, dropped) in
+        [("CAP_BPF", "-bpf,-sys_admin"), ("CAP_PERFMON", "-perfmon,-sys_admin"), ("CAP_NET_ADMIN", "-net_admin")]
+    {
         let child = Command::new("setpriv")
             .arg(format!("--bounding-set={dropped}"))
             .arg(std::env::current_exe().unwrap())

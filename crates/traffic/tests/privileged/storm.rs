@@ -56,8 +56,7 @@ async fn fifty_thousand_frames_a_second_are_counted_and_five_thousand_control_fr
     let took = tokio::task::spawn_blocking(move || sender.join().unwrap()).await.unwrap();
     let rate = f64::from(rounds * (OTHERS_PER_MS + CONTROLS_PER_MS)) / took.as_secs_f64();
     let (a, b): (InstanceId, InstanceId) = ("a".parse().unwrap(), "b".parse().unwrap());
-    let report =
-        until(&traffic, |report| report.ports[&b].classes.egress.total().frames >= others + controls).await;
+    let report = until(&traffic, |report| report.ports[&b].classes.egress.total().frames >= others + controls).await;
     println!("{rate:.0} frames/s for {took:?}; shown {} of them; lost {:?}", report.events, report.lost);
     let a = &report.ports[&a].classes.ingress;
     assert_eq!((a[TrafficClass::UdpOther].frames, a[TrafficClass::Arp].frames), (others, controls));

@@ -1,0 +1,290 @@
+//! The node's eyes: what `crates/traffic` sees at the taps goes into one model per LAN, and into counts per instance.
+//!
+//! ```text
+//! fabric status ─> devices wanted ─> traffic (eBPF) ─┬─ events ─> observe::Observer of the LAN ─> observed ─┐
+//! directory ─────> names of cards ───────────────────┘  counts ──────────────────────────────────────────┼─> Seen
+//! instances ─────> when each was switched on                                                               ┘
+//! ```
+//! **Invariants.** What cannot be seen costs nothing else: the agent runs on, and `ObserverHealth` says why and what to do.
+//! A model is fed each frame once: as it enters this node's part of the LAN. Nothing of another node is known here.
+mod metrics;
+pub(crate) mod seen;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use directory::Directory;
+use fabric::FabricStatus;
+use model::{InstanceId, LanName, MacAddr};
+use observe::{Frame, Limits, Observer, PortId};
+use telemetry::Heartbeat;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{MissedTickBehavior, interval},
+};
+use traffic::{Event, Point, Report, Traffic, TrafficConfig, Wanted};
+
+pub(crate) use metrics::register;
+pub(crate) use seen::Seen;
+
+use crate::seats::Instances;
+
+/// What was seen is told this often, if it changed.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+/// Events that are taken at a time.
+const EVENTS_AT_ONCE: usize = 1024;
+/// Machines that this agent remembers the start of; a LAN has at most some hundred seats on a node.
+const POWERED_MAX: usize = 4096;
+
+/// Everything that the task needs.
+#[derive(Debug)]
+pub(crate) struct Watching {
+    pub(crate) netns: PathBuf,
+    pub(crate) bpffs: PathBuf,
+    pub(crate) directory: watch::Receiver<Directory>,
+    pub(crate) fabric: watch::Receiver<FabricStatus>,
+    pub(crate) instances: watch::Receiver<Instances>,
+    pub(crate) seen: watch::Sender<Arc<Seen>>,
+    pub(crate) heartbeat: Heartbeat,
+}
+
+/// Watches until the agent ends. Returns only when a part that it needs has ended, and says which.
+pub(crate) async fn watch(watching: Watching) -> anyhow::Error {
+    let (wanted, wishes) = watch::channel(None);
+    let config = TrafficConfig { netns: watching.netns.clone(), bpffs: watching.bpffs.clone(), attach: None };
+    match Traffic::start(config, wishes).await {
+        Ok((traffic, events)) => Task::new(watching, wanted).run(&traffic, events).await,
+        Err(error) => blind(watching, &error.to_string()).await,
+    }
+}
+
+/// Nothing can be seen: says so, and goes on saying that it is alive.
+async fn blind(watching: Watching, problem: &str) -> anyhow::Error {
+    tracing::warn!(problem, "this node sees nothing of its LAN");
+    let report = Report { problem: Some(problem.to_owned()), ..Report::default() };
+    watching.seen.send_replace(Arc::new(Seen::new(BTreeMap::new(), report)));
+    let mut tick = interval(TELL_EVERY);
+    loop {
+        tick.tick().await;
+        watching.heartbeat.tick();
+    }
+}
+
+struct Lan {
+    observer: Observer,
+    edge: MacAddr,
+    /// Seats of this node.
+    ports: BTreeMap<InstanceId, PortId>,
+    /// Instances of all nodes, as their cards were named to the model.
+    names: BTreeMap<MacAddr, InstanceId>,
+}
+
+struct Task {
+    watching: Watching,
+    wanted: watch::Sender<Option<Wanted>>,
+    lans: BTreeMap<LanName, Lan>,
+    /// LAN of each instance of this node.
+    homes: BTreeMap<InstanceId, LanName>,
+    /// QEMU of each instance whose start was told to the model.
+    powered: BTreeMap<InstanceId, u32>,
+}
+
+impl Task {
+    const fn new(watching: Watching, wanted: watch::Sender<Option<Wanted>>) -> Self {
+        Self { watching, wanted, lans: BTreeMap::new(), homes: BTreeMap::new(), powered: BTreeMap::new() }
+    }
+
+    async fn run(mut self, traffic: &Traffic, mut events: mpsc::Receiver<Event>) -> anyhow::Error {
+        let report = traffic.report();
+        let mut tell = interval(TELL_EVERY);
+        tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut taken = Vec::with_capacity(EVENTS_AT_ONCE);
+        self.follow();
+        loop {
+            tokio::select! {
+                biased;
+                _ = tell.tick() => {
+                    self.watching.heartbeat.tick();
+                    self.follow();
+                    self.switch_on();
+                    self.tell(&report.borrow());
+                }
+                changed = self.watching.fabric.changed() => match changed {
+                    Ok(()) => self.follow(),
+                    Err(_) => return anyhow::anyhow!("the fabric's thread has ended"),
+                },
+                count = events.recv_many(&mut taken, EVENTS_AT_ONCE) => {
+                    if count == 0 {
+                        return anyhow::anyhow!("the observer's thread has ended");
+                    }
+                    taken.drain(..).for_each(|event| self.event(&event));
+                }
+            }
+        }
+    }
+
+    /// Takes over what fabric and directory say: which devices there are, whose cards, on which LAN.
+    fn follow(&mut self) {
+        let fabric = self.watching.fabric.borrow_and_update().clone();
+        // Before its first pass the fabric knows no ports, which does not mean that there are none.
+        if fabric.passes == 0 {
+            return;
+        }
+        let wanted = wanted(&fabric);
+        self.wanted.send_if_modified(|old| {
+            let differs = old.as_ref() != Some(&wanted);
+            *old = Some(wanted);
+            differs
+        });
+        self.homes = fabric.ports.iter().map(|(id, port)| (id.clone(), port.lan.clone())).collect();
+        let directory = self.watching.directory.borrow().clone();
+        let snapshot = &directory.snapshot;
+        self.lans.retain(|name, _| snapshot.lan(name).is_some());
+        for lan in snapshot.lans().filter(|lan| fabric.ports.values().any(|port| port.lan == *lan.name())) {
+            let ours = self.lans.entry(lan.name().clone()).or_insert_with(|| Lan {
+                observer: Observer::new(Limits::default()),
+                edge: lan.edge_mac(),
+                ports: BTreeMap::new(),
+                names: BTreeMap::new(),
+            });
+            for placed in snapshot.instances().filter(|placed| placed.lan == *lan.name()) {
+                let Ok(identity) = lan.identity(placed.seat) else { continue };
+                if ours.names.get(&identity.mac) != Some(&placed.id) {
+                    ours.observer.name(identity.mac, placed.id.as_str());
+                    ours.names.insert(identity.mac, placed.id.clone());
+                }
+                let port = PortId(placed.seat.0.into());
+                if fabric.ports.contains_key(&placed.id) && ours.ports.get(&placed.id) != Some(&port) {
+                    ours.observer.name_port(port, placed.id.as_str());
+                    ours.ports.insert(placed.id.clone(), port);
+                }
+            }
+        }
+    }
+
+    /// Tells the models of machines that were switched on since the last time.
+    fn switch_on(&mut self) {
+        let instances = self.watching.instances.borrow().clone();
+        self.powered.retain(|id, _| instances.contains_key(id));
+        for (id, instance) in instances.iter() {
+            let Some(pid) = instance.report().qemu_pid else { continue };
+            if self.powered.get(id) == Some(&pid) || self.powered.len() >= POWERED_MAX {
+                continue;
+            }
+            let Some(lan) = self.lans.get_mut(&instance.spec.lan) else { continue };
+            // An agent that has just started meets machines that have long been running.
+            if let Some(at) = started(pid) {
+                lan.observer.power(instance.spec.identity.mac, at);
+            }
+            self.powered.insert(id.clone(), pid);
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        let (lan, point) = match &event.point {
+            Point::FromGuest(id) | Point::ToGuest(id) => {
+                let Some(lan) = self.homes.get(&**id).and_then(|name| self.lans.get_mut(name)) else { return };
+                let Some(port) = lan.ports.get(&**id).copied() else { return };
+                let point = match &event.point {
+                    Point::FromGuest(_) => observe::Point::FromGuest(port),
+                    // The edge speaks to one guest at its tap: nowhere else does that frame enter the LAN.
+                    _ if event.bytes.get(6..12) == Some(&lan.edge.0) => observe::Point::Overlay,
+                    _ => observe::Point::ToGuest(port),
+                };
+                (lan, point)
+            }
+            Point::Overlay(name) => {
+                let Some(lan) = self.lans.get_mut(&**name) else { return };
+                (lan, observe::Point::Overlay)
+            }
+        };
+        lan.observer.frame(&Frame { at: event.at, point, bytes: &event.bytes, wire_len: event.wire_len });
+    }
+
+    fn tell(&mut self, report: &Report) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let observed = self.lans.iter_mut().map(|(name, lan)| {
+            lan.observer.tick(now);
+            (name.to_string(), lan.observer.observed())
+        });
+        let seen = Seen::new(observed.collect(), report.clone());
+        self.watching.seen.send_if_modified(|old| {
+            let differs = **old != seen;
+            *old = Arc::new(seen);
+            differs
+        });
+    }
+}
+
+/// The devices of this node that are to be watched.
+fn wanted(fabric: &FabricStatus) -> Wanted {
+    Wanted {
+        ports: fabric.ports.iter().map(|(id, port)| (id.clone(), port.tap.clone())).collect(),
+        tunnels: fabric.lans.iter().map(|(name, lan)| (name.clone(), fabric::tunnel_name(lan.vni))).collect(),
+    }
+}
+
+/// When a process of this machine was started, since the epoch (`proc_pid_stat(5)`, field 22).
+fn started(pid: u32) -> Option<Duration> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let since_boot = fs::read_to_string("/proc/uptime").ok()?;
+    let since_boot: f64 = since_boot.split(' ').next()?.parse().ok()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    let start = start_ticks(&stat)? / f64::from(i32::try_from(ticks).ok()?);
+    now.checked_sub(Duration::try_from_secs_f64(since_boot - start).ok()?)
+}
+
+fn start_ticks(stat: &str) -> Option<f64> {
+    // The second field is a name in brackets, which may hold anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_started_a_moment_ago() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let ago = now.checked_sub(started(std::process::id()).unwrap()).unwrap_or_default();
+        assert!(ago < Duration::from_mins(30), "{ago:?}");
+        assert_eq!(started(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_name_with_brackets_is_no_field() {
+        let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        assert_eq!(start_ticks(stat), Some(4711.0));
+    }
+
+    #[test]
+    fn taps_and_tunnels_are_wanted_by_their_names_in_the_kernel() {
+        let vni = model::Vni::new(4200).unwrap();
+        let port = fabric::PortStatus {
+            lan: "party".parse().unwrap(),
+            seat: model::Seat(3),
+            mac: MacAddr::ZERO,
+            tap: "locot001068-3".into(),
+            exists: true,
+            carrier: None,
+            counters: None,
+            address_in_use: None,
+        };
+        let lan = fabric::LanStatus { vni, mode: None, seats: 9 };
+        let status = FabricStatus {
+            ports: [("i-3".parse().unwrap(), port)].into(),
+            lans: [("party".parse().unwrap(), lan)].into(),
+            ..FabricStatus::default()
+        };
+        let wanted = wanted(&status);
+        assert_eq!(wanted.ports.values().collect::<Vec<_>>(), ["locot001068-3"]);
+        assert_eq!(wanted.tunnels.values().collect::<Vec<_>>(), ["locovx001068"]);
+    }
+}
