@@ -4,6 +4,7 @@ import { createRoot } from "react-dom/client";
 import { App } from "./app/app";
 import { Capture } from "./app/capture";
 import { Bar, Route, useBodyAttributes } from "./view/bar";
+import { Guard } from "./view/guard";
 import { AppContext, usePage } from "./view/hooks";
 import { Away, Empty, SignIn } from "./view/pages";
 import { SettingsView } from "./view/settings-view";
@@ -33,9 +34,11 @@ function Main(): ReactNode {
     <>
       {page.empty && page.route.view === "wall" ? <Empty /> : <Wall />}
       {page.route.view === "lan" ? (
-        <Suspense fallback={<p className="two pad">Loading the view.</p>}>
-          <LanView />
-        </Suspense>
+        <Guard view="LAN">
+          <Suspense fallback={<p className="two pad">Loading the view.</p>}>
+            <LanView />
+          </Suspense>
+        </Guard>
       ) : null}
       {page.route.view === "settings" ? <SettingsView /> : null}
     </>

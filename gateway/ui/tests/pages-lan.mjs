@@ -69,7 +69,7 @@ export async function lanPages({ visit, gateway, live, text }) {
     // Only what is in the window is played; what is scrolled to begins.
     await live(wait, 2);
     equal(await page.getAttribute('[data-instance="other-2"]', "data-tier"), null);
-    await page.evaluate(() => document.querySelector('[data-instance="other-2"]').scrollIntoView());
+    await page.evaluate(() => [...document.querySelectorAll(".boardtabs button")].at(-1).click());
     await wait(() => document.querySelector('[data-instance="other-2"]').dataset.state === "live" && document.querySelector('[data-instance="other-2"]').dataset.tier === "thumb");
     await page.click('[data-instance="other-2"] .pic');
     await wait(() => document.querySelector('[data-instance="other-2"]').dataset.lease === "you" && location.hash.includes("seat=21"));
@@ -101,6 +101,25 @@ export async function lanPages({ visit, gateway, live, text }) {
     gateway.tell();
     await text(page, "No session yet. In the game: two-player case, then the red button with the wand.");
     gateway.none = undefined;
+  });
+
+  await visit("LAN view: every board of nine has its own, also by a pair's address", { ...data, wall: wall.concat({ ...instance(2), id: "other-2", lan: "other", name: "Seat 3" }) }, async (page, wait) => {
+    await toLan(page, wait);
+    equal(await page.locator(".lan .boardtabs button").allTextContents(), ["party", "other"]);
+    await page.locator(".lan .boardtabs button").nth(1).click();
+    await wait(() => location.hash === "#/lan?board=2" && [...document.querySelectorAll(".map3 li button")].map((b) => b.textContent).join().startsWith("3Seat 3"));
+    await page.evaluate(() => { location.hash = "#/lan?pair=12-12"; });
+    await wait(() => document.querySelector("#doctor").dataset.pair === "3-3");
+  });
+
+  await visit("LAN view: a fault of it leaves the wall alone", { ...data, agent: true }, async (page, wait) => {
+    await live(wait, 8);
+    await page.route("**/lan-view-*.js", (route) => route.abort());
+    await page.evaluate(() => { location.hash = "#/lan"; window.kept = document.querySelector('[data-seat="1"] video'); });
+    await text(page, "The view LAN cannot be shown");
+    await page.evaluate(() => { location.hash = "#/wall"; });
+    await live(wait, 8);
+    equal(await page.evaluate(() => window.kept === document.querySelector('[data-seat="1"] video')), true);
   });
 
   await visit("matrix: four measures, arrows name the pair, the table says the same", data, async (page, wait) => {

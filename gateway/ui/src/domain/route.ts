@@ -12,7 +12,7 @@ export interface Route {
   details: boolean;
   /** Places of the two seats that the LAN view asks about. */
   pair?: Pair;
-  /** Board of the LAN view, from 1; absent for the first. */
+  /** Board of the LAN view, from 1; absent: the one of the pair, else the first. */
   board?: number;
 }
 
@@ -40,7 +40,7 @@ export function parseRoute(hash: string): Route {
   const [from, to] = (params.get("pair") ?? "").split("-", 2).map(place);
   if (view === "lan" && from !== undefined && to !== undefined) route.pair = { from, to };
   const board = place(params.get("board"));
-  if (view === "lan" && board !== undefined && board > 1) route.board = board;
+  if (view === "lan" && board !== undefined) route.board = board;
   return route;
 }
 

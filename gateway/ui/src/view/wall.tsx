@@ -48,10 +48,21 @@ export function Wall(): ReactNode {
   const details = route.details && route.seat !== undefined;
   return (
     <div className={`view wallview${details ? " withdrawer" : ""}`} hidden={route.view !== "wall"}>
-      <div className={`boards${boards.length > 1 ? " several" : ""}`}>
-        {boards.map((board) => (
-          <Seats key={board.firstPlace} board={board} named={boards.length > 1} lean={route.mode === "lean" ? route.seat : undefined} />
-        ))}
+      <div className="boardcolumn">
+        {boards.length > 1 ? (
+          <nav className="seg boardtabs" aria-label="Boards">
+            {boards.map((board) => (
+              <button key={board.index} onClick={() => document.querySelector(`[data-board="${board.index + 1}"]`)?.scrollIntoView({ block: "start" })}>
+                {board.title}
+              </button>
+            ))}
+          </nav>
+        ) : null}
+        <div className={`boards${boards.length > 1 ? " several" : ""}`}>
+          {boards.map((board) => (
+            <Seats key={board.firstPlace} board={board} named={boards.length > 1} lean={route.mode === "lean" ? route.seat : undefined} />
+          ))}
+        </div>
       </div>
       {details && route.seat !== undefined ? <Drawer key={route.seat} place={route.seat} /> : null}
     </div>

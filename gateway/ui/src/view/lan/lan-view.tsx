@@ -1,5 +1,6 @@
 // The LAN of one board of nine: session, matrix, doctor, join lanes. All cards show one moment. Loaded with its view.
 import { useMemo, useState, type ReactNode } from "react";
+import { boardAt } from "../../domain/boards";
 import { lanSeats, sessionTabs } from "../../domain/lan-board";
 import { worst } from "../../domain/ladder";
 import { lanesOf } from "../../domain/lanes";
@@ -22,8 +23,7 @@ export default function LanView(): ReactNode {
   const [wanted, setWanted] = useState<string>();
   const { route, boards } = page;
   const { status, instances, at, now } = moment;
-  const [first] = boards;
-  const board = boards[(route.board ?? 1) - 1] ?? first;
+  const board = (route.board === undefined ? boardAt(boards, route.pair?.from ?? 1) : boards[route.board - 1]) ?? boards[0];
   const when = at !== undefined ? "then" : page.api === "away" ? "away" : "now";
   const seats = useMemo(() => (board ? lanSeats(board, instances, status, when) : []), [board, instances, status, when]);
   const tabs = useMemo(() => sessionTabs(status, seats), [status, seats]);
@@ -65,7 +65,7 @@ export default function LanView(): ReactNode {
       {boards.length > 1 ? (
         <nav className="seg boardtabs" aria-label="Boards">
           {boards.map((one) => (
-            <button key={one.index} aria-pressed={one === board} onClick={() => app.go({ board: one.index === 0 ? undefined : one.index + 1, pair: undefined })}>
+            <button key={one.index} aria-pressed={one === board} onClick={() => app.go({ board: one.index + 1, pair: undefined })}>
               {one.title}
             </button>
           ))}
