@@ -63,18 +63,28 @@ export async function lanPages({ visit, gateway, live, text }) {
   });
 
   await visit("more than nine seats and a second LAN have tiles, boards below each other", { agent: true, wall: [0, 4, 11].map((seat) => instance(seat)).concat({ ...instance(2), id: "other-2", lan: "other", name: "Seat 3" }) }, async (page, wait) => {
-    await wait(() => document.querySelectorAll(".tile[data-instance]").length === 4);
+    await wait(() => document.querySelectorAll(".tile[data-instance]").length === 3);
+    await live(wait, 2);
+    // Only what is in the window is played; a board that is jumped to begins.
+    await page.evaluate(() => [...document.querySelectorAll(".boardtabs button")].at(-1).click());
+    await wait(() => document.querySelector('[data-instance="other-2"]')?.dataset.state === "live" && document.querySelector('[data-instance="other-2"]').dataset.tier === "thumb");
     const boards = await page.evaluate(() => [...document.querySelectorAll("[data-board]")].map((b) => `${b.dataset.boardLan}: ${b.querySelector("h2").textContent}: ${[...b.querySelectorAll(".tile[data-instance]")].map((t) => `${t.dataset.instance}@${t.dataset.seat}`).join(" ")}`));
     equal(boards, ["party: party, seats 1 to 9: instance-0@1 instance-4@5", "party: party, seats 10 to 18: instance-11@12", "other: other: other-2@3"]);
-    // Only what is in the window is played; what is scrolled to begins.
-    await live(wait, 2);
-    equal(await page.getAttribute('[data-instance="other-2"]', "data-tier"), null);
-    await page.evaluate(() => [...document.querySelectorAll(".boardtabs button")].at(-1).click());
-    await wait(() => document.querySelector('[data-instance="other-2"]').dataset.state === "live" && document.querySelector('[data-instance="other-2"]').dataset.tier === "thumb");
+    await wait(() => document.querySelector('[data-instance="instance-0"]').dataset.tier === undefined);
     await page.click('[data-instance="other-2"] .pic');
     await wait(() => document.querySelector('[data-instance="other-2"]').dataset.lease === "you" && location.hash.includes("seat=21"));
     await text(page, "Keys go to seat 3.");
     equal(await page.locator(".tile.full .mini button").count(), 9);
+  });
+
+  await visit("two hundred seats: tiles and lines only where somebody looks", { agent: true, wall: Array.from({ length: 200 }, (_, seat) => instance(seat)) }, async (page, wait) => {
+    await live(wait, 9);
+    equal(await page.locator("[data-board]").count(), 23);
+    ok((await page.locator(".tile").count()) <= 18, "tiles of boards that nobody has seen");
+    equal(gateway.offers.length, 9);
+    await page.evaluate(() => { location.hash = "#/wall?seat=200&mode=lean"; });
+    await wait(() => document.querySelector('[data-seat="200"]')?.dataset.state === "live");
+    equal(await page.getAttribute('[data-seat="200"]', "data-tier"), "full");
   });
 
   await visit("LAN view: who sits where", data, async (page, wait) => {

@@ -1,26 +1,35 @@
 // The boards of seats: nine places each, rows of three, each where the game puts it; one board fills the window, further
 // boards are below. Leaning changes the shares of rows and columns only. The drawer pushes the wall.
-import { useEffect, useRef, type ReactNode } from "react";
+import { useEffect, useRef, useState, type ReactNode } from "react";
 import { BOARD, type Board } from "../domain/boards";
 import { COLUMNS, shares } from "../domain/layout";
 import { Drawer } from "./drawer";
-import { usePage } from "./hooks";
+import { PHONE, usePage } from "./hooks";
 import { Tile } from "./tile";
 
-function Seats({ board, named, lean }: { board: Board; named: boolean; lean: number | undefined }): ReactNode {
-  const { columns, rows } = shares(lean);
-  const here = lean !== undefined && lean >= board.firstPlace && lean < board.firstPlace + BOARD;
-  const even = here ? { columns, rows } : shares(undefined);
-  const places = Array.from({ length: BOARD / COLUMNS }, (_, row) => Array.from({ length: COLUMNS }, (__, column) => board.firstPlace + row * COLUMNS + column));
+function Seats({ board, named, seat, leans }: { board: Board; named: boolean; seat: number | undefined; leans: boolean }): ReactNode {
+  const wanted = seat !== undefined && seat >= board.firstPlace && seat < board.firstPlace + BOARD;
+  const { columns, rows } = shares(wanted && leans ? seat : undefined);
+  const box = useRef<HTMLElement>(null);
+  const [near, setNear] = useState(board.index === 0);
+  // Tiles of a board come when it is a window away, and stay: a wall of a thousand seats does not make them all at once.
+  useEffect(() => {
+    const element = box.current;
+    if (near || !element) return undefined;
+    const observer = new IntersectionObserver(([entry]) => entry?.isIntersecting && setNear(true), { root: element.closest(matchMedia(PHONE).matches ? ".wallview" : ".boards"), rootMargin: "100% 0px" });
+    observer.observe(element);
+    return () => observer.disconnect();
+  }, [near]);
+  const places = Array.from({ length: near || wanted ? BOARD / COLUMNS : 0 }, (_, row) => Array.from({ length: COLUMNS }, (__, column) => board.firstPlace + row * COLUMNS + column));
   return (
-    <section className="boardview" data-board={board.index + 1} data-board-lan={board.lan}>
+    <section ref={box} className="boardview" data-board={board.index + 1} data-board-lan={board.lan}>
       {named ? <h2>{board.title}</h2> : null}
       <div
         className="wall"
         id={board.index === 0 ? "wall" : undefined}
         role="grid"
         aria-label={named ? `${board.title}, ${BOARD} seats` : `${BOARD} seats`}
-        style={{ gridTemplateColumns: even.columns, gridTemplateRows: even.rows }}
+        style={{ gridTemplateColumns: columns, gridTemplateRows: rows }}
       >
         {places.map((row) => (
           <div key={row[0]} role="row" className="seatrow">
@@ -45,6 +54,11 @@ export function Wall(): ReactNode {
     // Into focus: the tile holds the keyboard. Out of it: the keyboard returns to the tile that had it.
     if (place !== undefined && before !== focused) document.querySelector<HTMLElement>(`[data-place="${place}"]`)?.focus({ preventScroll: true });
   }, [focused]);
+  // A linked seat on a lower board comes into the window.
+  const linked = route.view === "wall" && route.mode === "lean" && boards.length > 1 ? route.seat : undefined;
+  useEffect(() => {
+    if (linked !== undefined) document.querySelector(`[data-place="${linked}"]`)?.scrollIntoView({ block: "nearest" });
+  }, [linked]);
   const details = route.details && route.seat !== undefined;
   return (
     <div className={`view wallview${details ? " withdrawer" : ""}`} hidden={route.view !== "wall"}>
@@ -60,7 +74,7 @@ export function Wall(): ReactNode {
         ) : null}
         <div className={`boards${boards.length > 1 ? " several" : ""}`}>
           {boards.map((board) => (
-            <Seats key={board.firstPlace} board={board} named={boards.length > 1} lean={route.mode === "lean" ? route.seat : undefined} />
+            <Seats key={board.firstPlace} board={board} named={boards.length > 1} seat={route.seat} leans={route.mode === "lean"} />
           ))}
         </div>
       </div>
