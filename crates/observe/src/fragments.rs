@@ -109,7 +109,7 @@ mod tests {
             let whole: Vec<u8> = (0_u32..u32::try_from(len).unwrap()).map(|n| n.to_le_bytes()[0]).collect();
             let mut pieces: Vec<_> = whole.chunks(size).enumerate().map(|(n, chunk)| (n * size, chunk)).collect();
             pieces.sort_by_key(|(at, _)| (*at as u64).wrapping_mul(seed | 1));
-            let mut waiting = Pieces::new(4, 1 << 16, AGE);
+            let mut waiting = Pieces::new(4, 1 << 20, AGE);
             let mut made = Vec::new();
             for (at, chunk) in pieces {
                 let total = (at + chunk.len() == len).then_some(len);

@@ -171,6 +171,14 @@ impl Observer {
         self.anomalies.note(Kind::Capture, Who::Nobody, stamp, || text);
     }
 
+    /// A frame that cannot be taken apart: of a link type that is not Ethernet's. It counts as a frame.
+    pub fn unreadable(&mut self, at: Duration, what: &str) {
+        self.frames += 1;
+        self.now = self.now.max(at);
+        *self.classes.entry(TrafficClass::Malformed).or_default() += 1;
+        self.damaged(what);
+    }
+
     /// Entries of all tables, which [`Limits`] bounds.
     pub fn entries(&self) -> usize {
         self.fragments.len()

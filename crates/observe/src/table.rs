@@ -34,6 +34,7 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
     }
 
     /// Entries that had to go so far.
+    #[cfg(test)]
     pub(crate) const fn evicted(&self) -> u64 {
         self.evicted
     }
@@ -91,11 +92,6 @@ impl<K: Copy + Eq + Hash, V> Table<K, V> {
     /// In no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.entries.iter().map(|(key, entry)| (key, &entry.value))
-    }
-
-    /// In no order; does not count as use.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
-        self.entries.iter_mut().map(|(key, entry)| (key, &mut entry.value))
     }
 
     /// In the order in which they were made.

@@ -78,6 +78,8 @@ struct Direction {
     /// … and was sent again.
     unanswered: bool,
     accepted: bool,
+    /// Its side ended it, and did so before the other one.
+    ends_first: Option<bool>,
     /// It ended, and that was told.
     closed: bool,
     reset: bool,
@@ -130,6 +132,13 @@ impl Tcp {
         let known = self.directions.contains(&flow);
         if !known && !announced && !is_dplay(flow) && Envelope::parse(segment.payload).is_none() {
             return;
+        }
+        if segment.flags.contains(Flags::RST) || segment.flags.contains(Flags::FIN) {
+            // By the order of the ends themselves: what one waits for may come after the other.
+            let first = self.directions.get(&flow.back()).is_none_or(|back| back.ends_first.is_none());
+            if let Some(own) = self.directions.get_mut(&flow) {
+                own.ends_first.get_or_insert(first);
+            }
         }
         if segment.flags.contains(Flags::RST) {
             self.reset(flow, segment, now, each);
@@ -244,9 +253,11 @@ impl Tcp {
             _ => End::Fin,
         };
         let (from, to) = (self.process(flow), self.process(flow.back()));
-        let first = self.directions.get(&flow.back()).is_none_or(|back| !back.closed);
+        let other = self.directions.get(&flow.back()).is_some_and(|back| back.ends_first.is_some());
+        let first = own.ends_first.unwrap_or(!other);
         if let Some(own) = self.directions.get_mut(&flow) {
             own.closed = true;
+            own.ends_first.get_or_insert(first);
         }
         if first {
             each(Event::Closed { flow, from, to, end });

@@ -47,8 +47,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 /// Only for tests, and there for everybody.
 const TESTS_ONLY: &str = "testkit";
-/// What a crate's tests may use beyond that: `stream` is tested on a real QEMU, which `guest` starts.
-const TESTS_MAY_USE: &[(&str, &str)] = &[("stream", "guest")];
+/// What a crate's tests may use beyond that: `stream` is tested on a real QEMU, which `guest` starts; `observe` on captures;
+/// `doctor` on what `observe` makes of frames that `wire` builds.
+const TESTS_MAY_USE: &[(&str, &str)] =
+    &[("observe", "capture"), ("doctor", "observe"), ("doctor", "wire"), ("stream", "guest")];
 
 /// `metadata`: JSON of `cargo metadata --no-deps`.
 pub(super) fn complaints(metadata: &str) -> Result<Vec<String>> {

@@ -199,8 +199,8 @@ pub(crate) struct Games {
     chat: VecDeque<ChatLine>,
     /// User messages by sender and receiver: over datagrams, over TCP.
     user: Table<(Station, Station), (u64, u64)>,
-    /// Senders of datagrams that may be user messages: endpoint, id, how many.
-    strangers: Table<(Process, Id), u64>,
+    /// Datagrams that may be user messages: from, to, id, how many.
+    strangers: Table<(Process, Process, Id), u64>,
     /// Counts joins and leaves.
     order: u64,
 }
@@ -303,10 +303,21 @@ impl Games {
         keys.iter().find(knows).or(keys.first()).copied()
     }
 
+    /// A session that has one of these ids at this station: the same program at another port of its own.
+    fn session_with(&self, station: Station, ids: &[Id]) -> Option<SessionKey> {
+        let at = |session: &Session, id: &Id| {
+            let player = session.players.get(id).and_then(|player| player.station);
+            player.or(session.systems.get(id).and_then(|system| system.station)) == Some(station)
+        };
+        let mut found = self.sessions.iter().filter(|(_, session)| ids.iter().any(|id| at(session, id)));
+        found.next().map(|(key, _)| *key)
+    }
+
     /// As [`Self::session_of`], for messages that only members send: an anonymous session, if there is none. Both ends are
     /// members from then on.
     fn session_of_members(&mut self, via: &Via, ends: Ends, ids: &[Id], what: &'static str) -> SessionKey {
-        let key = self.session_of(ends, ids).unwrap_or_else(|| {
+        let known = self.session_of(ends, ids).or_else(|| self.session_with(via.from, ids));
+        let key = known.unwrap_or_else(|| {
             let key = self.next_session;
             self.next_session = self.next_session.wrapping_add(1);
             self.merged.remove(&key);

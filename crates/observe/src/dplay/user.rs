@@ -3,7 +3,7 @@
 //!
 //! A datagram without envelope is a user message only by circumstances: its ports were announced, or both are of the range
 //! for it; and its first word is the id of a player. Where nothing is known (a late start), the second one with the same id
-//! from the same port is believed.
+//! between the same ports is believed.
 use wire::dplay::{
     Content, Header, Id, Message, Packet, Piece, SessionFlags, UDP_PORTS, UserMessage,
     protocol::{self, DataFlags},
@@ -128,14 +128,14 @@ impl Games {
     /// Nothing is known of the sender: believed at the second time, then the first counts, too.
     fn stranger(&mut self, via: &Via, bytes: &[u8], id: Id, notes: &mut Notes<'_>) {
         let process = Process { station: via.from, port: via.from_port };
-        let seen = self.strangers.entry((process, id), || 0);
+        let other = Process { station: via.to, port: via.to_port };
+        let seen = self.strangers.entry((process, other, id), || 0);
         *seen += 1;
         let seen = *seen;
         if seen < 2 || id == Id::NONE {
             return;
         }
         // The program's listening port is not known: its datagram port names it until then.
-        let other = Process { station: via.to, port: via.to_port };
         let ends = Ends { from: Some(process), to: Some(other) };
         self.datagram_ports.insert((via.from, via.from_port), process);
         if !matches!(via.to, crate::stamp::Station::Ip(ip) if ip.is_broadcast()) {
