@@ -261,7 +261,7 @@ export function MatrixCard({ seats, rows, lags, at, theme, chosen, onOpen, momen
           {lag ? `; ${lag}` : ""}
         </span>
         {moment}
-        <button className="btn slim" data-act="table" aria-pressed={asTable} onClick={() => setAsTable(!asTable)}>
+        <button className="btn slim" data-act="table" onClick={() => setAsTable(!asTable)}>
           {asTable ? "Show as a map" : "Show as a table"}
         </button>
       </div>

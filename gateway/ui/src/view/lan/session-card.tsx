@@ -110,11 +110,13 @@ export function SessionCard({ board, seats, status, tabs, tab, now, onTab, onAsk
         {tab ? <span className="two sp">{headCount(tab, seats)}</span> : null}
       </header>
       {tab ? null : <p className="two nosession">{status ? NO_SESSION : "Sessions are not measured."}</p>}
-      <ul className="map3" id="session-board" aria-label="Who sits where">
-        {seats.map((seat, index) => (
-          <Seat key={seat.place} seat={seat} joined={seatedIn(seat, tab)} rail={rails(seats, index, tab)} onAsk={onAsk} />
-        ))}
-      </ul>
+      <div id="session-board" role={tabs.length > 1 ? "tabpanel" : undefined} aria-label={tabs.length > 1 ? tab?.title : undefined}>
+        <ul className="map3" aria-label="Who sits where">
+          {seats.map((seat, index) => (
+            <Seat key={seat.place} seat={seat} joined={seatedIn(seat, tab)} rail={rails(seats, index, tab)} onAsk={onAsk} />
+          ))}
+        </ul>
+      </div>
       <Facts facts={facts(tab, status, board, seats, now)} />
       {nodes.length > 0 ? (
         <>
