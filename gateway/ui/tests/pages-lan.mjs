@@ -252,7 +252,7 @@ export async function lanPages({ visit, gateway, live, text }) {
     const slider = page.getByLabel("Time, last hour");
     await slider.focus();
     for (let i = 0; i < 3; i += 1) await page.keyboard.press("PageDown");
-    await wait(() => /^Looking at \d\d:\d\d:\d\d\./.test(document.querySelector(".who .under [role=status]")?.textContent ?? ""));
+    await wait(() => /^Looking at \d\d:\d\d:\d\d\./.test(document.querySelector(".matrixcard .under [role=status]")?.textContent ?? ""));
     // Board, matrix, doctor and lanes are those of then.
     await wait(() => [...document.querySelectorAll(".map3 li")].map((li) => li.querySelector("small").textContent.trim()).join() === "Host,Joined,Unknown,On the LAN,Unknown,Unknown,Empty,Unknown,Unknown");
     await text(page, "No fault was known.");

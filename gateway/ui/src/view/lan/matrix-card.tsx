@@ -199,7 +199,7 @@ export function MatrixCard({ seats, rows, lags, at, theme, chosen, onOpen, momen
     event.preventDefault();
   };
   return (
-    <section className="card who" aria-label="Who talks to whom">
+    <section className="card matrixcard" aria-label="Who talks to whom">
       <header>
         <h2>Who talks to whom</h2>
         <span className="muted">{MODES[mode].unit}</span>
