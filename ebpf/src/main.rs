@@ -25,7 +25,9 @@ use abi::{
     INGRESS, Loss, PAIRS_MAX, PORTS_MAX, PairKey, PortKey, PortRow, RECORD_MIDDLE, RECORD_SMALL,
 };
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, TC_ACT_UNSPEC},
+    bindings::{
+        BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, TC_ACT_UNSPEC,
+    },
     helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_skb_load_bytes},
     macros::{classifier, map},
     maps::{LruHashMap, LruPerCpuHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
@@ -279,7 +281,11 @@ fn record<const N: usize>(ctx: &TcContext, seen: &Seen, flags: u32) {
             vlan_tci: seen.vlan_tci,
             vlan_type: seen.vlan_type,
         };
-        if captured == 0 { -1 } else { bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, (&raw mut (*at).bytes).cast(), captured) }
+        if captured == 0 {
+            -1
+        } else {
+            bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, (&raw mut (*at).bytes).cast(), captured)
+        }
     };
     if outcome == 0 {
         entry.submit(u64::from(flags));

@@ -3,6 +3,7 @@
 //! On Debian bookworm everything missing is installed by one `apt-get install -t bookworm-backports` (naming single
 //! packages from backports beside stable ones does not resolve). Elsewhere the missing packages are listed, and that is
 //! all: this program does not guess another distribution's names.
+mod bpf;
 mod packages;
 mod sources;
 mod tools;
@@ -57,6 +58,9 @@ pub(crate) fn run(args: &SetupArgs) -> Result<()> {
 /// Installs what `need` lacks. Silent and fast if that is nothing.
 pub(crate) fn ensure(need: For) -> Result<()> {
     let mut missing = packages::missing(need, &installed(need));
+    if bpf::is_given() {
+        missing.retain(|name| !bpf::PACKAGES.contains(name));
+    }
     let node_is_fine = node_version("node").is_some_and(|version| version >= NODE_OLDEST) && on_path("npm");
     let dirs = Dirs::find()?;
     let own_node = !node_is_fine && own_node(&dirs).is_none();
@@ -72,7 +76,7 @@ pub(crate) fn ensure(need: For) -> Result<()> {
     if need >= For::Test {
         promtool(&dirs)?;
     }
-    Ok(())
+    bpf::ensure_linker(&dirs)
 }
 
 fn install(missing: &[&str]) -> Result<()> {

@@ -14,12 +14,14 @@ struct Package {
     need: For,
     /// Oldest major version that will do.
     oldest: Option<u32>,
+    /// What its version must begin with: the tool chain of the eBPF programs, of which each series is a decision.
+    series: Option<&'static str>,
     /// What it brings, for machines without dpkg.
     probe: Probe,
 }
 
 const fn package(name: &'static str, need: For, probe: Probe) -> Package {
-    Package { name, need, oldest: None, probe }
+    Package { name, need, oldest: None, series: None, probe }
 }
 
 const PACKAGES: &[Package] = &[
@@ -32,10 +34,14 @@ const PACKAGES: &[Package] = &[
     package("gstreamer1.0-plugins-bad", For::Up, Probe::Library("gstreamer-plugins-bad-1.0")),
     // x264, which no library of pkg-config's tells of.
     package("gstreamer1.0-plugins-ugly", For::Up, Probe::File("/usr/lib/gstreamer-1.0/libgstx264.so")),
-    Package { name: "qemu-system-x86", need: For::Up, oldest: Some(10), probe: Probe::Program("qemu-system-x86_64") },
+    Package { oldest: Some(10), ..package("qemu-system-x86", For::Up, Probe::Program("qemu-system-x86_64")) },
     // The D-Bus display.
     package("qemu-system-modules-opengl", For::Up, Probe::File("/usr/lib/qemu/ui-dbus.so")),
     package("qemu-utils", For::Up, Probe::Program("qemu-img")),
+    // The eBPF programs (docs/adr/0013); crates/traffic/build.rs asks for the same series.
+    Package { series: Some("1.96."), ..package("rustc-web", For::Up, Probe::File("/usr/bin/rustc")) },
+    package("libstd-rust-web-dev-bpf", For::Up, Probe::File("/usr/lib/rustlib/bpfel-unknown-none")),
+    package("llvm-22-dev", For::Up, Probe::File("/usr/lib/llvm-22/bin/llvm-config")),
     package("chromium", For::Test, Probe::Program("chromium")),
     package("fonts-dejavu-core", For::Test, Probe::File("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf")),
     package("memtest86+", For::Test, Probe::File("/boot/memtest86+x64.bin")),
@@ -87,15 +93,22 @@ pub(super) fn missing(need: For, installed: &Installed) -> Vec<&'static str> {
     let lacks = |package: &&Package| match installed.0.get(package.name) {
         None => true,
         Some(None) => false,
-        Some(Some(version)) => package.oldest.is_some_and(|oldest| major(version).is_none_or(|major| major < oldest)),
+        Some(Some(version)) => {
+            package.oldest.is_some_and(|oldest| major(version).is_none_or(|major| major < oldest))
+                || package.series.is_some_and(|series| !upstream(version).starts_with(series))
+        }
     };
     PACKAGES.iter().filter(|package| package.need <= need).filter(lacks).map(|package| package.name).collect()
 }
 
+/// A Debian version without its epoch.
+fn upstream(version: &str) -> &str {
+    version.split_once(':').map_or(version, |(_, rest)| rest)
+}
+
 /// From a Debian version, `EPOCH:MAJOR.…`.
 fn major(version: &str) -> Option<u32> {
-    let upstream = version.split_once(':').map_or(version, |(_, rest)| rest);
-    upstream.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    upstream(version).split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -103,7 +116,8 @@ mod tests {
     use super::*;
 
     fn all(but: &str) -> String {
-        let line = |name: &&str| format!("{name} installed 1:10.0.2+ds-2~bpo12+1\n");
+        let version = |name: &str| if name == "rustc-web" { "1.96.0+dfsg1-1~deb12u2" } else { "1:10.0.2+ds-2~bpo12+1" };
+        let line = |name: &&str| format!("{name} installed {}\n", version(*name));
         names(For::Bench).iter().filter(|name| **name != but).map(line).collect()
     }
 
@@ -119,6 +133,8 @@ mod tests {
         assert_eq!(missing(For::Up, &Installed::from_dpkg(&removed)), ["qemu-utils"]);
         let old = all("qemu-system-x86") + "qemu-system-x86 installed 1:7.2+dfsg-7+deb12u13\n";
         assert_eq!(missing(For::Up, &Installed::from_dpkg(&old)), ["qemu-system-x86"]);
+        let other = all("rustc-web") + "rustc-web installed 1.85.0+dfsg3-1~deb12u3\n";
+        assert_eq!(missing(For::Up, &Installed::from_dpkg(&other)), ["rustc-web"]);
     }
 
     #[test]
