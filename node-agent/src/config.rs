@@ -2,7 +2,7 @@
 //! reads them, and the only one that reads the token's file.
 use std::{
     fmt,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     num::NonZeroU16,
     ops::RangeInclusive,
     os::unix::fs::PermissionsExt as _,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use model::NodeName;
+use model::{LanName, NodeName};
 
 /// Longest token taken, in bytes: a file that holds more is not a token.
 const TOKEN_BYTES_MAX: u64 = 4096;
@@ -54,6 +54,26 @@ pub struct Args {
     /// Memory in bytes for the last frames of all ports together, for captures; 0: none are kept.
     #[arg(long, env = "LOCO_CAPTURE_BYTES", value_name = "BYTES", default_value = "16777216")]
     capture_bytes: usize,
+    #[command(flatten)]
+    ipx_relay: IpxRelayArgs,
+}
+
+/// The relay for DOSBox, DOSBox-X and `IPXWrapper`; see docs/ipx-relay.md.
+#[derive(Debug, clap::Args)]
+struct IpxRelayArgs {
+    /// Join the clients of DOSBox's IPX tunnel (DOSBox, DOSBox-X, IPXWrapper) at this address and UDP port, usually 213, to a
+    /// LAN; off without. Whoever can send there can speak IPX on that LAN.
+    #[arg(long = "ipx-relay", env = "LOCO_IPX_RELAY", value_name = "IP:PORT", requires = "lan")]
+    address: Option<SocketAddrV4>,
+    /// The LAN that the IPX relay joins.
+    #[arg(long = "ipx-relay-lan", env = "LOCO_IPX_RELAY_LAN", value_name = "NAME", requires = "address")]
+    lan: Option<LanName>,
+    /// Framing of the relay's IPX on the LAN: auto (as heard there), ethernet_ii, raw_802_3, llc (802.2) or snap.
+    #[arg(long = "ipx-relay-framing", env = "LOCO_IPX_RELAY_FRAMING", value_name = "FRAMING", default_value_t)]
+    framing: ipxnet::Framing,
+    /// Let NetBIOS and Windows' file sharing over IPX pass the relay.
+    #[arg(long = "ipx-relay-netbios", env = "LOCO_IPX_RELAY_NETBIOS")]
+    netbios: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -123,6 +143,24 @@ pub struct Config {
     pub kvm_probe: Option<PathBuf>,
     /// Of all ports together; 0: nothing is captured.
     pub capture_bytes: usize,
+    /// `None`: no relay.
+    pub ipx_relay: Option<IpxRelay>,
+}
+
+/// Where the IPX relay listens and what it joins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpxRelay {
+    pub address: SocketAddrV4,
+    pub lan: LanName,
+    pub framing: ipxnet::Framing,
+    pub netbios: bool,
+}
+
+impl IpxRelayArgs {
+    fn load(self) -> Option<IpxRelay> {
+        let (address, lan) = self.address.zip(self.lan)?;
+        Some(IpxRelay { address, lan, framing: self.framing, netbios: self.netbios })
+    }
 }
 
 /// Why the agent cannot start as it was called.
@@ -211,6 +249,7 @@ impl Config {
             token,
             vxlan_port: args.vxlan_port.get(),
             kvm_probe: args.kvm_probe,
+            ipx_relay: args.ipx_relay.load(),
             capture_bytes: args.capture_bytes,
         })
     }
@@ -341,6 +380,29 @@ mod tests {
             place.refuses(&[("--media-ports", Some(ports))], 2, &["--media-ports", "FIRST-LAST"]);
         }
         place.refuses(&[("--no-such-flag", Some("x"))], 2, &["--no-such-flag"]);
+    }
+
+    #[test]
+    fn the_ipx_relay_is_off_unless_address_and_lan_are_given() {
+        let place = Place::new("ipx");
+        assert_eq!(place.args(&[]).unwrap().ipx_relay, None);
+        let on = [("--ipx-relay", Some("10.0.0.1:213")), ("--ipx-relay-lan", Some("party"))];
+        let relay = IpxRelay {
+            address: "10.0.0.1:213".parse().unwrap(),
+            lan: "party".parse().unwrap(),
+            framing: ipxnet::Framing::Auto,
+            netbios: false,
+        };
+        assert_eq!(place.args(&on).unwrap().ipx_relay, Some(relay));
+        for alone in on {
+            place.refuses(&[alone], 2, &["--ipx-relay"]);
+        }
+        place.refuses(
+            &[on[0], on[1], ("--ipx-relay-framing", Some("802.3"))],
+            2,
+            &["--ipx-relay-framing", "raw_802_3"],
+        );
+        place.refuses(&[("--ipx-relay", Some("[::1]:213")), on[1]], 2, &["--ipx-relay"]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod desired;
 mod http;
 mod instance;
 mod metrics;
+mod relay;
 mod seats;
 mod status;
 mod traffic;
@@ -70,6 +71,7 @@ pub struct Agent {
     health: Health,
     captures: Captures,
     seen: watch::Sender<Arc<traffic::Seen>>,
+    relay: Option<relay::Relay>,
     kvm: bool,
     /// One agent per run directory; the kernel lets go of it with the process.
     _lock: Flock<fs::File>,
@@ -95,6 +97,10 @@ impl Agent {
         let namespace = config::fabric_netns(&config.run_dir);
         let captures =
             Captures::start(config.node.clone(), &namespace, config.capture_bytes, fabric.status(), &registry)?;
+        let relay = match config.ipx_relay.clone() {
+            Some(relay) => Some(relay::Relay::open(relay, &config.node, &registry).await?),
+            None => None,
+        };
         let seen = watch::Sender::default();
         traffic::register(&registry, seen.subscribe())?;
         Ok(Self {
@@ -108,6 +114,7 @@ impl Agent {
             health,
             captures,
             seen,
+            relay,
             kvm,
             _lock: lock,
         })
@@ -177,6 +184,10 @@ impl Agent {
             seen: self.seen,
             heartbeat: self.health.heartbeat("traffic", WATCH_LIMIT),
         }));
+        if let Some(relay) = self.relay {
+            let fabric = Arc::clone(&self.fabric);
+            tasks.spawn(async move { match relay.run(fabric).await {} });
+        }
         let (stop, stopped) = watch::channel(());
         let mut stopping = stopped.clone();
         let server = axum::serve(self.listener, router).with_graceful_shutdown(async move {

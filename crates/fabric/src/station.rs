@@ -9,7 +9,7 @@ use std::{
 };
 
 use nix::sys::uio::{readv, writev};
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::FabricError;
 
@@ -37,7 +37,8 @@ impl Station {
     /// When the port is gone; open the station again.
     pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            let mut guard = self.fd.readable().await?;
+            // A port that was deleted is an error, and not readable.
+            let mut guard = self.fd.ready(Interest::READABLE | Interest::ERROR).await?;
             let mut header = [0; VNET_HEADER_LEN];
             let read =
                 guard.try_io(|fd| Ok(readv(fd.as_fd(), &mut [IoSliceMut::new(&mut header), IoSliceMut::new(buffer)])?));

@@ -190,14 +190,14 @@ impl Relay {
             _ if to == MacAddr::ZERO || to == packet.source.node => Err(Drop::Destination),
             _ if to == OWN_NODE => Ok(()),
             _ if to.is_group() => {
-                self.to_clients(&packet, Audience::All { but: Some(from) }, out);
-                if to_segment { self.to_segment(&packet, None, out) } else { Ok(()) }
+                self.give_clients(&packet, Audience::All { but: Some(from) }, out);
+                if to_segment { self.give_segment(&packet, None, out) } else { Ok(()) }
             }
             Some(client) => {
-                self.to_clients(&packet, Audience::One(client), out);
+                self.give_clients(&packet, Audience::One(client), out);
                 Ok(())
             }
-            None if to_segment => self.to_segment(&packet, Some(to), out),
+            None if to_segment => self.give_segment(&packet, Some(to), out),
             None => Err(Drop::Destination),
         }
     }
@@ -235,7 +235,7 @@ impl Relay {
         }
         self.check(&packet, now)?;
         self.from_segment += HEADER_LEN + packet.payload.len();
-        self.to_clients(&packet, audience, out);
+        self.give_clients(&packet, audience, out);
         Ok(())
     }
 
@@ -284,7 +284,7 @@ impl Relay {
         Err(reason)
     }
 
-    fn to_clients(&mut self, packet: &Packet<'_>, audience: Audience, out: &mut impl Outlet) {
+    fn give_clients(&mut self, packet: &Packet<'_>, audience: Audience, out: &mut impl Outlet) {
         let mut buffer = [0; PACKET_LEN_MAX];
         let bytes = unsummed(packet, &mut buffer);
         let mut send = |address, client: &mut Client| {
@@ -303,7 +303,7 @@ impl Relay {
         }
     }
 
-    fn to_segment(&mut self, packet: &Packet<'_>, to: Option<MacAddr>, out: &mut impl Outlet) -> Result<(), Drop> {
+    fn give_segment(&mut self, packet: &Packet<'_>, to: Option<MacAddr>, out: &mut impl Outlet) -> Result<(), Drop> {
         let (mut buffer, mut frame) = ([0; PACKET_LEN_MAX], [0; FRAME_LEN_MAX]);
         let bytes = unsummed(packet, &mut buffer);
         // As the station would: its node is its MAC, so answers find their way back through every bridge.

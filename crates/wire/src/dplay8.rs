@@ -43,7 +43,7 @@ impl<'a> Enumeration<'a> {
     }
 }
 
-/// EnumQuery.
+/// `EnumQuery`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Query<'a> {
     pub id: u16,
@@ -89,7 +89,7 @@ impl Flags {
     }
 }
 
-/// EnumResponse: a session and its description.
+/// `EnumResponse`: a session and its description.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Response<'a> {
     pub id: u16,

@@ -8,7 +8,7 @@
 //! ```
 //! A node is the UDP address of its client, four bytes IPv4 and two bytes port. There is no message for leaving.
 //!
-//! DOSBox, DOSBox-X and IPXWrapper differ only in the packet type of a registration (not initialised; 2), which means nothing.
+//! DOSBox, DOSBox-X and `IPXWrapper` differ only in the packet type of a registration (not initialised; 2), which means nothing.
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::MacAddr;

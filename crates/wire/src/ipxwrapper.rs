@@ -1,4 +1,4 @@
-//! IPXWrapper's own encapsulation on Windows: UDP 54792 with a header of 27 bytes, big-endian (protocols.md 4.3 a).
+//! `IPXWrapper`'s own encapsulation on Windows: UDP 54792 with a header of 27 bytes, big-endian (protocols.md 4.3 a).
 //!
 //! | offset | size | field |
 //! |---|---|---|
@@ -8,7 +8,7 @@
 //! | 25 | 2 | size of the data |
 //! | 27 | | data |
 //!
-//! Recognised only: the relay speaks to IPXWrapper by [`crate::ipxnet`].
+//! Recognised only: the relay speaks to `IPXWrapper` by [`crate::ipxnet`].
 use crate::ipx::Address;
 
 /// Both ports (UDP), by broadcast and to learnt addresses.
@@ -29,7 +29,7 @@ pub enum Kind {
     OtherOwn,
 }
 
-/// A packet of IPXWrapper.
+/// A packet of `IPXWrapper`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packet<'a> {
     pub packet_type: u8,

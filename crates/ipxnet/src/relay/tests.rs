@@ -294,9 +294,9 @@ fn pings_of_clients_stay_in_the_tunnel_and_the_relay_answers() {
     let out = bench.say(client(1), &ping);
     assert_eq!((out.receivers(), out.frames.len()), (vec![client(1), client(2)], 0));
     assert_eq!(Message::parse(&out.datagrams[0].1), Some(Message::Pong { from: OWN_NODE, to: node(1) }));
-    let mut pong = [0; 30];
-    Message::Pong { from: node(2), to: node(1) }.write(&mut pong).unwrap();
-    assert_eq!(bench.say(client(2), &pong).receivers(), [client(1)]);
+    let mut answer = [0; 30];
+    Message::Pong { from: node(2), to: node(1) }.write(&mut answer).unwrap();
+    assert_eq!(bench.say(client(2), &answer).receivers(), [client(1)]);
 }
 
 #[test]
@@ -441,12 +441,10 @@ proptest! {
         for input in inputs {
             let clients = |bench: &Bench| bench.relay.report(bench.now).clients;
             let before: Vec<_> = clients(&bench).iter().map(|client| client.address).collect();
+            // Once a client is forgotten, somebody on the LAN may take its node.
+            nodes.retain(|n, _| before.contains(&client(*n)));
             let (out, sender) = match input {
                 Input::Register(n) => {
-                    // Once it is forgotten, somebody on the LAN may have taken its node.
-                    if !before.contains(&client(n)) {
-                        nodes.remove(&n);
-                    }
                     if let Some(given) = bench.register(client(n)) {
                         prop_assert_eq!(*nodes.entry(n).or_insert(given), given, "another node than before");
                         prop_assert!(!given.is_group());
