@@ -35,64 +35,151 @@ impl Who {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cause {
     // Not faults.
-    Hosts { game: String },
-    InGame { game: String },
+    Hosts {
+        game: String,
+    },
+    InGame {
+        game: String,
+    },
     SeesGame,
     Booting,
     NotHeard,
     InTime,
     AsksNever,
     NoGame,
-    NotKnown { why: String },
+    NotKnown {
+        why: String,
+    },
+    /// Switched off: a person's decision.
+    GuestOff,
     // Link.
-    OtherLan { lans: [String; 2] },
-    AgentSilent { node: String, seconds: f64 },
-    GuestStopped { detail: Option<String> },
+    OtherLan {
+        lans: [String; 2],
+    },
+    AgentSilent {
+        node: String,
+        seconds: f64,
+    },
+    GuestStopped {
+        detail: Option<String>,
+    },
     LinkDown,
-    Fabric { node: String, problem: String },
-    ObserverBlind { node: String, problem: String },
+    Fabric {
+        node: String,
+        problem: String,
+    },
+    ObserverBlind {
+        node: String,
+        problem: String,
+    },
     // Frame.
     NoDriver,
-    GuestSilent { seconds: f64 },
+    GuestSilent {
+        seconds: f64,
+    },
     // Address.
-    DhcpUnanswered { times: u64 },
+    DhcpUnanswered {
+        times: u64,
+    },
     NoAddress,
-    WrongSubnet { ip: Ipv4Addr, subnet: String, given: Ipv4Addr },
-    DuplicateIp { ip: String, seats: [Who; 2] },
-    DuplicateMac { mac: String, seats: Option<[Who; 2]> },
+    WrongSubnet {
+        ip: Ipv4Addr,
+        subnet: String,
+        given: Ipv4Addr,
+    },
+    DuplicateIp {
+        ip: String,
+        seats: [Who; 2],
+    },
+    DuplicateMac {
+        mac: String,
+        seats: Option<[Who; 2]>,
+    },
     // Asks.
-    WrongInterface { ip: Ipv4Addr },
-    WrongAddress { to: String, host: String },
-    TransportMismatch { asks: &'static str, hosts: &'static str },
+    WrongInterface {
+        ip: Ipv4Addr,
+    },
+    WrongAddress {
+        to: String,
+        host: String,
+    },
+    TransportMismatch {
+        asks: &'static str,
+        hosts: &'static str,
+    },
     // Reaches.
-    FramingMismatch { framings: [&'static str; 2] },
-    UnderlayBlocked { nodes: [String; 2] },
-    NodeDead { node: String, seconds: f64 },
-    FloodMissing { nodes: [String; 2] },
-    LostAtTap { node: String },
+    FramingMismatch {
+        framings: [&'static str; 2],
+    },
+    UnderlayBlocked {
+        nodes: [String; 2],
+    },
+    NodeDead {
+        node: String,
+        seconds: f64,
+    },
+    FloodMissing {
+        nodes: [String; 2],
+    },
+    LostAtTap {
+        node: String,
+    },
     HostOff,
     // Answers.
     NotListening,
-    HostRefuses { port: String },
-    HostStuck { seconds: f64 },
-    HostSilent { times: u64 },
-    AnswerRefused { port: u16 },
-    AnswerUnanswered { port: u16 },
-    AnswerLost { nodes: [String; 2] },
+    HostRefuses {
+        port: String,
+    },
+    HostStuck {
+        seconds: f64,
+    },
+    HostSilent {
+        times: u64,
+    },
+    AnswerRefused {
+        port: u16,
+    },
+    AnswerUnanswered {
+        port: u16,
+    },
+    AnswerLost {
+        nodes: [String; 2],
+    },
     // Same game.
-    OtherGame { guid: String },
-    OtherVersion { asks: u16, hosts: u16 },
-    TwoHosts { seats: [Who; 2] },
+    OtherGame {
+        guid: String,
+    },
+    OtherVersion {
+        asks: u16,
+        hosts: u16,
+    },
+    TwoHosts {
+        seats: [Who; 2],
+    },
     // Free.
-    Full { max: u32 },
+    Full {
+        max: u32,
+    },
     Closed,
     Password,
     // Joined.
-    Refused { hresult: String },
-    Nat { what: String },
-    Mtu { nodes: [String; 2], bytes: u64 },
-    JoinStuck { seconds: f64 },
-    GuestSlow { guest_ms: f64, rtt_ms: f64 },
+    Refused {
+        hresult: String,
+    },
+    Nat {
+        what: String,
+    },
+    Mtu {
+        nodes: [String; 2],
+        bytes: u64,
+    },
+    JoinStuck {
+        seconds: f64,
+    },
+    GuestSlow {
+        guest_ms: f64,
+        rtt_ms: f64,
+    },
 }
 
 impl Cause {
@@ -108,6 +195,7 @@ impl Cause {
             Self::AsksNever => "asks-never",
             Self::NoGame => "no-game",
             Self::NotKnown { .. } => "not-known",
+            Self::GuestOff => "guest-off",
             Self::OtherLan { .. } => "other-lan",
             Self::AgentSilent { .. } => "agent-silent",
             Self::GuestStopped { .. } => "guest-stopped",
@@ -166,6 +254,7 @@ impl Cause {
                     | Self::AsksNever
                     | Self::NoGame
                     | Self::NotKnown { .. }
+                    | Self::GuestOff
                     | Self::OtherLan { .. }
             )
     }
@@ -183,6 +272,7 @@ impl Cause {
             Self::AsksNever => format!("{first} is on the LAN but has not asked for a game."),
             Self::NoGame => format!("{first} asks, nobody answers: no game is open."),
             Self::NotKnown { why } => format!("What {a} and {b} lack is not known: {why}."),
+            Self::GuestOff => format!("{first} is switched off."),
             Self::OtherLan { lans: [mine, other] } => {
                 format!("{first} is on the LAN {mine}, {b} on {other}: they cannot hear each other.")
             }
@@ -286,7 +376,7 @@ impl Cause {
             Self::AgentSilent { node, .. } => {
                 format!("Look at the agent's log on {node}; it is started again by itself.")
             }
-            Self::GuestStopped { .. } => "Start it.".to_owned(),
+            Self::GuestOff | Self::GuestStopped { .. } => "Start it.".to_owned(),
             Self::HostOff => format!("Start {b}."),
             Self::LinkDown => format!("Restart the guest of {a}."),
             Self::Fabric { node, .. } => {
@@ -351,6 +441,7 @@ impl Cause {
         match self {
             Self::Booting
             | Self::NotHeard
+            | Self::GuestOff
             | Self::OtherLan { .. }
             | Self::AgentSilent { .. }
             | Self::GuestStopped { .. }

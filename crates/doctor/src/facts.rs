@@ -7,10 +7,14 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use api::{
     agent::{AgentStatus, InstanceStatus, ObserverHealth, PairCount, State},
     lan::Reachability,
-    observe::{Evidence, Machine, Session, Step, Timeline},
+    observe::{Certainty, Evidence, Machine, Session, Step, Timeline},
 };
 
-use crate::merged::{LanSeen, Ours, Question, Sight, ipv4, is_alive};
+use crate::{
+    ASKED_RECENTLY_S,
+    look::refuses_joins,
+    merged::{LanSeen, Ours, Question, Sight, ipv4, is_alive},
+};
 
 /// Where the directory puts an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub struct SeatFacts {
     pub place: Place,
     /// Absent while its agent is silent or never spoke of it.
     pub status: Option<InstanceStatus>,
+    /// Frames at its tap by the other card: of the last minute where [`Facts::recent`] gave it, else of all time.
+    pub pairs: Vec<PairCount>,
     pub machine: Option<Machine>,
     pub timeline: Option<Timeline>,
 }
@@ -113,10 +119,18 @@ impl Facts {
                 let machine = lans.get(&place.lan).and_then(|lan| lan.seen.machines.get(&place.mac)).cloned();
                 let status = statuses.get(place.id.as_str()).map(|status| (*status).clone());
                 let timeline = timelines.get(&place.id).cloned();
-                (place.id.clone(), SeatFacts { place, status, machine, timeline })
+                let pairs = status.as_ref().map(|status| status.pairs.clone()).unwrap_or_default();
+                (place.id.clone(), SeatFacts { place, status, pairs, machine, timeline })
             })
             .collect();
         Self { at, seats, lans, nodes }
+    }
+
+    /// What the tap of an instance counted lately. Without it, what was once well hides what is broken now.
+    pub fn recent(&mut self, instance: &str, pairs: Vec<PairCount>) {
+        if let Some(seat) = self.seats.get_mut(instance) {
+            seat.pairs = pairs;
+        }
     }
 
     pub(crate) fn node(&self, name: &str) -> Option<&NodeFacts> {
@@ -130,6 +144,21 @@ impl Facts {
     /// Sessions that stand on `lan`.
     pub(crate) fn games(&self, lan: &str) -> impl Iterator<Item = &Session> {
         self.lans.get(lan).into_iter().flat_map(|lan| &lan.seen.sessions).filter(|session| is_alive(session.certainty))
+    }
+
+    /// Sessions that a seat may look for: those that stand, and those whose host has just refused a connection, as that is
+    /// why they are gone.
+    pub(crate) fn sought<'a>(&'a self, lan: &str) -> impl Iterator<Item = &'a Session> {
+        self.lans.get(lan).into_iter().flat_map(|lan| &lan.seen.sessions).filter(|session| {
+            let refusing = session.certainty == Certainty::GoneByReset
+                && session.evidence.as_ref().is_some_and(|evidence| self.at - evidence.at <= ASKED_RECENTLY_S)
+                && session
+                    .host_instance
+                    .as_ref()
+                    .and_then(|id| self.seats.get(id))
+                    .is_some_and(|host| refuses_joins(host).is_some());
+            is_alive(session.certainty) || refusing
+        })
     }
 
     /// The session that the seat hosts or has joined.
@@ -192,10 +221,9 @@ impl SeatFacts {
 
     /// What its tap counted between it and `mac`; `None` when its tap is not counted at all.
     pub(crate) fn pair(&self, mac: &str) -> Option<PairCount> {
-        let pairs = &self.status.as_ref()?.pairs;
         // A tap without any pair has not been counted, or has seen nothing: it proves nothing.
-        (!pairs.is_empty()).then(|| {
-            pairs.iter().find(|pair| pair.peer == mac).cloned().unwrap_or_else(|| PairCount {
+        (!self.pairs.is_empty()).then(|| {
+            self.pairs.iter().find(|pair| pair.peer == mac).cloned().unwrap_or_else(|| PairCount {
                 peer: mac.to_owned(),
                 tx_frames: 0,
                 tx_bytes: 0,

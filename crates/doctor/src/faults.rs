@@ -31,9 +31,10 @@ pub fn faults(facts: &Facts) -> Vec<Diagnosis> {
             }
         }
         here.extend(blind_nodes(facts, lan));
+        here.extend(cut_nodes(facts, lan));
         here.extend(two_hosts(facts, lan));
         here.extend(framings(facts, lan, &sick));
-        let games: Vec<&Session> = facts.games(name).collect();
+        let games: Vec<&Session> = facts.sought(name).collect();
         for seat in lan.seats.iter().filter_map(|id| facts.seats.get(id)) {
             if !sick.contains(seat.place.id.as_str()) {
                 here.extend(looks_in_vain(facts, lan, seat, &games));
@@ -96,6 +97,29 @@ fn blind_nodes(facts: &Facts, lan: &LanFacts) -> Vec<Diagnosis> {
             })
         })
         .collect()
+}
+
+/// Of each pair of nodes between which nothing passes: one fault, between the first seats that show it.
+fn cut_nodes(facts: &Facts, lan: &LanFacts) -> Vec<Diagnosis> {
+    // The first seat of each node stands for it: asking for each pair of seats would take a LAN of 254 too long.
+    let mut first: BTreeMap<&str, &SeatFacts> = BTreeMap::new();
+    for seat in lan.seats.iter().filter_map(|id| facts.seats.get(id)) {
+        first.entry(&seat.place.node).or_insert(seat);
+    }
+    let mut found = Vec::new();
+    for from in first.values() {
+        for to in lan.seats.iter().filter_map(|id| facts.seats.get(id)) {
+            let Some(cause) = look::cut(facts, from, to) else { continue };
+            found.push((
+                from.place.node.clone(),
+                to.place.node.clone(),
+                put(from, &to.place.id, &who(to), stop(cause.rung(), cause, None)),
+            ));
+        }
+    }
+    found.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+    found.dedup_by(|a, b| (&a.0, &a.1) == (&b.0, &b.1));
+    found.into_iter().map(|(_, _, diagnosis)| diagnosis).collect()
 }
 
 fn two_hosts(facts: &Facts, lan: &LanFacts) -> Vec<Diagnosis> {

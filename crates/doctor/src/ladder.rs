@@ -89,7 +89,8 @@ pub fn doctor(facts: &Facts, from: Option<&str>, to: Option<&str>) -> Option<Doc
 
 /// The game that `b` hosts or is in.
 fn with<'a>(facts: &'a Facts, b: &'a SeatFacts) -> Target<'a> {
-    facts.game_of(b).map_or_else(|| Target::none(b), |game| Target::game(facts, game))
+    let refusing = || facts.sought(&b.place.lan).find(|game| game.host_instance.as_ref() == Some(&b.place.id));
+    facts.game_of(b).or_else(refusing).map_or_else(|| Target::none(b), |game| Target::game(facts, game))
 }
 
 /// The game that `a` is in; else, of those that are open, the one that it comes nearest to.
@@ -98,7 +99,7 @@ fn best<'a>(facts: &'a Facts, a: &'a SeatFacts) -> Target<'a> {
         return Target::game(facts, game);
     }
     facts
-        .games(&a.place.lan)
+        .sought(&a.place.lan)
         .map(|game| Target::game(facts, game))
         .max_by_key(|target| {
             let climb = climb(facts, a, target);
@@ -128,7 +129,10 @@ pub(crate) fn climb(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Climb 
     if let Finding::Blind(cause) = hard {
         return blind(Rung::Link, cause);
     }
-    let in_game = target.game.and_then(|game| {
+    // Who is in a game is known by address: where two have one, nobody knows which of them it is.
+    let twice =
+        matches!(look::address(facts, a), Finding::Failed(Cause::DuplicateIp { .. } | Cause::DuplicateMac { .. }, _));
+    let in_game = target.game.filter(|_| !twice).and_then(|game| {
         let hosts = game.host_instance.as_ref() == Some(&a.place.id);
         let name = game.name.clone().unwrap_or_default();
         if hosts {
@@ -154,10 +158,14 @@ pub(crate) fn climb(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Climb 
         let finding = look();
         // In the game: whatever was missed on the way up was passed; only what broke since then counts.
         let finding = match (&in_game, finding) {
-            (Some(_), Finding::Failed(cause, _)) if rung > Rung::Frame || matches!(cause, Cause::NoDriver) => {
+            (Some(_), Finding::Failed(cause, _))
+                if rung > Rung::Frame && !breaks_a_game(&cause) || matches!(cause, Cause::NoDriver) =>
+            {
                 Finding::Passed(None)
             }
-            (Some((_, evidence)), _) if rung == Rung::Joined => Finding::Passed(evidence.clone()),
+            (Some((_, evidence)), Finding::Passed(_) | Finding::Unknown(_)) if rung == Rung::Joined => {
+                Finding::Passed(evidence.clone())
+            }
             (Some(_), Finding::Unknown(_)) => Finding::Passed(None),
             (_, finding) => finding,
         };
@@ -188,6 +196,11 @@ pub(crate) fn climb(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Climb 
     let (rung, cause) = doubt.unwrap_or((Rung::Joined, Cause::SeesGame));
     let evidence = ladder.iter().rev().find_map(|state| state.evidence.clone());
     Climb { cause, evidence, rung, ladder }
+}
+
+/// What ends a game that stood, although nobody has said so yet.
+fn breaks_a_game(cause: &Cause) -> bool {
+    matches!(cause, Cause::UnderlayBlocked { .. } | Cause::FloodMissing { .. } | Cause::NodeDead { .. })
 }
 
 fn unreached(ladder: &mut Vec<RungState>) {

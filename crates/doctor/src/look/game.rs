@@ -1,17 +1,16 @@
-//! One rung at a time: what the facts say of it.
-//!
-//! **Invariant.** A finding is made of evidence: `Passed` and `Failed` need a fact that shows it, all else is `Unknown`.
+//! The rungs between a seat and the host of a game.
 use std::net::Ipv4Addr;
 
-use api::{
-    agent::State,
-    observe::{Evidence, Refused, Session, Step},
-};
+use api::observe::{Refused, Session, Step};
 
+use super::{
+    Finding::{self, Blind, Failed, Passed, Unknown},
+    alone::{booting, last_frame, link, lost_events, seats_in, stuck, watched},
+};
 use crate::{
-    ASKED_RECENTLY_S, BOOT_S, JOIN_S, SILENT_S,
-    cause::{Cause, Who, framing_word},
-    facts::{Facts, LanFacts, NodeFacts, SeatFacts, Shown},
+    ASKED_RECENTLY_S, JOIN_S, SILENT_S,
+    cause::{Cause, framing_word},
+    facts::{Facts, SeatFacts, Shown},
     ladder::{Target, who},
     merged::{Question, ipv4},
 };
@@ -22,205 +21,13 @@ const QUESTIONS_MIN: u64 = 2;
 const ANSWER_S: f64 = 3.0;
 /// Frames that are lost because of their size are longer than this: 1450 is what VXLAN leaves of 1500.
 const LONG_BYTES: u64 = 1400;
+/// A node asks each guest once a second by ARP; after so many questions without an answer, and so many seconds, it is cut off.
+const CUT_QUESTIONS: u64 = 5;
+const CUT_S: f64 = 5.0;
 /// DirectPlay session flags (MC-DPL4CS 2.2.3): no new players; join disabled.
 const CLOSED_FLAGS: u32 = 0x1 | 0x20;
 const NO_NEW_PLAYERS: &str = "0x8877014a";
 const WRONG_PASSWORD: &str = "0x88770154";
-
-#[derive(Debug, Clone)]
-pub(crate) enum Finding {
-    Passed(Option<Evidence>),
-    Failed(Cause, Option<Evidence>),
-    /// Not known, and why.
-    Unknown(Cause),
-    /// Nothing at all is known of the seat.
-    Blind(Cause),
-}
-
-use Finding::{Blind, Failed, Passed, Unknown};
-
-fn booting(facts: &Facts, a: &SeatFacts) -> bool {
-    let starting = a.status.as_ref().is_some_and(|status| status.state == State::Starting);
-    starting || a.up_for(facts.at).is_some_and(|seconds| seconds < BOOT_S)
-}
-
-pub(crate) fn link(facts: &Facts, a: &SeatFacts) -> Finding {
-    let node = facts.node(&a.place.node);
-    if let Some(seconds) = node.and_then(|node| node.silent_for) {
-        return Blind(Cause::AgentSilent { node: a.place.node.clone(), seconds });
-    }
-    let Some(status) = &a.status else {
-        return Blind(Cause::NotHeard);
-    };
-    match (status.state, status.link) {
-        (State::Stopped | State::Failed, _) => Failed(Cause::GuestStopped { detail: status.detail.clone() }, None),
-        (_, Some(true)) => Passed(None),
-        (State::Starting | State::Recovering, _) => Unknown(Cause::Booting),
-        (_, link) => match node.and_then(|node| node.fabric_problems.first()) {
-            Some(problem) => Failed(
-                Cause::Fabric { node: a.place.node.clone(), problem: problem.trim_end_matches('.').to_owned() },
-                None,
-            ),
-            None if link == Some(false) => Failed(Cause::LinkDown, None),
-            None => Unknown(Cause::NotKnown { why: format!("the tap of {} could not be read", who(a)) }),
-        },
-    }
-}
-
-pub(crate) fn frame(facts: &Facts, a: &SeatFacts) -> Finding {
-    match a.sent() {
-        None => Unknown(Cause::NotKnown { why: format!("the frames of {} are not counted", who(a)) }),
-        Some(0) if booting(facts, a) => Unknown(Cause::Booting),
-        Some(0) => Failed(Cause::NoDriver, None),
-        Some(_) => match stuck(facts, a) {
-            Some(seconds) => Failed(Cause::GuestSilent { seconds }, last_frame(a)),
-            None => Passed(a.step(Step::Frame).cloned()),
-        },
-    }
-}
-
-fn last_frame(a: &SeatFacts) -> Option<Evidence> {
-    let machine = a.machine.as_ref()?;
-    Some(Evidence {
-        at: machine.last_seen,
-        frame: machine.frames,
-        what: "its last frame".to_owned(),
-        node: Some(a.place.node.clone()),
-        port: Some(a.place.id.clone()),
-    })
-}
-
-/// Seconds for which a guest that once answered ARP has neither answered nor sent anything.
-fn stuck(facts: &Facts, a: &SeatFacts) -> Option<f64> {
-    let row = facts.node(&a.place.node)?.reach.get(&a.place.id)?;
-    if row.reachable || row.answered == 0 || booting(facts, a) {
-        return None;
-    }
-    let sent_at = a.machine.as_ref().map_or(0.0, |machine| machine.last_seen);
-    let seconds = facts.at - row.last_seen?.max(sent_at);
-    (seconds >= SILENT_S).then_some(seconds)
-}
-
-pub(crate) fn address(facts: &Facts, a: &SeatFacts) -> Finding {
-    if let Some(cause) = duplicate_mac(facts, a).or_else(|| duplicate_ip(facts, a)) {
-        return Failed(cause, None);
-    }
-    let machine = a.machine.as_ref();
-    let asked = machine.map_or(0, |machine| machine.dhcp_asked);
-    let given = machine.is_some_and(|machine| machine.dhcp_acked > 0);
-    let evidence = || a.step(Step::Address).cloned();
-    match a.address() {
-        // 169.254.0.0/16 is what Windows takes when no DHCP answers (RFC 3927).
-        Some(ip) if ip.is_link_local() && asked > 0 && !given => {
-            Failed(Cause::DhcpUnanswered { times: asked }, evidence())
-        }
-        Some(ip) if !a.in_subnet(ip) => {
-            let (network, prefix) = a.place.subnet;
-            let subnet = format!("{network}/{prefix}");
-            Failed(Cause::WrongSubnet { ip, subnet, given: a.place.ip }, evidence())
-        }
-        Some(_) => Passed(evidence()),
-        None if machine.is_some_and(|machine| !machine.ipx_nodes.is_empty()) => Passed(a.step(Step::Frame).cloned()),
-        None if asked >= 3 && !given => Failed(Cause::DhcpUnanswered { times: asked }, a.step(Step::Frame).cloned()),
-        None if booting(facts, a) || a.up_for(facts.at).is_none() => Unknown(Cause::Booting),
-        // Whoever looks at frames has seen none with an address.
-        None if machine.is_some_and(|machine| facts.at - machine.first_seen >= BOOT_S) && asked == 0 => {
-            Failed(Cause::NoAddress, a.step(Step::Frame).cloned())
-        }
-        None => Unknown(Cause::NotKnown { why: format!("no frame of {} has told its address", who(a)) }),
-    }
-}
-
-fn duplicate_ip(facts: &Facts, a: &SeatFacts) -> Option<Cause> {
-    let lan = facts.lans.get(&a.place.lan)?;
-    let mine = a.machine.as_ref()?.ips.first()?;
-    let other = lan.seen.machines.values().find(|machine| {
-        machine.mac != a.place.mac
-            && machine.ips.first() == Some(mine)
-            && facts.at - machine.last_seen <= ASKED_RECENTLY_S
-    });
-    if let Some(other) = other {
-        let other = other
-            .instance
-            .as_ref()
-            .and_then(|id| facts.seats.get(id))
-            .map_or_else(|| Who::Other(other.mac.clone()), who);
-        return Some(Cause::DuplicateIp { ip: mine.clone(), seats: ordered(who(a), other) });
-    }
-    // The observer saw both claim it in turn, so that only one has it now.
-    let told = lan.seen.anomalies.iter().find(|anomaly| {
-        anomaly.kind == "duplicate-ip" && facts.at - anomaly.at <= ASKED_RECENTLY_S && names(&anomaly.what, mine)
-    })?;
-    let other = seats_in(facts, lan, &told.what).into_iter().find(|id| *id != a.place.id)?;
-    Some(Cause::DuplicateIp { ip: mine.clone(), seats: ordered(who(a), who(facts.seats.get(&other)?)) })
-}
-
-fn duplicate_mac(facts: &Facts, a: &SeatFacts) -> Option<Cause> {
-    let lan = facts.lans.get(&a.place.lan)?;
-    let mac = &a.place.mac;
-    // A frame from its own address came in from outside: its bridge does not send a frame back to where it came from.
-    let echoed = a.pair(mac).is_some_and(|pair| pair.rx_frames > 0);
-    let told = lan.seen.anomalies.iter().find(|anomaly| anomaly.kind == "duplicate-mac" && names(&anomaly.what, mac));
-    if !echoed && told.is_none() {
-        return None;
-    }
-    // The other one sends, and never from its own address.
-    let other =
-        lan.seats.iter().filter_map(|id| facts.seats.get(id)).find(|seat| {
-            seat.place.id != a.place.id && seat.machine.is_none() && seat.sent().is_some_and(|sent| sent > 0)
-        });
-    let seats = other.map(|other| ordered(who(a), who(other)));
-    Some(Cause::DuplicateMac { mac: mac.clone(), seats })
-}
-
-fn ordered(one: Who, other: Who) -> [Who; 2] {
-    match (&one, &other) {
-        (Who::Seat(a), Who::Seat(b)) if b < a => [other, one],
-        _ => [one, other],
-    }
-}
-
-/// `text` names `word` as a whole: `10.98.0.1` is not in `10.98.0.14`.
-fn names(text: &str, word: &str) -> bool {
-    text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '.' || c == ':' || c == '-'))
-        .any(|part| part.trim_end_matches(['.', ':']) == word)
-}
-
-/// Our seats whose address or card the text names, in the order of their numbers.
-pub(crate) fn seats_in(facts: &Facts, lan: &LanFacts, text: &str) -> Vec<String> {
-    lan.seats
-        .iter()
-        .filter(|id| {
-            facts.seats.get(*id).is_some_and(|seat| {
-                let ips = seat.machine.iter().flat_map(|machine| &machine.ips);
-                ips.chain([&seat.place.mac]).any(|word| names(text, word)) || names(text, &seat.place.ip.to_string())
-            })
-        })
-        .cloned()
-        .collect()
-}
-
-/// Whether whoever lives on the seat's node would see its frames.
-fn watched(facts: &Facts, a: &SeatFacts) -> Result<(), Cause> {
-    let Some(node) = facts.node(&a.place.node) else { return Err(Cause::NotHeard) };
-    let blind = |problem: String| Cause::ObserverBlind { node: a.place.node.clone(), problem };
-    match &node.observer {
-        Some(observer) => match &observer.problem {
-            Some(problem) => Err(blind(problem.trim_end_matches('.').to_owned())),
-            None if observer.attach.is_none() => Err(blind("its taps are not watched".to_owned())),
-            None => Ok(()),
-        },
-        None if node.watches => Ok(()),
-        None => Err(Cause::NotKnown { why: format!("nobody looks at frames on {}", a.place.node) }),
-    }
-}
-
-/// The reason why something that should have been seen may have been missed.
-fn lost_events(node: &str, facts: &NodeFacts) -> Option<Cause> {
-    let lost = facts.observer.as_ref()?.events_lost;
-    (lost > 0)
-        .then(|| Cause::ObserverBlind { node: node.to_owned(), problem: format!("{lost} frames were not looked at") })
-}
 
 pub(crate) fn asks(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Finding {
     let Some(seen) = facts.seen(a) else { return Unknown(Cause::NotHeard) };
@@ -286,9 +93,25 @@ pub(crate) fn asked_by_address<'a>(facts: &'a Facts, a: &SeatFacts) -> Option<Ta
     (!had).then(|| Target { game: None, host: Some(host), who: who(host) })
 }
 
+/// Frames of `b` to `a` alone that came to the tap of `a`, as far as it is counted.
+fn came(a: &SeatFacts, b: &SeatFacts) -> Option<u64> {
+    a.pair(&b.place.mac).map(|pair| pair.rx_frames.saturating_sub(pair.rx_broadcasts))
+}
+
 /// Shows that the host's answer came to `a`.
 fn answered(facts: &Facts, a: &SeatFacts, game: &Session) -> Option<Shown> {
     let seen = facts.seen(a)?;
+    // It was answered once, asks again, and nothing of the host comes any more.
+    let host = game.host_instance.as_ref().and_then(|id| facts.seats.get(id));
+    let asks_again = a.questions(seen).iter().any(|q| {
+        let since_first = q.last_at() - q.asked.first.as_ref().map_or(0.0, |first| first.at);
+        q.asked.count >= QUESTIONS_MIN && since_first > SILENT_S && facts.at - q.last_at() <= ASKED_RECENTLY_S
+    });
+    // Or it comes, and it says nothing back, not even that it takes the connection.
+    let mute = host.and_then(|b| a.pair(&b.place.mac)).is_some_and(|pair| pair.tx_frames == 0);
+    if asks_again && game.transport == "tcp" && (mute || host.and_then(|b| came(a, b)) == Some(0)) {
+        return None;
+    }
     let name = game.name.as_ref();
     let by_name = a
         .questions(seen)
@@ -306,6 +129,9 @@ pub(crate) fn reaches(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Find
     if target.game.is_none() {
         let off = target.host.is_some_and(|b| b.place.id != a.place.id && matches!(link(facts, b), Failed(..)));
         return if off { Failed(Cause::HostOff, None) } else { Unknown(Cause::NoGame) };
+    }
+    if let Some(cause) = target.host.and_then(|b| cut(facts, a, b)) {
+        return Failed(cause, None);
     }
     let Some(b) = target.host else {
         let passed = target.game.and_then(|game| answered(facts, a, game));
@@ -338,9 +164,13 @@ pub(crate) fn reaches(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Find
         Passed(_) | Unknown(_) => {}
     }
     let questions = a.questions(seen);
-    let heard_there = questions.iter().find(|q| q.node == b.place.node && q.node != a.place.node);
+    let last_here = questions.iter().filter(|q| q.node == a.place.node).map(|q| q.last_at()).fold(0.0, f64::max);
+    // A copy that ends a while before the questions do is of better times.
+    let heard_there = questions
+        .iter()
+        .find(|q| q.node == b.place.node && q.node != a.place.node && last_here - q.last_at() <= ANSWER_S);
     if let Some(pair) = b.pair(&a.place.mac) {
-        if pair.rx_frames > 0 {
+        if pair.rx_frames > 0 && (heard_there.is_some() || a.place.node == b.place.node || watched(facts, b).is_err()) {
             return Passed(heard_there.and_then(|q| q.asked.last.clone()));
         }
         let asked: u64 = questions.iter().map(|q| q.asked.count).max().unwrap_or(0);
@@ -360,6 +190,23 @@ pub(crate) fn reaches(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Find
             Ok(()) => Failed(lost(facts, a, b, false), questions.first().and_then(|q| q.asked.last.clone())),
         },
     }
+}
+
+/// The way between the nodes of `a` and `b` is cut now: the node of `a` gets no answer of `b`, whose own node does.
+pub(crate) fn cut(facts: &Facts, a: &SeatFacts, b: &SeatFacts) -> Option<Cause> {
+    if a.place.node == b.place.node {
+        return None;
+    }
+    let row = facts.node(&a.place.node)?.reach.get(&b.place.id)?;
+    let at_home = facts.node(&b.place.node)?.reach.get(&b.place.id)?;
+    let gone = !row.reachable && row.asked >= CUT_QUESTIONS && facts.at - row.last_seen.unwrap_or(0.0) > CUT_S;
+    if !gone || !at_home.reachable {
+        return None;
+    }
+    let nodes = [a.place.node.clone(), b.place.node.clone()];
+    // ARP asks by broadcast. Frames to one card that still come show that only the copies are missing.
+    let passes = came(b, a).is_some_and(|frames| frames > 0) && !b.pairs.is_empty();
+    Some(if passes { Cause::FloodMissing { nodes } } else { Cause::UnderlayBlocked { nodes } })
 }
 
 /// Where a broadcast of `a` was lost that did not come to the tap of `b`.
@@ -398,13 +245,13 @@ pub(crate) fn answers(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Find
     if refuses || questions.iter().any(|q| q.asked.answers_refused > 0) {
         return Failed(Cause::AnswerRefused { port }, evidence);
     }
+    if let Some(cause) = target.host.and_then(|b| lost_answer(a, b, &questions)) {
+        return Failed(cause, evidence);
+    }
     if questions.iter().any(|q| q.asked.answers_unanswered > 0) {
         return Failed(Cause::AnswerUnanswered { port }, evidence);
     }
     if let Some(b) = target.host {
-        if let Some(cause) = lost_answer(a, b) {
-            return Failed(cause, evidence);
-        }
         if let Some(seconds) = stuck(facts, b) {
             return Failed(Cause::HostStuck { seconds }, last_frame(b));
         }
@@ -433,7 +280,7 @@ pub(crate) fn answers(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Find
 
 /// The port at which a host refused, where it takes connections at none: a crashed game holds its old port for minutes, and
 /// the next one listens at the next port (docs/protocols.md 1.7).
-fn refuses_joins(b: &SeatFacts) -> Option<String> {
+pub(crate) fn refuses_joins(b: &SeatFacts) -> Option<String> {
     let machine = b.machine.as_ref()?;
     let of_game = |port: &&String| {
         port.strip_prefix("tcp/")
@@ -444,15 +291,17 @@ fn refuses_joins(b: &SeatFacts) -> Option<String> {
     machine.ports_closed.iter().find(of_game).filter(|_| !open).cloned()
 }
 
-/// Frames of `b` to `a` that left and did not come, as the taps counted them.
-fn lost_answer(a: &SeatFacts, b: &SeatFacts) -> Option<Cause> {
+/// Frames of `b` to `a` that left and did not come, as the taps counted them, or as only the node of `b` saw connections.
+fn lost_answer(a: &SeatFacts, b: &SeatFacts, questions: &[&Question]) -> Option<Cause> {
+    let lost = || Cause::AnswerLost { nodes: [b.place.node.clone(), a.place.node.clone()] };
+    let tried = |node: &str| questions.iter().any(|q| q.node == node && q.asked.answers_unanswered > 0);
+    if a.place.node != b.place.node && tried(&b.place.node) && !tried(&a.place.node) {
+        return Some(lost());
+    }
     let (sent, got) = (b.pair(&a.place.mac)?, a.pair(&b.place.mac)?);
     let came = got.rx_frames.saturating_sub(got.rx_broadcasts);
     // A handful, as the two taps were read at two times.
-    if sent.tx_frames >= 5 && came == 0 {
-        return Some(Cause::AnswerLost { nodes: [b.place.node.clone(), a.place.node.clone()] });
-    }
-    None
+    (sent.tx_frames >= 5 && came == 0).then(lost)
 }
 
 /// Long frames from `from` to `to` are lost, short ones arrive.
