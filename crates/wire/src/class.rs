@@ -176,7 +176,7 @@ fn by_llc<F: Octets + ?Sized>(frame: &F, length: u16) -> Option<TrafficClass> {
     match (dsap, ssap) {
         (0xff, 0xff) => ipx(frame, CONTENT, length_32, TrafficClass::IpxRaw8023),
         _ if length < 3 => None,
-        (0, 0) => {
+        (0, 0) if length_32 >= IPX_LEN => {
             // ipxbox writes check sum 0 there (protocols.md 4.2): IPX where both lengths agree, but for an odd one's
             // padding. No station uses the null service access point for anything so long.
             let [hi, lo] = frame.octets(CONTENT + 2)?;
@@ -444,6 +444,14 @@ mod tests {
         assert_eq!(classify(&Head { wire_len: 70, ..head }), TrafficClass::Malformed, "total length beyond the wire");
     }
 
+    /// Found by libFuzzer: nothing behind the length may be looked at.
+    #[test]
+    fn a_short_test_frame_is_no_ipx() {
+        let mut frame = [0; 17];
+        frame[13] = 3;
+        assert_eq!(classify(&frame[..]), TrafficClass::Other);
+    }
+
     #[test]
     fn framings_of_802_3() {
         let check = |length: u16, body: &[u8], want: TrafficClass| {
@@ -458,6 +466,7 @@ mod tests {
         check(30, &[0, 0, 0, 30], TrafficClass::IpxRaw8023);
         check(32, &[0, 0, 0, 31], TrafficClass::IpxRaw8023);
         check(31, &[0, 0, 0, 30], TrafficClass::Other);
+        check(30, &[0, 0, 0, 29], TrafficClass::Other);
         check(33, &[0xe0, 0xe0, 3, 0xff, 0xff, 0, 30], TrafficClass::IpxLlc);
         check(32, &[0xe0, 0xe0, 3, 0xff, 0xff, 0, 30], TrafficClass::Malformed);
         check(33, &[0xe0, 0xe0, 0x7f], TrafficClass::Other);
