@@ -48,7 +48,7 @@ static DATAGRAMS: LruHashMap<DatagramKey, u32> = LruHashMap::with_max_entries(DA
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 #[map]
-static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);
+static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
 
 #[classifier]
 pub fn loco_ingress(ctx: TcContext) -> i32 {

@@ -27,6 +27,10 @@ enum Bench {
     Streams,
     /// Tap to tap through the fabric, with a bare bridge and QEMU's own netdevs
     Lan,
+    /// How fast the gateway answers about the LAN, with 9 and with 1,000 instances
+    LanStatus,
+    /// What the eBPF programs at the taps cost for each frame
+    Observer,
 }
 
 pub(crate) fn run(dirs: &Dirs, args: &BenchArgs) -> Result<()> {
@@ -35,14 +39,22 @@ pub(crate) fn run(dirs: &Dirs, args: &BenchArgs) -> Result<()> {
         Bench::Latency => dirs.root().join("bench/latency.mjs"),
         Bench::Streams => dirs.root().join("bench/streams.mjs"),
         Bench::Lan => dirs.root().join("crates/fabric/examples/bench-lan.rs"),
+        Bench::LanStatus => dirs.root().join("gateway/examples/bench-lan-status.rs"),
+        Bench::Observer => dirs.root().join("crates/traffic/examples/bench-observer.rs"),
     };
     ensure!(program.is_file(), "this bench does not exist yet: {} is missing", program.display());
     ensure!(run::is_root(), "benches start walls and namespaces, so they need root; run them as root");
     setup::ensure(setup::For::Bench)?;
-    if args.name == Bench::Lan {
-        let mut lan = run::cargo(dirs);
-        lan.args(["run", "--package", "fabric", "--example", "bench-lan", "--", "--out"]).arg(&out);
-        return lan.args(&args.rest).run();
+    let example = match args.name {
+        Bench::Lan => Some(("fabric", "bench-lan")),
+        Bench::LanStatus => Some(("gateway", "bench-lan-status")),
+        Bench::Observer => Some(("traffic", "bench-observer")),
+        Bench::Latency | Bench::Streams => None,
+    };
+    if let Some((package, example)) = example {
+        let mut cargo = run::cargo(dirs);
+        cargo.args(["run", "--package", package, "--example", example, "--", "--out"]).arg(&out);
+        return cargo.args(&args.rest).run();
     }
     build::all(dirs)?;
     let dir = dirs.root().join("bench");

@@ -158,7 +158,10 @@ pub enum Loss {
 }
 
 impl Loss {
-    pub const ALL: [Self; 7] = [
+    /// Rows of `LOST`.
+    pub const COUNT: u32 = 7;
+    /// In the order of their numbers.
+    pub const ALL: [Self; Self::COUNT as usize] = [
         Self::RingFull,
         Self::ControlStorm,
         Self::GameStorm,

@@ -27,7 +27,7 @@ const SOURCE: &str = "loco";
 const SHAPES: [(&str, usize, usize, u32); 4] = [
     ("PORTS", size_of::<abi::PortKey>(), size_of::<abi::PortRow>(), abi::PORTS_MAX),
     ("PAIRS", size_of::<abi::PairKey>(), size_of::<abi::Count>(), abi::PAIRS_MAX),
-    ("LOST", 4, 8, abi::Loss::ALL.len() as u32),
+    ("LOST", 4, 8, abi::Loss::COUNT),
     ("EVENTS", 0, 0, abi::EVENTS_BYTES),
 ];
 

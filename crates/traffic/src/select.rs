@@ -4,7 +4,7 @@
 //! | tier | frames | granted to each port, direction and CPU |
 //! |---|---|---|
 //! | control | ARP, DHCP, NetBIOS names and datagrams, session queries, IPX of those, ICMP errors, begin and end of DirectPlay's TCP | 10,000/s |
-//! | game | all else of DirectPlay, IPX, IPXNET, IPXWrapper | 10,000/s |
+//! | game | all else of DirectPlay, IPX, IPXNET, `IPXWrapper` | 10,000/s |
 //! | other | begin and end of other TCP, the first frame of any other flow | 1,000/s |
 //!
 //! Fragments of a datagram go with its first one; those that come before it are not shown.
@@ -91,7 +91,6 @@ const IPX_CONTROL: [u16; 4] = [0x0452, 0x0453, 0x0455, 47624];
 
 /// `class` is the frame's own, by `wire::class::classify`.
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "the verifier's: no calls")]
 pub fn select<F: Octets + ?Sized>(frame: &F, class: TrafficClass) -> Selection {
     use TrafficClass as C;
     match class {
@@ -134,7 +133,6 @@ fn by_cards<F: Octets + ?Sized>(frame: &F, class: TrafficClass) -> Selection {
 }
 
 #[inline(always)]
-#[expect(clippy::inline_always, reason = "the verifier's: no calls")]
 fn ipv4<F: Octets + ?Sized>(frame: &F, class: TrafficClass) -> Option<Selection> {
     use TrafficClass as C;
     // Ethernet II, or SNAP: classify knows no third way to IPv4.
