@@ -9,10 +9,12 @@
 
 mod argv;
 mod backoff;
+mod doctor;
 mod down;
 mod lock;
 mod logs;
 mod netns;
+mod observe;
 mod paths;
 mod pcap;
 mod plan;
@@ -67,6 +69,18 @@ enum Verb {
     ///
     /// The last minute is kept; --follow goes on with what comes. Passwords of DirectPlay sessions are zero in it.
     Pcap(pcap::PcapFlags),
+    /// Say why a seat does not see a game, or everything that is wrong; exit code 1 if something is
+    ///
+    /// With A and B: why A does not see the game of B. With A alone: why it sees none. The ladder shows how far it got.
+    Doctor(doctor::DoctorFlags),
+    /// Say what happens in a capture: machines, sessions, players, names, and what is wrong
+    Observe {
+        /// pcap or pcapng, of Ethernet or cooked (SLL, SLL2)
+        file: std::path::PathBuf,
+        /// `json` for programs
+        #[arg(short, long, value_enum, default_value_t = Output::Table)]
+        output: Output,
+    },
     /// The supervisor that `up --detach` starts
     #[command(hide = true)]
     Supervise,
@@ -126,6 +140,27 @@ fn run(verb: Verb) -> Result<ExitCode> {
             if !runtime()?.block_on(pcap::run(&flags, &paths))? {
                 tell("loco: nothing runs; start a wall: `loco up`");
                 return Ok(ExitCode::from(NOTHING_RUNS));
+            }
+        }
+        Verb::Doctor(flags) => match runtime()?.block_on(doctor::run(&flags, &paths))? {
+            doctor::Answer::NothingRuns => {
+                tell("loco: nothing runs; start a wall: `loco up`");
+                return Ok(ExitCode::from(NOTHING_RUNS));
+            }
+            doctor::Answer::NoSuchSeat(why) => {
+                tell(&format!("error: {why}"));
+                return Ok(ExitCode::from(USAGE));
+            }
+            doctor::Answer::Said { text, ok } => {
+                print(&text);
+                return Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) });
+            }
+        },
+        Verb::Observe { file, output } => {
+            let observed = observe::observe(&file)?;
+            match output {
+                Output::Table => print(observe::text(&observed).trim_end()),
+                Output::Json => print(&serde_json::to_string_pretty(&observed)?),
             }
         }
         Verb::Supervise => {
