@@ -83,6 +83,8 @@ pub struct Observer {
     limits: Limits,
     frames: u64,
     now: Duration,
+    /// When gaps in streams were last looked at.
+    swept: Duration,
     classes: BTreeMap<TrafficClass, u64>,
     fragments: Pieces<FragmentKey>,
     tcp: Tcp,
@@ -101,6 +103,9 @@ type FragmentKey = (Ipv4Addr, Ipv4Addr, u8, u16);
 /// RFC 791 3.2 recommends 15 s; stacks of the time keep fragments for up to 60.
 const FRAGMENT_AGE: Duration = Duration::from_secs(30);
 
+/// How often gaps in streams are looked at, by the frames' times.
+const SWEEP: Duration = Duration::from_secs(1);
+
 impl Default for Observer {
     fn default() -> Self {
         Self::new(Limits::default())
@@ -113,6 +118,7 @@ impl Observer {
             limits,
             frames: 0,
             now: Duration::ZERO,
+            swept: Duration::ZERO,
             classes: BTreeMap::new(),
             fragments: Pieces::new(limits.fragments, limits.fragment_bytes, FRAGMENT_AGE),
             tcp: Tcp::new(&limits),
@@ -130,6 +136,11 @@ impl Observer {
     pub fn frame(&mut self, frame: &Frame<'_>) {
         self.frames += 1;
         self.now = self.now.max(frame.at);
+        if frame.at.saturating_sub(self.swept) >= SWEEP {
+            self.swept = frame.at;
+            let stamp = Stamp { at: frame.at, frame: self.frames, point: Point::Wire };
+            self.streams(stamp, |tcp, each| tcp.expire(stamp.at, &mut |event| each(event)));
+        }
         self.link(frame);
     }
 
@@ -152,6 +163,11 @@ impl Observer {
     /// The MAC address is that of one of our instances.
     pub fn name(&mut self, mac: MacAddr, instance: &str) {
         self.machines.name(mac, instance);
+    }
+
+    /// An address that several cards use by design, such as that of the edge, which every node has: no duplicate.
+    pub fn shared(&mut self, ip: Ipv4Addr) {
+        self.machines.share(ip);
     }
 
     /// What evidence calls a port; `port-N` until then.

@@ -55,6 +55,8 @@ pub(crate) struct Machines {
     machines: Table<MacAddr, Machine>,
     /// Who used an address last, and when.
     owners: Table<Ipv4Addr, (MacAddr, Duration)>,
+    /// Addresses that many may use at once: [`crate::Observer::shared`].
+    shared: Table<Ipv4Addr, ()>,
     instances: Table<MacAddr, String>,
     ports: Table<PortId, String>,
     pub(crate) lag: Lags,
@@ -65,6 +67,7 @@ impl Machines {
         Self {
             machines: Table::new(limits.machines),
             owners: Table::new(limits.machines),
+            shared: Table::new(limits.machines),
             instances: Table::new(limits.machines),
             ports: Table::new(limits.machines),
             lag: Lags::new(limits),
@@ -170,6 +173,9 @@ impl Machines {
         machine.steps.entry(Step::Address).or_insert_with(|| {
             Fact::new(stamp, if claims { "ARP from its address" } else { "sends from its address" })
         });
+        if self.shared.get(&ip).is_some() {
+            return;
+        }
         let owner = self.owners.entry(ip, || (source, stamp.at));
         let (other, at) = std::mem::replace(owner, (source, stamp.at));
         if other != source && stamp.at.saturating_sub(at) < DUPLICATE {
@@ -177,6 +183,10 @@ impl Machines {
                 format!("{ip} is used by {other} and {source}")
             });
         }
+    }
+
+    pub(crate) fn share(&mut self, ip: Ipv4Addr) {
+        self.shared.entry(ip, || ());
     }
 
     pub(crate) fn uses(&self, mac: MacAddr, ip: Ipv4Addr) -> bool {

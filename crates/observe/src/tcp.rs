@@ -3,6 +3,7 @@
 //! **Invariants.** A direction is followed if one of its ports is DirectPlay's, if somebody announced the port, or if what
 //! it carries begins with an envelope. All directions together hold at most [`Limits::tcp_bytes`].
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddrV4},
     time::Duration,
 };
@@ -91,6 +92,8 @@ struct Direction {
 #[derive(Debug, Clone)]
 pub(crate) struct Tcp {
     directions: Table<Flow, Direction>,
+    /// Those that wait for bytes; some of them may be gone.
+    waiting: BTreeSet<Flow>,
     held: usize,
     held_max: usize,
     ahead_max: usize,
@@ -101,6 +104,7 @@ impl Tcp {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
             directions: Table::new(limits.tcp_directions),
+            waiting: BTreeSet::new(),
             held: 0,
             held_max: limits.tcp_bytes,
             ahead_max: limits.tcp_ahead_bytes,
@@ -109,7 +113,7 @@ impl Tcp {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.directions.len()
+        self.directions.len() + self.waiting.len()
     }
 
     pub(crate) const fn held(&self) -> usize {
@@ -187,9 +191,7 @@ impl Tcp {
     }
 
     fn each_held<E: FnMut(Event<'_>)>(&mut self, each: &mut E, act: impl Fn(&mut Stream, &mut dyn FnMut(Out<'_>))) {
-        let mut flows: Vec<_> =
-            self.directions.iter().filter(|(_, it)| it.stream.waits()).map(|(flow, _)| *flow).collect();
-        flows.sort_unstable();
+        let flows: Vec<_> = self.waiting.iter().copied().collect();
         for flow in flows {
             if let Some(Direction { stream, listener, .. }) = self.directions.get_mut(&flow) {
                 act(stream, &mut |out| tell(flow, out, listener, each));
@@ -296,7 +298,16 @@ impl Tcp {
             let held = direction.stream.held();
             self.held = self.held.saturating_sub(direction.held).saturating_add(held);
             direction.held = held;
+            if direction.stream.waits() {
+                self.waiting.insert(flow);
+                // Those that had to go from the table go from here, too, every now and then.
+                if self.waiting.len() > self.directions.len() * 2 {
+                    self.waiting.retain(|flow| self.directions.contains(flow));
+                }
+                return;
+            }
         }
+        self.waiting.remove(&flow);
     }
 }
 

@@ -13,6 +13,7 @@ pub(crate) mod seen;
 use std::{
     collections::BTreeMap,
     fs,
+    net::Ipv4Addr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -84,6 +85,13 @@ struct Lan {
     names: BTreeMap<MacAddr, InstanceId>,
 }
 
+/// A model of a LAN whose nodes all have the edge's address.
+fn observer(edge: Ipv4Addr) -> Observer {
+    let mut observer = Observer::new(Limits::default());
+    observer.shared(edge);
+    observer
+}
+
 struct Task {
     watching: Watching,
     wanted: watch::Sender<Option<Wanted>>,
@@ -147,7 +155,7 @@ impl Task {
         self.lans.retain(|name, _| snapshot.lan(name).is_some());
         for lan in snapshot.lans().filter(|lan| fabric.ports.values().any(|port| port.lan == *lan.name())) {
             let ours = self.lans.entry(lan.name().clone()).or_insert_with(|| Lan {
-                observer: Observer::new(Limits::default()),
+                observer: observer(lan.subnet().edge()),
                 edge: lan.edge_mac(),
                 ports: BTreeMap::new(),
                 names: BTreeMap::new(),

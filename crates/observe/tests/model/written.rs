@@ -270,6 +270,17 @@ fn addresses_that_contradict_each_other() {
 }
 
 #[test]
+fn an_address_that_is_shared_by_design_is_no_duplicate() {
+    let mut net = Net::new();
+    net.observer.shared([10, 0, 0, 9].into());
+    for source in [6, 7] {
+        let request = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &mac(source), &[10, 0, 0, 9], &[0; 6], &[10, 0, 0, 1]].concat();
+        net.ethernet(Point::Wire, [0xff; 6], mac(source), 0x0806, &request);
+    }
+    assert!(kinds(&mut net).is_empty());
+}
+
+#[test]
 fn round_trips_are_split_where_both_ports_are_ours() {
     let mut net = Net::new();
     let (near, far) = (PortId(1), PortId(2));
