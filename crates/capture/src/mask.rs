@@ -67,7 +67,11 @@ impl Masker {
         let Some(bytes) = frame.get_mut(payload.range.clone()) else { return false };
         let mut state = flow.and_then(|flow| self.flows.remove(&flow)).unwrap_or_default();
         let is_datagram = !matches!(flow, Some(Flow::Tcp { .. }));
-        state.find(bytes, position, is_datagram, flow.is_some());
+        if is_datagram && position == 0 {
+            // Another datagram, whose identification was used before.
+            state = State::default();
+        }
+        state.find(bytes, position, flow.is_some());
         let mut sum = Sum::default();
         for password in &mut state.passwords {
             password.zero(bytes, position, &mut sum);
@@ -101,18 +105,18 @@ impl Masker {
 
 impl State {
     /// Finds the messages that begin in `bytes`, or began before and have their head here, and notes their passwords.
-    fn find(&mut self, bytes: &[u8], position: u32, is_datagram: bool, goes_on: bool) {
+    fn find(&mut self, bytes: &[u8], position: u32, goes_on: bool) {
         let carry = std::mem::take(&mut self.carry);
         let continues = self.carry_at.wrapping_add(len32(carry.len())) == position;
         if carry.is_empty() || !continues {
-            self.find_in(bytes, position, is_datagram, goes_on);
+            self.find_in(bytes, position, goes_on);
         } else {
             let window = [carry.as_slice(), bytes].concat();
-            self.find_in(&window, self.carry_at, is_datagram, goes_on);
+            self.find_in(&window, self.carry_at, goes_on);
         }
     }
 
-    fn find_in(&mut self, window: &[u8], base: u32, is_datagram: bool, goes_on: bool) {
+    fn find_in(&mut self, window: &[u8], base: u32, goes_on: bool) {
         for at in memmem::find_iter(window, &SIGNATURE) {
             let message = window.get(at..).unwrap_or_default();
             let Some(command) = message.get(4..).and_then(<[u8]>::first_chunk::<2>) else {
@@ -134,7 +138,7 @@ impl State {
                 .and_then(|(_, size)| u32::try_from(size.checked_sub(ENVELOPE_LEN)?).ok());
             let limit = size.map_or(PASSWORD_LEN_MAX, |size| size.saturating_sub(offset));
             let start = base.wrapping_add(len32(at)).wrapping_add(offset);
-            self.note(Password { start, known: 0, limit, ended: false, half_zero: false }, is_datagram);
+            self.note(Password { start, known: 0, limit, ended: false, half_zero: false });
         }
         // Its signature may be cut in the middle.
         let cut = (1..SIGNATURE.len()).rev().find(|len| window.ends_with(SIGNATURE.split_at(*len).0));
@@ -153,12 +157,9 @@ impl State {
         }
     }
 
-    fn note(&mut self, password: Password, is_datagram: bool) {
-        if let Some(known) = self.passwords.iter_mut().find(|known| known.start == password.start) {
-            // A segment sent again says the same; the identification of a datagram is used again for another one.
-            if is_datagram {
-                *known = password;
-            }
+    fn note(&mut self, password: Password) {
+        // A segment sent again says the same.
+        if self.passwords.iter().any(|known| known.start == password.start) {
             return;
         }
         if self.passwords.len() >= PASSWORDS_MAX {

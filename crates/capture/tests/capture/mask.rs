@@ -102,7 +102,7 @@ fn a_lost_segment_costs_the_rest_of_its_message() {
 #[test]
 fn an_identification_that_is_used_again_hides_nothing() {
     let mut masker = Masker::default();
-    for password in [PASSWORD, "a password that is much longer than the first one"] {
+    for password in ["a password that is much longer than the next one", PASSWORD, "and one of another length"] {
         let datagram = udp_datagram(47624, &enum_sessions(password));
         let (first, rest) = datagram.split_at(72);
         for (offset, part, more) in [(0, first, 0x2000), (72, rest, 0)] {
@@ -110,6 +110,13 @@ fn an_identification_that_is_used_again_hides_nothing() {
             masker.mask(&mut frame);
             assert!(!holds(&frame, &utf16(&password[password.len() - 3..])), "{password}");
         }
+    }
+    // A datagram without one keeps what stands at that place.
+    for (offset, more) in [(0, 0x2000), (72, 0)] {
+        let frame = ip_frame(17, 77, more | (offset / 8), &[b'x'; 72]);
+        let mut masked = frame.clone();
+        assert!(!masker.mask(&mut masked));
+        assert_eq!(masked, frame);
     }
 }
 

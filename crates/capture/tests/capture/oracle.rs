@@ -1,16 +1,19 @@
 //! Wireshark's tools read what we write, and we read what they write.
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
-use capture::{LinkType, Reader, Record, Snapshot, write::Direction};
+use capture::{LinkType, Reader, Record, Snapshot, file::PortFile, write::Direction};
 
 use super::{
     build::{PASSWORD, add_forward_request, enum_sessions, ipx, tcp, udp},
-    file::{frame, whole},
+    file::{about, frame, whole},
 };
 
 /// A folder that goes with the test.
@@ -174,4 +177,31 @@ fn tshark_reads_a_cooked_frame_as_we_make_it() {
     assert_eq!(mac.trim(), "02:4c:00:10:68:02\t47624");
     let view = read(&path)[0].ethernet().unwrap().bytes.into_owned();
     assert_eq!(view, [&[0xff; 6][..], &[2, 0x4c, 0, 0x10, 0x68, 2, 8, 0], &packet].concat());
+}
+
+#[test]
+fn tshark_shows_frames_of_a_pipe_as_they_come() {
+    let mut tshark = Command::new("tshark")
+        .args(["-r", "-", "-n", "-l", "-T", "fields", "-e", "frame.number", "-e", "frame.comment"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(tshark.stdout.take().unwrap()).lines();
+    let (sender, shown) = mpsc::channel();
+    let reader = thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let mut pipe = tshark.stdin.take().unwrap();
+    let (mut file, mut out) = PortFile::begin(&about(), &Snapshot::default(), true);
+    for (number, frame) in (1..).zip(snapshot().frames) {
+        file.frame(&mut out, &frame, 0);
+        pipe.write_all(&std::mem::take(&mut out)).unwrap();
+        // The pipe stays open: the next frame is written only when this one was shown.
+        let line = shown.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(line.starts_with(&format!("{number}\tDirectPlay ")), "{line}");
+    }
+    // Cut off between two blocks, as by Ctrl-C.
+    drop(pipe);
+    assert!(tshark.wait().unwrap().success());
+    reader.join().unwrap().unwrap();
 }
