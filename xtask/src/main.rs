@@ -12,6 +12,7 @@ mod bench;
 mod build;
 mod closing;
 mod dirs;
+mod fuzz;
 mod monitoring;
 mod run;
 mod setup;
@@ -24,7 +25,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use flags::UpFlags;
 
-use crate::{bench::BenchArgs, dirs::Dirs, run::Run as _, setup::SetupArgs, test::TestArgs};
+use crate::{bench::BenchArgs, dirs::Dirs, fuzz::FuzzArgs, run::Run as _, setup::SetupArgs, test::TestArgs};
 
 /// Tasks of this repository
 #[derive(Debug, Parser)]
@@ -48,6 +49,8 @@ enum Task {
     Test(TestArgs),
     /// All that must hold before a change lands: format, lints, tidy, documentation, tests
     Ci,
+    /// Fuzz the parsers with libFuzzer, on the stable compiler
+    Fuzz(FuzzArgs),
     /// Check what no compiler checks: sizes, dependency direction, documents, generated files
     Tidy(TidyArgs),
     /// Write docs/metrics.md from the wall that runs
@@ -110,6 +113,7 @@ fn run(task: Task, up_args: &[OsString]) -> Result<ExitCode> {
         }
         Task::Test(args) => return test::run(&dirs, &args),
         Task::Ci => return test::ci(&dirs),
+        Task::Fuzz(args) => fuzz::run(&dirs, &args)?,
         Task::Tidy(TidyArgs { check: _ }) => tidy::check(&dirs)?,
         Task::Metrics => {
             build::all(&dirs)?;

@@ -20,6 +20,7 @@ use crate::{
     build,
     closing::{self, Count},
     dirs::Dirs,
+    fuzz::{self, FuzzArgs},
     monitoring, print,
     run::{self, Run as _},
     setup, tell, tidy,
@@ -212,14 +213,24 @@ pub(crate) fn ci(dirs: &Dirs) -> Result<ExitCode> {
     let demo_target = dirs.cache().join("demo-target");
     let mut doc = run::cargo(dirs);
     doc.args(["doc", "--workspace", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "-D warnings");
-    let checks: [(&str, Result<()>); 8] = [
+    let checks: [(&str, Result<()>); 12] = [
         ("fmt", fmt(".").run()),
         ("fmt of the demo game", fmt("demo-guest").run()),
+        ("fmt of the eBPF programs", fmt("ebpf").run()),
+        ("fmt of the fuzz targets", fmt("crates/wire/fuzz").run()),
         ("clippy", lint(".", &["--workspace", "--all-targets", "--", "-D", "warnings"]).run()),
         (
             "clippy of the demo game",
             lint("demo-guest", &["--target-dir"]).arg(demo_target).args(["--", "-D", "warnings"]).run(),
         ),
+        (
+            "clippy of the fuzz targets",
+            lint("crates/wire/fuzz", &["--target-dir"])
+                .arg(dirs.cache().join("fuzz-target"))
+                .args(["--", "-D", "warnings"])
+                .run(),
+        ),
+        ("fuzzing, for a moment", fuzz::run(dirs, &FuzzArgs::smoke())),
         ("types of the page", run::node(dirs, "npm", &dirs.ui()).args(["run", "lint"]).run()),
         ("documentation", doc.run()),
         ("alert rules", monitoring::promtool(dirs)),

@@ -1,4 +1,4 @@
-//! What is fuzzed, in one place for both who drive it: libFuzzer (`src/main.rs`, `cargo xtask fuzz`) and the property
+//! What is fuzzed, in one place for both who drive it: libFuzzer (`fuzz_targets`, `cargo xtask fuzz`) and the property
 //! tests of the crate `wire` (`tests/wire/fuzz.rs`), which run on every change.
 //!
 //! A target takes any bytes. It calls every parser that could be given them, reads everything they give, and checks
@@ -13,13 +13,13 @@ use wire::netbios::{browser, dgm, ns, ssn};
 use wire::{arp, dhcp, dplay, dplay8, icmp, ipv4, ipx, ipxnet, ipxwrapper, tcp, udp};
 
 /// A target by its name.
-pub(crate) type Target = (&'static str, fn(&[u8]));
+pub type Target = (&'static str, fn(&[u8]));
 
-pub(crate) const TARGETS: &[Target] =
+pub const TARGETS: &[Target] =
     &[("frame", frame), ("ip", ip), ("names", names), ("dplay", dplay), ("stream", stream), ("novell", novell)];
 
 /// A frame, and whatever it carries.
-pub(crate) fn frame(bytes: &[u8]) {
+pub fn frame(bytes: &[u8]) {
     let class = classify(bytes);
     assert_eq!(class, class_by_parsers(bytes));
     let front = bytes.get(..HEAD_LEN).unwrap_or(bytes);
@@ -42,7 +42,7 @@ pub(crate) fn frame(bytes: &[u8]) {
 }
 
 /// What [`classify`] has to answer for a whole frame.
-pub(crate) fn class_by_parsers(bytes: &[u8]) -> TrafficClass {
+pub fn class_by_parsers(bytes: &[u8]) -> TrafficClass {
     parsed_class(bytes).unwrap_or(TrafficClass::Malformed)
 }
 
@@ -117,7 +117,7 @@ fn ip_class(packet: &ipv4::Packet<'_>) -> Option<TrafficClass> {
 }
 
 /// An IPv4 packet, and whatever it carries.
-pub(crate) fn ip(bytes: &[u8]) {
+pub fn ip(bytes: &[u8]) {
     if let Some(packet) = ipv4::Packet::parse(bytes) {
         inside(bytes, packet.payload);
         inside(bytes, packet.options);
@@ -149,7 +149,7 @@ fn ip_packet(packet: &ipv4::Packet<'_>) {
 }
 
 /// DHCP, and NetBIOS's three services.
-pub(crate) fn names(bytes: &[u8]) {
+pub fn names(bytes: &[u8]) {
     if let Some(message) = dhcp::Message::parse(bytes) {
         assert!(message.options().count() <= bytes.len());
         read(&(message.message_type(), message.requested_ip(), message.server_id(), message.lease_seconds()));
@@ -195,7 +195,7 @@ fn browse(bytes: &[u8]) {
 }
 
 /// A datagram of DirectPlay 4 or 8, with and without the DirectPlay protocol.
-pub(crate) fn dplay(bytes: &[u8]) {
+pub fn dplay(bytes: &[u8]) {
     dplay_packet(&Packet::from_datagram(bytes));
     if let Some(packet) = Packet::parse(bytes) {
         dplay_packet(&packet);
@@ -244,7 +244,7 @@ fn read_body(body: &dplay::Body<'_>) {
 }
 
 /// A TCP stream of DirectPlay: the first two bytes say where it is cut into segments.
-pub(crate) fn stream(bytes: &[u8]) {
+pub fn stream(bytes: &[u8]) {
     let Some(([a, b], stream)) = bytes.split_first_chunk() else { return };
     let run = |step: usize| {
         let (mut messages, mut reassembler) = (Vec::new(), Reassembler::<1024>::new());
@@ -265,7 +265,7 @@ pub(crate) fn stream(bytes: &[u8]) {
 }
 
 /// IPX and what Novell's services say in it, bare or in one of the two tunnels.
-pub(crate) fn novell(bytes: &[u8]) {
+pub fn novell(bytes: &[u8]) {
     if let Some(packet) = ipx::Packet::parse(bytes) {
         inside(bytes, packet.payload);
         let mut again = vec![0; bytes.len()];

@@ -7,6 +7,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use crate::pcap::{conversation, frames};
 
 #[path = "../../fuzz/src/targets.rs"]
+#[expect(unreachable_pub, reason = "the same file is a public module of the fuzz package")]
 pub(crate) mod targets;
 
 const CAPTURES: [&str; 5] = ["dplay4-3peer", "dosbox-ipxnet", "netbios-nmbd", "syn-dplay4", "syn-ipx-eth"];
