@@ -204,6 +204,10 @@ impl Relay {
 
     fn accept_frame(&mut self, bytes: &[u8], now: Instant, out: &mut impl Outlet) -> Result<(), Drop> {
         let Some(frame) = Frame::parse(bytes) else { return Err(Drop::Malformed) };
+        if frame.vlan.is_some() {
+            // Another LAN's, on the same wire.
+            return Ok(());
+        }
         let Class::Ipx(format) = frame.class else {
             self.stations.hear(frame.source, None, now);
             return Ok(());

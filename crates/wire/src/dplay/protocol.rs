@@ -12,6 +12,7 @@
 //!
 //! Trap: two random bytes in front of a third with 0x20 set make a data frame. Ask for a session with the flag, or for
 //! known indexes, or for [`Data::message`].
+use super::envelope::Envelope;
 use super::id::{Id, IdKey};
 use super::message::{Message, SIGNATURE};
 use crate::bytes::Reader;
@@ -137,8 +138,12 @@ pub struct Nack<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the payload of a UDP datagram or IPX packet. ACK and NACK must end with it.
+    /// Reads the payload of a UDP datagram or IPX packet. ACK and NACK must end with it. `None` for a message with an
+    /// envelope, whose first bytes would pass for a frame.
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        if Envelope::parse(bytes).is_some_and(|(_, size)| size == bytes.len()) {
+            return None;
+        }
         let mut r = Reader::new(bytes);
         let (from, to) = (Index::read(&mut r)?, Index::read(&mut r)?);
         let flags = r.u8()?;

@@ -10,3 +10,4 @@ mod novell;
 mod pcap;
 mod properties;
 mod rebuild;
+mod tunnel;
