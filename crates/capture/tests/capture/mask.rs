@@ -114,9 +114,9 @@ fn an_identification_that_is_used_again_hides_nothing() {
     // A datagram without one keeps what stands at that place.
     for (offset, more) in [(0, 0x2000), (72, 0)] {
         let frame = ip_frame(17, 77, more | (offset / 8), &[b'x'; 72]);
-        let mut masked = frame.clone();
-        assert!(!masker.mask(&mut masked));
-        assert_eq!(masked, frame);
+        let mut after = frame.clone();
+        assert!(!masker.mask(&mut after));
+        assert_eq!(after, frame);
     }
 }
 
