@@ -31,7 +31,7 @@ pub fn merge(
     let snapshot = &directory.snapshot;
     let instances: Vec<Instance> =
         snapshot.instances().filter_map(|placed| instance(snapshot, placed, agents, at)).collect();
-    let facts = lan::facts(snapshot, agents, at);
+    let facts = lan::facts(snapshot, agents, at, meter);
     let lan = lan::status(snapshot, agents, &instances, &facts, meter);
     (Wall { at, instances, lan, active: active.to_vec() }, facts)
 }

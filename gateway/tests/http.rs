@@ -299,3 +299,31 @@ async fn a_changed_directory_is_followed_within_a_second_and_a_torn_one_is_kept_
         rig.request(Method::POST, "/api/instances/refresh", VIEW).send().await.unwrap().json().await.unwrap();
     assert_eq!(refreshed["instanceCount"], 2);
 }
+
+#[tokio::test]
+async fn the_doctor_answers_for_a_pair_for_a_seat_and_for_all() {
+    let rig = rig(&format!("http://{}", agent().await)).await;
+    rig.until("/api/instances/live", |v| v["stats"]["ready"] == 1).await;
+    let pair = rig.get("/api/doctor?from=instance-0&to=instance-0").await;
+    assert_eq!(pair["diagnosis"][0]["ladder"].as_array().unwrap().len(), 9, "{pair}");
+    assert_eq!(pair["diagnosis"][0]["from"], "instance-0");
+    assert_eq!(rig.get("/api/doctor?from=instance-0").await["diagnosis"].as_array().unwrap().len(), 1);
+    let all = rig.get("/api/doctor").await;
+    assert_eq!((&all["ok"], all["diagnosis"].as_array().unwrap().len()), (&json!(true), 0), "{all}");
+    let ask = |path: &str| rig.request(Method::GET, path, VIEW).send();
+    Rig::check(ask("/api/doctor?from=instance-7").await.unwrap(), 404, "unknown-instance").await;
+    Rig::check(ask("/api/doctor?form=instance-0").await.unwrap(), 400, "bad-query").await;
+}
+
+#[tokio::test]
+async fn the_last_hour_can_be_asked_for() {
+    let rig = rig(&format!("http://{}", agent().await)).await;
+    rig.until("/api/lan-status/history", |v| v["state"]["instances"]["instance-0"]["link"] == "up").await;
+    let hour = rig.get("/api/lan-status/history").await;
+    assert_eq!(hour["step"], 5.0);
+    assert!(!hour["samples"].as_array().unwrap().is_empty(), "{hour}");
+    let before = rig.get("/api/lan-status/history?from=1&to=2").await;
+    assert_eq!((before.get("state"), &before["samples"]), (None, &json!([])));
+    let answer = rig.request(Method::GET, "/api/lan-status/history?from=soon", VIEW).send().await.unwrap();
+    Rig::check(answer, 400, "bad-query").await;
+}

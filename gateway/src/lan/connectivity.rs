@@ -25,6 +25,8 @@ const RATE_S: f64 = 10.0;
 const BOUNDS_MAX: f64 = 0.1;
 /// Rows of one status; of more pairs, those with the highest rates are kept.
 const ROWS_MAX: usize = 16_384;
+/// Readings that span less say nothing of "lately", in seconds.
+const RECENT_MIN_S: f64 = 20.0;
 const TO_ALL: &str = "ff:ff:ff:ff:ff:ff";
 
 /// One reading of one tap.
@@ -41,6 +43,8 @@ struct Count {
     tx: u64,
     rx: u64,
     rx_broadcasts: u64,
+    tx_bytes: u64,
+    rx_bytes: u64,
 }
 
 impl Reading {
@@ -65,7 +69,7 @@ struct Tap {
     last_sent: BTreeMap<u64, f64>,
 }
 
-/// All taps. Bounded: 31 readings of a minute, each as long as what the agent said of one tap.
+/// All taps. Bounded: at most 40 readings of a minute, each as long as what the agent said of one tap.
 #[derive(Debug, Clone, Default)]
 pub struct Meter {
     taps: BTreeMap<String, Tap>,
@@ -75,6 +79,11 @@ fn mac(text: &str) -> u64 {
     text.split(':')
         .filter_map(|octet| u8::from_str_radix(octet, 16).ok())
         .fold(0, |mac, octet| mac << 8 | u64::from(octet))
+}
+
+fn text(mac: u64) -> String {
+    let [_, _, a, b, c, d, e, f] = mac.to_be_bytes();
+    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
 
 impl Meter {
@@ -97,6 +106,28 @@ impl Meter {
         }
         spoken.sort_unstable();
         self.taps.retain(|id, _| spoken.binary_search(&id.as_str()).is_ok());
+    }
+
+    /// What the tap counted in the last minute; `None` until readings span a while.
+    pub fn recent(&self, instance: &str) -> Option<Vec<PairCount>> {
+        let tap = self.taps.get(instance)?;
+        let (first, last) = (tap.readings.front()?, tap.readings.back()?);
+        if last.at - first.at < RECENT_MIN_S {
+            return None;
+        }
+        let pairs = last.pairs.iter().map(|now| {
+            let was = first.count(now.peer);
+            let grown = |of: fn(&Count) -> u64| of(now).saturating_sub(was.map_or(0, of));
+            PairCount {
+                peer: text(now.peer),
+                tx_frames: grown(|count| count.tx),
+                tx_bytes: grown(|count| count.tx_bytes),
+                rx_frames: grown(|count| count.rx),
+                rx_bytes: grown(|count| count.rx_bytes),
+                rx_broadcasts: grown(|count| count.rx_broadcasts),
+            }
+        });
+        Some(pairs.collect())
     }
 
     pub fn rows(&self, facts: &Facts, answering: &[&AgentStatus]) -> Vec<Connectivity> {
@@ -149,6 +180,8 @@ impl Tap {
                 tx: pair.tx_frames,
                 rx: pair.rx_frames,
                 rx_broadcasts: pair.rx_broadcasts,
+                tx_bytes: pair.tx_bytes,
+                rx_bytes: pair.rx_bytes,
             })
             .collect();
         counts.sort_unstable_by_key(|count| count.peer);
@@ -249,4 +282,102 @@ fn share(part: u64, of: u64) -> Option<f64> {
 #[expect(clippy::cast_precision_loss, reason = "counts of frames stay far below 2^52")]
 fn float(count: u64) -> f64 {
     count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "02:4c:00:10:68:01";
+    const B: &str = "02:4c:00:10:68:02";
+
+    fn count(peer: &str, tx: u64, rx: u64, rx_broadcasts: u64) -> PairCount {
+        PairCount {
+            peer: peer.into(),
+            tx_frames: tx,
+            tx_bytes: 100 * tx,
+            rx_frames: rx,
+            rx_bytes: 100 * rx,
+            rx_broadcasts,
+        }
+    }
+
+    /// Row from A to B out of readings (time, frames sent by A | time, frames that came to B).
+    fn row(sent: &[(f64, u64)], came: &[(f64, u64)]) -> Connectivity {
+        let (mut a, mut b) = (Tap::default(), Tap::default());
+        for (at, frames) in sent {
+            a.take(*at, &[count(B, *frames, 0, 0)]);
+        }
+        for (at, frames) in came {
+            b.take(*at, &[count(A, 0, *frames, 0)]);
+        }
+        a.row(("a", mac(A)), ("b", mac(B)), Some(&b), Some(1.5))
+    }
+
+    #[test]
+    fn one_reading_gives_no_rate_and_two_do() {
+        let one = row(&[(0.0, 10)], &[(0.0, 10)]);
+        assert_eq!((one.frames, one.rate, one.loss, one.reachable), (Some(10), None, None, true));
+        let two = row(&[(0.0, 10), (5.0, 60)], &[(0.0, 10), (5.0, 60)]);
+        assert_eq!((two.rate, two.loss, two.last_seen), (Some(10.0), Some(0.0), Some(5.0)));
+        let still = row(&[(0.0, 10), (5.0, 10)], &[(0.0, 10), (5.0, 10)]);
+        assert_eq!((still.rate, still.loss, still.last_seen), (Some(0.0), None, None), "nothing sent, nothing lost");
+    }
+
+    #[test]
+    fn half_of_a_steady_stream_lost_is_a_half() {
+        // The other end is read a second later.
+        let sent: Vec<_> = (0..30).map(|n| (f64::from(n) * 2.0, u64::try_from(n).unwrap() * 200)).collect();
+        let came: Vec<_> = (0..30).map(|n| (f64::from(n) * 2.0 + 1.0, u64::try_from(n).unwrap() * 100)).collect();
+        let loss = row(&sent, &came).loss.unwrap();
+        assert!((loss - 0.5).abs() < 0.02, "{loss}");
+    }
+
+    #[test]
+    fn a_burst_that_is_still_on_its_way_is_not_lost() {
+        let loss = row(&[(0.0, 0), (4.0, 50)], &[(0.0, 0), (3.9, 0), (5.0, 50)]).loss;
+        assert_eq!(loss, Some(0.0));
+        // Not known yet at the other end: the time for which both are known ends before the burst.
+        assert_eq!(row(&[(0.0, 0), (4.0, 50)], &[(0.0, 0), (3.9, 0)]).loss, None);
+    }
+
+    #[test]
+    fn counters_that_begin_anew_are_no_loss_and_no_rate() {
+        let new = row(&[(0.0, 1000), (5.0, 1100), (10.0, 3)], &[(0.0, 1000), (5.0, 1100), (10.0, 1103)]);
+        assert_eq!((new.rate, new.loss, new.frames), (None, None, Some(3)));
+        let other_end = row(&[(0.0, 1000), (5.0, 1100), (10.0, 1200)], &[(0.0, 1000), (10.0, 2)]);
+        assert_eq!((other_end.loss, other_end.rate), (None, Some(20.0)));
+    }
+
+    #[test]
+    fn broadcasts_count_for_everybody() {
+        let (mut a, mut b) = (Tap::default(), Tap::default());
+        for (at, n) in [(0.0, 0), (5.0, 10)] {
+            a.take(at, &[count(TO_ALL, 3 * n, 0, 0), count(B, n, 0, 0)]);
+            b.take(at, &[count(A, 0, 4 * n, 3 * n)]);
+        }
+        let row = a.row(("a", mac(A)), ("b", mac(B)), Some(&b), None);
+        assert_eq!((row.broadcast_share, row.broadcast_seen, row.loss), (Some(0.75), Some(true), Some(0.0)));
+        let alone = a.row(("a", mac(A)), ("b", mac(B)), None, None);
+        assert_eq!((alone.broadcast_seen, alone.loss, alone.reachable), (None, None, false));
+    }
+
+    #[test]
+    fn readings_are_of_the_last_minute_and_few() {
+        let mut tap = Tap::default();
+        for n in 0..5000u64 {
+            tap.take(float(n) * 0.2, &[count(B, n, n, 0)]);
+        }
+        assert!(tap.readings.len() <= 40, "{}", tap.readings.len());
+        let (first, last) = (tap.readings.front().unwrap().at, tap.readings.back().unwrap().at);
+        assert!((58.0..=64.0).contains(&(last - first)), "{first} to {last}");
+        assert!((tap.rate(mac(B)).unwrap() - 5.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn a_mac_is_read_as_it_is_written() {
+        for mac_text in [A, B, TO_ALL] {
+            assert_eq!(text(mac(mac_text)), mac_text);
+        }
+    }
 }

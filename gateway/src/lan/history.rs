@@ -220,3 +220,141 @@ fn inflate(deflated: &[u8]) -> Option<LanStatus> {
     DeflateDecoder::new(deflated).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use api::{
+        agent::State,
+        lan::{Connectivity, DirectPlay, LanInstance, Rung},
+        observe::Session,
+    };
+
+    use super::*;
+
+    fn instance(id: &str, name: &str, silent: Option<f64>) -> Instance {
+        Instance {
+            id: id.into(),
+            name: name.into(),
+            lan: "party".into(),
+            seat: 0,
+            node: "node-a".into(),
+            mac: String::new(),
+            ip: String::new(),
+            state: State::Live,
+            agent_silent_for: silent,
+            status: None,
+        }
+    }
+
+    fn status(at: f64, roles: [LanRole; 2], session: bool) -> LanStatus {
+        let directplay = |role| DirectPlay { role, session: Some("Loco".into()), player_id: None, player_name: None };
+        let shown =
+            |role| LanInstance { lan: "party".into(), directplay: Some(directplay(role)), ..LanInstance::default() };
+        let sessions = session.then(|| Session {
+            name: Some("Loco".into()),
+            host_instance: Some("instance-0".into()),
+            ..Session::default()
+        });
+        LanStatus {
+            at,
+            instances: [("instance-0".to_owned(), shown(roles[0])), ("instance-1".to_owned(), shown(roles[1]))].into(),
+            sessions: sessions.into_iter().collect(),
+            connectivity: vec![Connectivity { rate: Some(2.5), ..Connectivity::default() }; 2],
+            ..LanStatus::default()
+        }
+    }
+
+    fn seats() -> Vec<Instance> {
+        vec![instance("instance-0", "Seat 1", None), instance("instance-1", "Seat 2", None)]
+    }
+
+    #[test]
+    fn what_changes_is_told_in_words_and_once() {
+        use LanRole::{Host, Joined, Looking, On};
+        let mut history = History::default();
+        let steps = [
+            (0.0, [On, On], false),
+            (1.0, [Host, Looking], true),
+            (2.0, [Host, Looking], true),
+            (3.0, [Host, Joined], true),
+            (4.0, [Host, On], true),
+            (5.0, [On, On], false),
+        ];
+        for (at, roles, session) in steps {
+            history.record(&status(at, roles, session), &seats());
+        }
+        let mut sick = status(6.0, [On, On], false);
+        sick.diagnosis.push(Diagnosis {
+            from: "instance-1".into(),
+            to: "instance-1".into(),
+            rung: Rung::Frame,
+            ok: false,
+            cause: "no-driver".into(),
+            sentence: "Seat 2 is silent.".into(),
+            evidence: None,
+            remedy: None,
+            ladder: Vec::new(),
+        });
+        history.record(&sick, &seats());
+        history.record(&status(7.0, [On, On], false), &seats());
+        let mut silent = seats();
+        silent[0].agent_silent_for = Some(4.0);
+        history.record(&status(8.0, [On, On], false), &silent);
+        let told: Vec<_> = history.between(0.0, 10.0).events.into_iter().map(|e| (e.at, e.what)).collect();
+        let want = [
+            (1.0, "“Loco” opens at Seat 1"),
+            (3.0, "Seat 2 joins “Loco”"),
+            (4.0, "Seat 2 leaves"),
+            (5.0, "“Loco” ends"),
+            (6.0, "Seat 2 is silent."),
+            (7.0, "Seat 2: no driver is over"),
+            (8.0, "the agent on node-a falls silent"),
+        ];
+        assert_eq!(told, want.map(|(at, what)| (at, what.to_owned())));
+    }
+
+    #[test]
+    fn the_state_of_a_moment_is_the_last_one_before_it() {
+        let mut history = History::default();
+        for second in 0..4000u32 {
+            let roles = if second < 3000 { [LanRole::Host, LanRole::Joined] } else { [LanRole::On, LanRole::On] };
+            history.record(&status(f64::from(second), roles, second < 3000), &seats());
+        }
+        let then = history.between(2999.0, 2999.0).state.unwrap();
+        assert_eq!((then.at, then.sessions.len()), (2995.0, 1));
+        assert_eq!(then, status(2995.0, [LanRole::Host, LanRole::Joined], true), "whole");
+        assert_eq!(history.between(3005.0, 3005.0).state.unwrap().sessions.len(), 0);
+        assert_eq!(history.between(100.0, 100.0).state, None, "an hour is kept, and no more");
+        let hour = history.between(0.0, 4000.0);
+        assert_eq!((hour.samples.len(), hour.step), (720, 5.0));
+        assert_eq!((hour.samples[0].rate, hour.samples[0].players), (Some(5.0), 2));
+    }
+
+    #[test]
+    fn an_hour_of_many_seats_stays_within_its_bytes() {
+        let mut history = History::default();
+        let many: Vec<Instance> = (0..100).map(|n| instance(&format!("instance-{n}"), "Seat", None)).collect();
+        for step in 0..800u32 {
+            // What does not deflate: as many different names as fit.
+            let mut long = status(f64::from(step) * 30.0, [LanRole::On, LanRole::On], true);
+            let mut seed = u64::from(step) + 1;
+            long.sessions[0].name = Some(
+                (0..400_000)
+                    .map(|_| {
+                        seed ^= seed << 13;
+                        seed ^= seed >> 7;
+                        seed ^= seed << 17;
+                        char::from(b'!' + u8::try_from(seed % 90).unwrap())
+                    })
+                    .collect(),
+            );
+            history.record(&long, &many);
+            assert!(history.states_bytes() <= STATES_BYTES_MAX);
+            if step >= 130 {
+                break;
+            }
+        }
+        let kept = history.states.len();
+        assert!(kept > 10 && kept < 121, "{kept} states of 30 s each, by their bytes");
+    }
+}

@@ -20,8 +20,8 @@ const STRANGERS_MAX: usize = 256;
 /// Anomalies that are listed of all LANs, newest first.
 const ANOMALIES_MAX: usize = 64;
 
-/// What the agents say, with the directory's seats.
-pub fn facts(snapshot: &Snapshot, agents: &AgentViews, at: f64) -> Facts {
+/// What the agents say, with the directory's seats, and what taps counted lately.
+pub fn facts(snapshot: &Snapshot, agents: &AgentViews, at: f64, meter: &mut Meter) -> Facts {
     let places = snapshot
         .instances()
         .filter_map(|placed| {
@@ -47,7 +47,15 @@ pub fn facts(snapshot: &Snapshot, agents: &AgentViews, at: f64) -> Facts {
             silent_for: view.silent_for(at),
         })
         .collect();
-    Facts::gather(at, places, &words)
+    let mut facts = Facts::gather(at, places, &words);
+    meter.read(agents, at);
+    let ids: Vec<String> = facts.seats.keys().cloned().collect();
+    for id in ids {
+        if let Some(pairs) = meter.recent(&id) {
+            facts.recent(&id, pairs);
+        }
+    }
+    facts
 }
 
 /// `/api/lan-status`.
@@ -56,7 +64,7 @@ pub fn status(
     agents: &AgentViews,
     instances: &[Instance],
     facts: &Facts,
-    meter: &mut Meter,
+    meter: &Meter,
 ) -> LanStatus {
     let answering: Vec<&AgentStatus> = agents
         .values()
@@ -86,7 +94,6 @@ pub fn status(
             (instance.id.clone(), seen(instance, facts, &names, was_playing))
         })
         .collect();
-    meter.read(agents, facts.at);
     let mut status = LanStatus {
         network_mode: one_mode(lans.iter().map(|lan| &lan.mode)),
         at: facts.at,
