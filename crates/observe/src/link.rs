@@ -190,6 +190,7 @@ impl Observer {
             transport: Transport::Udp,
             from_port: from.port(),
             to_port: to.port(),
+            receiver: None,
         };
         let own = |station, port| self.games.is_datagram_port(station, port);
         let known = own(source, from.port()) || own(destination, to.port());
@@ -275,6 +276,7 @@ impl Observer {
             transport: Transport::Ipx,
             from_port: packet.source.socket,
             to_port: packet.destination.socket,
+            receiver: None,
         };
         self.dplay_datagram(&via, packet.payload, false);
     }
@@ -319,9 +321,9 @@ impl Observer {
         let mut each = |event: Event<'_>| {
             let mut notes = Notes { anomalies, machines };
             match event {
-                Event::Message(flow, bytes) => {
+                Event::Message { flow, to, bytes } => {
                     let hop = hop_of(flow);
-                    let via = via(flow, hop);
+                    let via = Via { receiver: to, ..via(flow, hop) };
                     match Packet::parse(bytes) {
                         Some(packet) => games.packet(&via, &packet, &mut notes),
                         None => notes.anomalies.station(Kind::DplayMalformed, via.from, hop.stamp, || "an envelope"),
@@ -382,6 +384,7 @@ fn via(flow: Flow, hop: Hop) -> Via {
         transport: Transport::Tcp,
         from_port: flow.from.port(),
         to_port: flow.to.port(),
+        receiver: None,
     }
 }
 

@@ -160,6 +160,18 @@ impl Stream {
         self.next.is_some_and(|(_, next)| acknowledgement.wrapping_sub(next).cast_signed() > 0)
     }
 
+    /// The receiver has one byte more than there is, and no message is that short: it is the end, which did not come here.
+    /// Answers whether it was taken for lost.
+    pub(crate) fn take_end_for_lost(&mut self, acknowledgement: u32) -> bool {
+        let Some((position, next)) = self.next else { return false };
+        let between_messages = self.synced && self.held() == 0 && self.skipping == 0;
+        if !between_messages || self.end.is_some() || acknowledgement != next.wrapping_add(1) {
+            return false;
+        }
+        self.end = Some(position);
+        true
+    }
+
     /// Takes in what is ahead and is not ahead any more.
     fn join(&mut self, each: &mut impl FnMut(Out<'_>)) {
         while let (Some((position, _)), Some(first)) = (self.next, self.ahead.first_entry()) {

@@ -46,8 +46,8 @@ pub(crate) enum End {
 /// What a segment brought.
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
-    /// With its envelope.
-    Message(Flow, &'a [u8]),
+    /// With its envelope. `to`: the program that gets it, as far as known.
+    Message { flow: Flow, to: Option<Process>, bytes: &'a [u8] },
     /// The side that the flow comes from ended the connection, before the other one did. `from` and `to` are the programs
     /// at its ends, as far as known.
     Closed {
@@ -139,7 +139,10 @@ impl Tcp {
         }
         if segment.flags.contains(Flags::RST) || segment.flags.contains(Flags::FIN) {
             // By the order of the ends themselves: what one waits for may come after the other.
-            let first = self.directions.get(&flow.back()).is_none_or(|back| back.ends_first.is_none());
+            let acknowledged = segment.acknowledgement;
+            let first = self.directions.get(&flow.back()).is_none_or(|back| {
+                back.ends_first.is_none() && !(segment.flags.contains(Flags::ACK) && back.stream.lacks(acknowledged))
+            });
             if let Some(own) = self.directions.get_mut(&flow) {
                 own.ends_first.get_or_insert(first);
             }
@@ -151,6 +154,7 @@ impl Tcp {
             if segment.flags.contains(Flags::SYN) {
                 self.opens(flow, segment, each);
             }
+            let to = self.process(flow.back());
             let direction = self.directions.entry(flow, Direction::default);
             let first_byte = segment.sequence.wrapping_add(u32::from(segment.flags.contains(Flags::SYN)));
             let Direction { stream, listener, .. } = direction;
@@ -159,7 +163,7 @@ impl Tcp {
                 segment.payload,
                 now,
                 (ahead_max, gap_max),
-                &mut |out| tell(flow, out, listener, each),
+                &mut |out| tell((flow, to), out, listener, each),
             );
             self.account(flow, each);
             self.acknowledged(flow.back(), segment, now, each);
@@ -169,12 +173,19 @@ impl Tcp {
 
     /// The receiver has what we have not: it will not come again. Its acknowledgement may have come to us too early only.
     fn acknowledged(&mut self, flow: Flow, segment: &Segment<'_>, now: Duration, each: &mut impl FnMut(Event<'_>)) {
+        let to = self.process(flow.back());
         let Some(Direction { stream, listener, .. }) = self.directions.get_mut(&flow) else { return };
-        if !segment.flags.contains(Flags::ACK) || !stream.waits() {
+        if !segment.flags.contains(Flags::ACK) || segment.flags.contains(Flags::SYN) {
+            return;
+        }
+        if stream.take_end_for_lost(segment.acknowledgement) {
+            return self.ended(flow, each);
+        }
+        if !stream.waits() {
             return;
         }
         let gap_max = if stream.lacks(segment.acknowledgement) { ACKNOWLEDGED_GAP } else { self.gap_max };
-        stream.expire(now, gap_max, &mut |out| tell(flow, out, listener, each));
+        stream.expire(now, gap_max, &mut |out| tell((flow, to), out, listener, each));
         self.account(flow, each);
         self.ended(flow, each);
     }
@@ -193,8 +204,9 @@ impl Tcp {
     fn each_held<E: FnMut(Event<'_>)>(&mut self, each: &mut E, act: impl Fn(&mut Stream, &mut dyn FnMut(Out<'_>))) {
         let flows: Vec<_> = self.waiting.iter().copied().collect();
         for flow in flows {
+            let to = self.process(flow.back());
             if let Some(Direction { stream, listener, .. }) = self.directions.get_mut(&flow) {
-                act(stream, &mut |out| tell(flow, out, listener, each));
+                act(stream, &mut |out| tell((flow, to), out, listener, each));
             }
             self.account(flow, each);
             self.ended(flow, each);
@@ -239,9 +251,10 @@ impl Tcp {
             self.directions.entry(flow, Direction::default).reset = true;
             return;
         }
+        let to = self.process(flow.back());
         if let Some(Direction { stream, listener, reset, .. }) = self.directions.get_mut(&flow) {
             *reset = true;
-            stream.flush(now, &mut |out| tell(flow, out, listener, each));
+            stream.flush(now, &mut |out| tell((flow, to), out, listener, each));
             self.account(flow, each);
         }
     }
@@ -315,13 +328,13 @@ fn is_dplay(flow: Flow) -> bool {
     [flow.from.port(), flow.to.port()].iter().any(|port| TCP_PORTS.contains(port) || *port == QUERY_PORT)
 }
 
-fn tell(flow: Flow, out: Out<'_>, listener: &mut Option<u16>, each: &mut impl FnMut(Event<'_>)) {
+fn tell((flow, to): (Flow, Option<Process>), out: Out<'_>, listener: &mut Option<u16>, each: &mut impl FnMut(Event<'_>)) {
     each(match out {
         Out::Message(bytes) => {
             if let Some((envelope, _)) = Envelope::parse(bytes) {
                 *listener = Some(envelope.sender.port()).filter(|port| *port != 0);
             }
-            Event::Message(flow, bytes)
+            Event::Message { flow, to, bytes }
         }
         Out::Lost => Event::Lost(flow),
         Out::Garbage => Event::Garbage(flow),

@@ -53,7 +53,7 @@ impl Games {
                 let is_listener = TCP_PORTS.contains(&via.to_port) || self.programs.contains(&to);
                 Ends {
                     from: port.map(|port| Process { station: via.from, port }),
-                    to: Some(to).filter(|_| is_listener),
+                    to: Some(to).filter(|_| is_listener).or(via.receiver),
                 }
             }
             Transport::Udp => {
@@ -92,7 +92,9 @@ impl Games {
                 self.own_datagram_port(process, via.from_port);
             }
         }
-        self.alive(ends.from, via.stamp().at);
+        if !is_of_strangers(&message.body) {
+            self.alive(ends.from, via.stamp().at);
+        }
         match message.body {
             Body::EnumSessions(query) => self.asked(via, ends, &query, message.dialect, notes),
             Body::EnumSessionsReply(reply) => self.answered(via, ends, &reply, message.dialect, notes),
@@ -101,6 +103,11 @@ impl Games {
             }
             Body::RequestPlayerId(request) => {
                 if request.flags.contains(PlayerFlags::SYSTEM) {
+                    // Whoever was at this port before: it joins anew.
+                    if let Some(joiner) = ends.from {
+                        let program = self.program(joiner);
+                        (program.session, program.system, program.offered) = (None, None, None);
+                    }
                     notes.machines.step(via.hop.source, Step::Linked, via.stamp(), "REQUESTPLAYERID");
                 }
             }
@@ -470,6 +477,12 @@ impl Games {
     pub(super) fn with_session<T>(&mut self, key: SessionKey, act: impl FnOnce(&mut super::Session) -> T) -> Option<T> {
         self.sessions.get_mut(&key).map(act)
     }
+}
+
+/// Messages that nobody sends as a member of a session.
+fn is_of_strangers(body: &Body<'_>) -> bool {
+    matches!(body, Body::EnumSessions(_) | Body::AddForwardRequest(_))
+        || matches!(body, Body::RequestPlayerId(request) if request.flags.contains(PlayerFlags::SYSTEM))
 }
 
 fn set_host_system(session: &mut super::Session, id: Id) {

@@ -43,6 +43,8 @@ pub(crate) struct Via {
     pub(crate) transport: Transport,
     pub(crate) from_port: u16,
     pub(crate) to_port: u16,
+    /// Over TCP: the program that gets it, by what its other direction showed.
+    pub(crate) receiver: Option<Process>,
 }
 
 impl Via {

@@ -167,6 +167,23 @@ fn a_machine_takes_its_split_screen_with_it() {
     assert!(of_bob.clone().count() == 2 && of_bob.clone().all(|player| player.certainty == Certainty::GoneByFin));
 }
 
+/// The same program port, another id: it was gone, and it is another one now.
+#[test]
+fn who_joins_again_is_somebody_new() {
+    let mut net = Net::new();
+    let game = party(&mut net);
+    net.fin(BOB.socket(HOST), HOST.listener());
+    net.wait(20_000);
+    let again = Peer { system: KEY.make_id(2, 2), ..BOB };
+    again.asks(&mut net, APPLICATION, None);
+    net.set_numbers(HashMap::new());
+    game.joined_by(&mut net, again, &[CAROL], (KEY.make_id(2, 12), "Bob"));
+    let observed = net.observed();
+    assert_eq!(json!(observed.leave_order), json!([{"name": "Bob", "evidence": "TCP FIN"}]));
+    assert_eq!(observed.join_order, ["Bob", "Alice", "Carol", "Bob"]);
+    assert_eq!(observed.system_players.len(), 4);
+}
+
 #[test]
 fn silence_is_told_by_the_clock_alone() {
     let mut net = Net::new();
