@@ -42,3 +42,19 @@ export function equal(got, want) {
 export function ok(value, words) {
   if (!value) throw new Error(words);
 }
+
+/**
+ * Tasks of the page's main thread while `run` goes on, in ms: `took` by the clock, which a busy machine stretches, and
+ * `worked`, the thread's own processor time.
+ */
+export async function mainThreadTasks(page, run) {
+  const browser = page.context().browser();
+  await browser.startTracing(page, { categories: ["toplevel", "blink.user_timing", "__metadata"] });
+  await page.evaluate(() => performance.mark("loco-watched"));
+  await run();
+  const { traceEvents } = JSON.parse((await browser.stopTracing()).toString());
+  const mark = traceEvents.find((event) => event.name === "loco-watched");
+  return traceEvents
+    .filter((event) => event.name === "ThreadControllerImpl::RunTask" && event.ph === "X" && event.pid === mark?.pid && event.tid === mark?.tid && event.tdur !== undefined)
+    .map((event) => ({ took: event.dur / 1000, worked: event.tdur / 1000 }));
+}

@@ -73,9 +73,12 @@ export function rails(seats: readonly LanSeat[], index: number, tab: SessionTab 
   return { right: here && index % COLUMNS < COLUMNS - 1 && linked(index + 1), down: here && linked(index + COLUMNS) };
 }
 
-/** "6 of 9", "6" where the session has no limit. What the host announced; else the seats that we see in it. */
+/**
+ * "6 of 9", "6" where the session has no limit. The players that are seen in it: the host announces its count only when
+ * it is asked, so its word may be older. That word, or else the seats, where no player was seen.
+ */
 export function headCount(tab: SessionTab, seats: readonly LanSeat[]): string {
-  const now = tab.session.current_players ?? seats.filter((seat) => seatedIn(seat, tab)).length;
+  const now = tab.players.length > 0 ? tab.players.length : (tab.session.current_players ?? seats.filter((seat) => seatedIn(seat, tab)).length);
   const max = tab.session.max_players ?? undefined;
   return max === undefined || max === 0 ? String(now) : `${now} of ${max}`;
 }

@@ -49,11 +49,13 @@ describe("session board", () => {
     expect(sessionTabs(undefined, seats)).toEqual([]);
     expect(NO_SESSION).toBe("No session yet. In the game: two-player case, then the red button with the wand.");
   });
-  test("head count: the host's word, else what is seen; no limit is no limit", () => {
+  test("head count: the players that are seen, else the host's word, else seats; no limit is no limit", () => {
     const seats = lanSeats(board, instances, one, "then");
     const [tab] = sessionTabs(one, seats);
     if (!tab) throw new Error("no tab");
     expect(headCount(tab, seats)).toBe("3 of 9");
+    const player = { id: "1", host: false, certainty: "announced" } as const;
+    expect(headCount({ ...tab, players: [player, player, player, player] }, seats)).toBe("4 of 9");
     expect(headCount({ ...tab, session: session("Friday", { max_players: 0 }) }, seats)).toBe("3");
   });
   test("a GUID as Windows prints it", () => {

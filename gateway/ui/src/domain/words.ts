@@ -31,3 +31,6 @@ export const UP = "loco up --guests 9";
 /** A running wall refuses `loco up`: it has to come down first. */
 export const REFILL = `loco down && ${UP}`;
 export const SOUND_WAITS = "Sound is waiting: click once";
+
+/** A name that does not fit beside its plate at the usual size: NetBIOS names have up to 15 letters. */
+export const isLong = (name: string): boolean => name.length > 8;

@@ -3,7 +3,7 @@
 import { memo, useEffect, useMemo, useRef, type KeyboardEvent, type MouseEvent, type ReactNode } from "react";
 import { neighbour, spot, type Direction } from "../domain/layout";
 import { label, type Action, type SeatView } from "../domain/seat";
-import { REFILL, SOUND_WAITS } from "../domain/words";
+import { REFILL, SOUND_WAITS, isLong } from "../domain/words";
 import { PHONE, useApp, useAudio, useMedia, usePage, useSeat } from "./hooks";
 import { HudLeft, HudRight } from "./hud";
 import { Bars, Icon, LAN_ICON, STATE_ICON } from "./icons";
@@ -52,7 +52,7 @@ function Board({ view }: { view: SeatView }): ReactNode {
     <div className="board">
       <span className={`plate${view.lease === "you" ? " mine" : ""}${empty ? " none" : ""}`}>{view.seat}</span>
       <div className="who">
-        <b>{view.name}</b>
+        <b className={isLong(view.name) ? "long" : undefined}>{view.name}</b>
         <small>
           {view.lease ? (
             <>

@@ -9,6 +9,8 @@ const TOP = 32;
 /** Words behind the end of a lane. */
 const RIGHT = 128;
 const WIDTH_MIN = 620;
+/** Words of the longest wait, with the dots at both ends of its bracket. */
+const WAIT_WORDS = 125;
 
 function LaneRow({ lane, index, x, left, end }: { lane: Lane; index: number; x: (t: number) => number; left: number; end: number }): ReactNode {
   const y = TOP + index * ROW;
@@ -85,7 +87,12 @@ function Drawing({ lanes, width }: { lanes: Lanes; width: number }): ReactNode {
       {wait ? (
         <g className="wait">
           <path d={`M${x(wait.from)} ${TOP + wait.lane * ROW - 8}v-4H${x(wait.to)}v4`} />
-          <text x={x(wait.to) + 6} y={TOP + wait.lane * ROW - 8}>
+          {/* Between bracket and rail, where there is room; else behind it. */}
+          <text
+            x={x(wait.to) - x(wait.from) > WAIT_WORDS ? (x(wait.from) + x(wait.to)) / 2 : x(wait.to) + 6}
+            y={TOP + wait.lane * ROW - (x(wait.to) - x(wait.from) > WAIT_WORDS ? 3 : 8)}
+            textAnchor={x(wait.to) - x(wait.from) > WAIT_WORDS ? "middle" : "start"}
+          >
             {wait.words}
           </text>
         </g>

@@ -5,7 +5,7 @@ import { type Board } from "../../domain/boards";
 import { NO_SESSION, guid, headCount, rails, seatedIn, type LanSeat, type SessionTab } from "../../domain/lan-board";
 import { printed } from "../../domain/matrix";
 import { frameTime } from "../../domain/ladder";
-import { duration, grouped } from "../../domain/words";
+import { duration, grouped, isLong } from "../../domain/words";
 import { shortWord } from "../../domain/lan-role";
 import { Facts, type Fact } from "../facts";
 import { Icon, LAN_ICON } from "../icons";
@@ -33,7 +33,7 @@ function Seat({ seat, joined, rail, onAsk }: { seat: LanSeat; joined: boolean; r
   const word = lan ? shortWord(lan) : "Empty";
   const inner = (
     <>
-      <span className="row nowrap">
+      <span className={`row${isLong(seat.name) ? " long" : " nowrap"}`}>
         <span className={`plate s${joined ? "" : " none"}`}>{seat.seat}</span>
         <b>{seat.name}</b>
       </span>
