@@ -7,9 +7,8 @@
 //! The whole way is made in the writing call, so its thread's CPU time is the frame's. Prints one JSON object a line; with
 //! `--out DIR` it also writes them to `DIR/observer-DATE.jsonl`, and a table to `DIR/observer-DATE.md`. Needs root;
 //! `cargo xtask bench observer` runs it.
-#![expect(clippy::print_stdout, reason = "a bench's results are its output")]
-
 use std::{
+    fmt::Write as _,
     fs,
     io::{self, Write as _},
     os::fd::OwnedFd,
@@ -249,9 +248,9 @@ fn measure(out: &mut Output) -> anyhow::Result<String> {
                 kind.name
             ))?;
             if watched {
-                with.push(ns)
+                with.push(ns);
             } else {
-                without.push(ns)
+                without.push(ns);
             }
             if all {
                 thread::sleep(REFILL);
@@ -264,12 +263,12 @@ fn measure(out: &mut Output) -> anyhow::Result<String> {
             kind.name
         ))?;
         let shown = if kind.shown { ", each shown" } else { "" };
-        table += &format!("| {}{shown} | {alone:.0} | {without:.0} | {with:.0} | {hook:.0} |\n", kind.name);
+        writeln!(table, "| {}{shown} | {alone:.0} | {without:.0} | {with:.0} | {hook:.0} |", kind.name)?;
     }
     let storm = programs.run(&kinds()[1].frame, STORM_RUNS)?;
     programs.drain();
     out.line(format!(r#"{{"sum":"DirectPlay UDP in a storm","prog_run_ns":{storm:.0},"lost":{}}}"#, programs.lost()?))?;
-    table += &format!("| DirectPlay UDP, a storm beyond what a port is granted | {storm:.0} | | | |\n");
+    writeln!(table, "| DirectPlay UDP, a storm beyond what a port is granted | {storm:.0} | | | |")?;
     Ok(table)
 }
 

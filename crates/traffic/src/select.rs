@@ -191,3 +191,86 @@ fn tcp_tier<F: Octets + ?Sized>(frame: &F, at: usize, between: Tier) -> Option<T
     let [flags] = frame.octets(at + 13)?;
     Some(if flags & TCP_FIN_SYN_RST == 0 { between } else { Tier::Control })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use wire::class::classify;
+
+    use super::*;
+
+    /// An IPv4 frame of Ethernet II.
+    fn ip(protocol: u8, flags: u16, content: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0; 34];
+        frame[12..15].copy_from_slice(&[8, 0, 0x45]);
+        frame[16..18].copy_from_slice(&u16::try_from(20 + content.len()).unwrap().to_be_bytes());
+        frame[18..20].copy_from_slice(&[0, 99]);
+        frame[20..22].copy_from_slice(&flags.to_be_bytes());
+        frame[23] = protocol;
+        frame[26..34].copy_from_slice(&[10, 98, 0, 1, 10, 98, 0, 2]);
+        frame.extend(content);
+        frame
+    }
+
+    fn of(frame: &[u8]) -> Selection {
+        select(frame, classify(frame))
+    }
+
+    fn udp(from: u16, to: u16) -> [u8; 8] {
+        let ([a, b], [c, d]) = (from.to_be_bytes(), to.to_be_bytes());
+        [a, b, c, d, 0, 8, 0, 0]
+    }
+
+    #[test]
+    fn a_fragment_belongs_to_the_datagram_of_the_first() {
+        let Selection::ShowDatagram(tier, first) = of(&ip(17, 0x2000, &udp(2300, 2300))) else { panic!("first") };
+        assert_eq!(tier, Tier::Game);
+        assert_eq!(of(&ip(17, 0x00b0, &[0; 40])), Selection::Fragment(first));
+        assert!(matches!(of(&ip(17, 0x2000, &udp(5000, 9))), Selection::First(_)), "others are not followed");
+    }
+
+    #[test]
+    fn begin_and_end_of_a_connection_are_worth_more_than_what_is_between() {
+        let tcp = |port: u16, flags: u8| {
+            let [a, b] = port.to_be_bytes();
+            ip(6, 0, &[a, b, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0, 0, 0, 0, 0, 0])
+        };
+        for flags in [0x02, 0x11, 0x04] {
+            assert_eq!(of(&tcp(2300, flags)), Selection::Show(Tier::Control));
+            assert_eq!(of(&tcp(80, flags)), Selection::Show(Tier::Other));
+        }
+        assert_eq!(of(&tcp(2300, 0x18)), Selection::Show(Tier::Game));
+        assert!(matches!(of(&tcp(80, 0x18)), Selection::First(FlowId { source_port: 80, destination_port: 1024, .. })));
+    }
+
+    #[test]
+    fn questions_of_ipx_are_control() {
+        let ipx = |socket: u16| {
+            let mut frame = vec![0; 60];
+            frame[12..18].copy_from_slice(&[0x81, 0x37, 0xff, 0xff, 0, 30]);
+            frame[30..32].copy_from_slice(&socket.to_be_bytes());
+            of(&frame)
+        };
+        assert_eq!(ipx(0x0452), Selection::Show(Tier::Control));
+        assert_eq!(ipx(47624), Selection::Show(Tier::Control));
+        assert_eq!(ipx(0x4002), Selection::Show(Tier::Game));
+    }
+
+    #[test]
+    fn tiers_and_losses_keep_their_numbers() {
+        for (number, tier) in (0..).zip([Tier::Control, Tier::Game, Tier::Other]) {
+            assert_eq!((tier as u32, Tier::from_u32(number)), (number, Some(tier)));
+        }
+        assert_eq!(Tier::from_u32(3), None);
+        for (number, loss) in (0..).zip(crate::abi::Loss::ALL) {
+            assert_eq!(loss as u32, number);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_frame_is_selected_and_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            of(&bytes);
+        }
+    }
+}

@@ -87,11 +87,12 @@ pub(crate) fn stranger(number: u16) -> Vec<u8> {
 }
 
 pub(crate) fn all() -> Vec<Shape> {
+    use Shown::{Each, Never, Once};
+
     let mut shapes = Vec::new();
     let mut add = |name, class, shown, frame| shapes.push(Shape { name, class, shown, frame });
     let datagram = |from, to| in_ip(&ipv4(17, 0, 0, 7, &udp(from, to, b"data")));
     let segment = |from, to, flags| in_ip(&ipv4(6, 0, 0, 7, &tcp(from, to, flags)));
-    use Shown::{Each, Never, Once};
     add("ARP", C::Arp, Each, arp());
     add("DHCP discover", C::Dhcp, Each, ethernet(ALL, 0x0800, &ipv4(17, 0, 0, 7, &udp(68, 67, &[1; 300]))));
     add("NetBIOS name", C::NetbiosNs, Each, datagram(137, 137));
