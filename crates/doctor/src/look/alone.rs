@@ -95,7 +95,9 @@ pub(crate) fn address(facts: &Facts, a: &SeatFacts) -> Finding {
         }
         Some(_) => Passed(evidence()),
         None if machine.is_some_and(|machine| !machine.ipx_nodes.is_empty()) => Passed(a.step(Step::Frame).cloned()),
-        None if asked >= 3 && !given => Failed(Cause::DhcpUnanswered { times: asked }, a.step(Step::Frame).cloned()),
+        None if asked >= 3 && !given && !booting(facts, a) => {
+            Failed(Cause::DhcpUnanswered { times: asked }, a.step(Step::Frame).cloned())
+        }
         None if booting(facts, a) || a.up_for(facts.at).is_none() => Unknown(Cause::Booting),
         // Whoever looks at frames has seen none with an address.
         None if asked == 0 && machine.is_some_and(|m| m.frames > 0 && facts.at - m.first_seen >= BOOT_S) => {

@@ -276,4 +276,20 @@ pub(crate) const FAULTS: &[Fault] = &[
             (lab, 4, 1)
         },
     },
+    Fault {
+        name: "a guest takes 1.5 s for each frame",
+        rung: Rung::Joined,
+        cause: "guest-slow",
+        shown: true,
+        inject: || {
+            let mut lab = with_game(&Game::new(1));
+            assert!(lab.play(4, 1));
+            lab.guest(4).slow = std::time::Duration::from_millis(1500);
+            let mut tcp = lab.connect(1, 4, 2300).expect("the way is free");
+            for _ in 0..20 {
+                lab.write(&mut tcp, b"a train, and another train");
+            }
+            (lab, 4, 4)
+        },
+    },
 ];

@@ -1,5 +1,5 @@
 //! What guests say, as frames.
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use wire::{
     MacAddr, arp,
@@ -157,7 +157,8 @@ impl Lab {
             let words = (tcp.sequence, tcp.acknowledgement);
             if self.segment(tcp.from, tcp.to, words, Flags::PSH | Flags::ACK, data) {
                 tcp.sequence += u32::try_from(data.len()).unwrap();
-                self.now += Duration::from_millis(2);
+                let slow = self.guest(tcp.to.0).slow;
+                self.now += slow;
                 self.segment(tcp.to, tcp.from, (tcp.acknowledgement, tcp.sequence), Flags::ACK, &[]);
                 return true;
             }

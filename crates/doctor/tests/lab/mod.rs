@@ -82,6 +82,8 @@ pub(crate) struct Guest {
     pub(crate) door: Door,
     /// The address that it tells as its own when it joins.
     pub(crate) told: Option<Ip>,
+    /// It takes this long to acknowledge.
+    pub(crate) slow: Duration,
     /// Its tap is not counted.
     pub(crate) uncounted: bool,
     /// Does not hear anything: it hangs.
@@ -179,6 +181,7 @@ impl Lab {
                     dialect: Dialect::DX6_1A,
                     door: Door::Open,
                     told: None,
+                    slow: Duration::from_millis(2),
                     uncounted: false,
                     deaf: false,
                     state: State::Live,
