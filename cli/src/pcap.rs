@@ -174,6 +174,70 @@ mod tests {
         assert!(!run(&flags("instance-0").unwrap(), &paths).await.unwrap());
     }
 
+    /// A wall's files in a folder of the test, and a gateway that gives `answer` to one question, which it returns.
+    async fn ask(name: &str, text: &str, answer: Vec<u8>) -> (Result<bool>, Option<Vec<u8>>, String) {
+        let dir = std::env::temp_dir().join(format!("loco-pcap-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let paths = Paths::new(&dir, "/nonexistent");
+        let gateway = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let wall = crate::plan::tests::wall(&format!("--port {}", gateway.local_addr().unwrap().port()));
+        state::write_json(&paths.wall(), &wall).unwrap();
+        secrets::make(&paths).unwrap();
+        let gateway = tokio::spawn(async move {
+            let (mut client, _) = gateway.accept().await.unwrap();
+            let mut question = vec![0; 4096];
+            let len = tokio::io::AsyncReadExt::read(&mut client, &mut question).await.unwrap();
+            client.write_all(&answer).await.unwrap();
+            String::from_utf8_lossy(&question[..len]).into_owned()
+        });
+        let file = dir.join("out.pcapng");
+        let outcome = run(&flags(&format!("{text} -w {}", file.display())).unwrap(), &paths).await;
+        let (written, question) = (std::fs::read(&file).ok(), gateway.await.unwrap());
+        std::fs::remove_dir_all(dir).unwrap();
+        (outcome, written, question)
+    }
+
+    fn http(status: &str, len: usize, body: &[u8]) -> Vec<u8> {
+        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {len}\r\nconnection: close\r\n\r\n");
+        [head.as_bytes(), body].concat()
+    }
+
+    fn blocks() -> Vec<u8> {
+        let mut out = Vec::new();
+        capture::write::section(&mut out, &capture::write::Section::default());
+        capture::write::statistics(&mut out, &capture::write::Statistics::default());
+        out
+    }
+
+    #[tokio::test]
+    async fn the_file_is_what_the_gateway_sends() {
+        let answer = http("200 OK", blocks().len(), &blocks());
+        let (outcome, file, question) = ask("whole", "instance-3 --last 5", answer).await;
+        assert!(outcome.unwrap());
+        assert_eq!(file.unwrap(), blocks());
+        assert!(question.starts_with("GET /api/instances/instance-3/pcap?follow=0&last=5000ms HTTP/1.1"), "{question}");
+        assert!(question.to_lowercase().contains("authorization: bearer "), "{question}");
+    }
+
+    #[tokio::test]
+    async fn a_capture_that_breaks_off_leaves_whole_blocks_and_is_a_failure() {
+        let torn = &blocks()[..blocks().len() - 5];
+        let (outcome, file, _) = ask("torn", "instance-3", http("200 OK", blocks().len(), torn)).await;
+        assert!(format!("{:#}", outcome.unwrap_err()).contains("broke off"));
+        let file = file.unwrap();
+        assert_eq!(whole_blocks(torn), Some(file.len()));
+        assert_eq!(file, blocks()[..file.len()]);
+    }
+
+    #[tokio::test]
+    async fn what_the_gateway_refuses_is_said_and_makes_no_file() {
+        let body = r#"{"error":{"code":"no-capture","message":"this node captures nothing","remedy":"see its log"}}"#;
+        let answer = http("503 Service Unavailable", body.len(), body.as_bytes());
+        let (outcome, file, _) = ask("refused", "instance-3", answer).await;
+        assert_eq!(outcome.unwrap_err().to_string(), "this node captures nothing; see its log");
+        assert_eq!(file, None);
+    }
+
     #[test]
     fn what_is_no_capture_is_not_written() {
         assert!(Blocks::default().take(b"not found at all").is_err());
