@@ -121,6 +121,14 @@ fn players_behind_a_gap() -> Vec<u8> {
     bytes
 }
 
+/// A response: the name stands behind the two GUIDs, 96 bytes from byte 4 on.
+fn found_by_directplay_8() -> Vec<u8> {
+    let name: Vec<u8> = "Loco Town\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let name_len = u32::try_from(name.len()).unwrap();
+    let words = [0, 0, 0x50, 0x81, 8, 3, 92, name_len, 0, 0, 0, 0, 0, 0].map(u32::to_le_bytes).concat();
+    [&[0, 3, 7, 0][..], &words, &[0x22; 16], &[0x21; 16], &[0; 4], &name].concat()
+}
+
 /// 08 of one player.
 fn create_player() -> Vec<u8> {
     let player = Player {
@@ -135,6 +143,7 @@ fn create_player() -> Vec<u8> {
     buffer[..len].to_vec()
 }
 
+#[expect(clippy::too_many_lines, reason = "a list")]
 pub(crate) fn frames() -> Vec<Vec<u8>> {
     let host = Name::new(b"LOCOHOST", 0x20).unwrap();
     let kid = Name::new(b"LOCOKID1", 0x00).unwrap();
@@ -243,5 +252,8 @@ pub(crate) fn frames() -> Vec<Vec<u8>> {
         in_ethernet(&udp_packet(2350, 2351, &players_behind_a_gap())),
         in_ethernet(&tcp_packet(1025, 2300, Flags::ACK, &create[..60])),
         in_ethernet(&tcp_packet(1025, 2300, Flags::ACK, &create[60..])),
+        in_ethernet(&udp_packet(1027, 6073, &[&[0, 2, 7, 0, 1][..], &[0x21; 16], b"data"].concat())),
+        in_ethernet(&udp_packet(1027, 6073, &[0, 2, 8, 0, 2])),
+        in_ethernet(&udp_packet(6073, 1027, &found_by_directplay_8())),
     ]
 }

@@ -8,6 +8,7 @@
 #[path = "../wire/file.rs"]
 mod file;
 mod made;
+mod names;
 mod ours;
 mod tshark;
 
@@ -82,14 +83,14 @@ const DIFFERENCES: &[Difference] = &[
 
 /// Compares all fields of all frames, and gives how many values were the same.
 fn compare(capture: &str, frames: &[Vec<u8>], path: &std::path::Path) -> usize {
-    let theirs = tshark::fields(path, ours::FIELDS);
+    let theirs = tshark::fields(path, names::FIELDS);
     assert_eq!(theirs.len(), frames.len(), "{capture}: tshark has read all frames");
     let (mut same, mut wrong) = (0, Vec::new());
     let mut needed = BTreeSet::new();
     for (index, (bytes, theirs)) in frames.iter().zip(theirs).enumerate() {
         let number = index + 1;
         let ours = ours::fields(bytes);
-        for (field, theirs) in ours::FIELDS.iter().zip(theirs) {
+        for (field, theirs) in names::FIELDS.iter().zip(theirs) {
             let ours = ours.get(field).map_or(&[][..], Vec::as_slice);
             if ours == theirs {
                 same += ours.len();

@@ -6,186 +6,9 @@ use wire::dplay::{Body, Content, Framing, Guid, Id, Packet, Player, SessionDescr
 use wire::frame::{Class, Frame, FrameFormat};
 use wire::netbios::browser::{Announcement, Message as Browser};
 use wire::netbios::{Name, dgm, ns, ssn};
-use wire::{dhcp, icmp, ipv4, ipx, tcp, udp};
+use wire::{dhcp, dplay8, icmp, ipv4, ipx, tcp, udp};
 
-/// Everything that is compared.
-pub(crate) const FIELDS: &[&str] = &[
-    "eth.dst",
-    "eth.src",
-    "vlan.id",
-    "vlan.priority",
-    "ieee8021ad.id",
-    "ieee8021ad.priority",
-    "llc.dsap",
-    "arp.opcode",
-    "arp.src.hw_mac",
-    "arp.src.proto_ipv4",
-    "arp.dst.hw_mac",
-    "arp.dst.proto_ipv4",
-    "ip.src",
-    "ip.dst",
-    "ip.id",
-    "ip.len",
-    "ip.hdr_len",
-    "ip.flags.df",
-    "ip.flags.mf",
-    "ip.frag_offset",
-    "ip.ttl",
-    "ip.proto",
-    "ip.checksum",
-    "udp.srcport",
-    "udp.dstport",
-    "udp.length",
-    "udp.checksum",
-    "tcp.srcport",
-    "tcp.dstport",
-    "tcp.seq_raw",
-    "tcp.ack_raw",
-    "tcp.flags",
-    "tcp.window_size_value",
-    "tcp.checksum",
-    "tcp.len",
-    "tcp.options.mss_val",
-    "tcp.options.wscale.shift",
-    "tcp.options.timestamp.tsval",
-    "tcp.options.timestamp.tsecr",
-    "icmp.type",
-    "icmp.code",
-    "icmp.ident",
-    "icmp.seq",
-    "icmp.mtu",
-    "dhcp.type",
-    "dhcp.id",
-    "dhcp.secs",
-    "dhcp.flags.bc",
-    "dhcp.ip.client",
-    "dhcp.ip.your",
-    "dhcp.ip.server",
-    "dhcp.ip.relay",
-    "dhcp.option.dhcp",
-    "dhcp.option.requested_ip_address",
-    "dhcp.option.dhcp_server_id",
-    "dhcp.option.hostname",
-    "dhcp.option.ip_address_lease_time",
-    "dhcp.option.subnet_mask",
-    "dhcp.option.router",
-    "dhcp.option.vendor_class_id",
-    "nbns.id",
-    "nbns.flags.response",
-    "nbns.flags.opcode",
-    "nbns.flags.authoritative",
-    "nbns.flags.truncated",
-    "nbns.flags.recdesired",
-    "nbns.flags.recavail",
-    "nbns.flags.broadcast",
-    "nbns.flags.rcode",
-    "nbns.name",
-    "nbns.type",
-    "nbns.ttl",
-    "nbns.nb_flags.group",
-    "nbns.addr",
-    "nbns.netbios_name",
-    "nbns.name_flags.group",
-    "nbns.name_flags.act",
-    "nbns.unit_id",
-    "nbdgm.type",
-    "nbdgm.next",
-    "nbdgm.dgram_id",
-    "nbdgm.src.ip",
-    "nbdgm.src.port",
-    "nbdgm.pkt_offset",
-    "nbdgm.source_name",
-    "nbdgm.destination_name",
-    "mailslot.name",
-    "browser.command",
-    "browser.update_count",
-    "browser.period",
-    "browser.server",
-    "browser.mb_server",
-    "browser.os_major",
-    "browser.os_minor",
-    "browser.server_type",
-    "browser.comment",
-    "browser.response_computer_name",
-    "browser.election.version",
-    "browser.election.criteria",
-    "browser.uptime",
-    "browser.backup.count",
-    "browser.backup.token",
-    "nbss.type",
-    "nbss.called_name",
-    "nbss.calling_name",
-    "nbss.error_code",
-    "ipx.checksum",
-    "ipx.len",
-    "ipx.hops",
-    "ipx.packet_type",
-    "ipx.dst.net",
-    "ipx.dst.node",
-    "ipx.dst.socket",
-    "ipx.src.net",
-    "ipx.src.node",
-    "ipx.src.socket",
-    "ipxsap.packet_type",
-    "ipxsap.server.type",
-    "ipxsap.server.name",
-    "ipxsap.server.network",
-    "ipxsap.server.node",
-    "ipxsap.server.socket",
-    "ipxsap.server.intermediate_networks",
-    "ipxrip.packet_type",
-    "ipxrip.route_vector",
-    "ipxrip.hops",
-    "ipxrip.ticks",
-    "dplay.size",
-    "dplay.token",
-    "dplay.saddr.port",
-    "dplay.saddr.ip",
-    "dplay.command",
-    "dplay.dialect.version",
-    "dplay.flags",
-    "dplay.instance.guid",
-    "dplay.game.guid",
-    "dplay.sess_desc.max_players",
-    "dplay.sess_desc.curr_players",
-    "dplay.sess_desc.res_1",
-    "dplay.type_01.game_name",
-    "dplay.type02.game.guid",
-    "dplay.type02.flags",
-    "dplay.type_05.flags",
-    "dplay.type_07.dpid",
-    "dplay.type_07.hresult",
-    "dplay.multi.id_to",
-    "dplay.multi.player_id",
-    "dplay.multi.group_id",
-    "dplay.type_13.player_id",
-    "dplay.type_13.tick_count",
-    "dplay.pp.id",
-    "dplay.pp.flags",
-    "dplay.pp.short_name",
-    "dplay.pp.long_name",
-    "dplay.pp.sysplayer_id",
-    "dplay.pp.dialect",
-    "dplay.spp.id",
-    "dplay.spp.flags",
-    "dplay.spp.short_name",
-    "dplay.spp.long_name",
-    "dplay.spp.dialect",
-    "dplay.spp.sysplayer_id",
-    "dplay.type_29.player_count",
-    "dplay.type_29.game_name",
-    "dplay.type_29.id",
-    "dplay.message.guid",
-    "dplay.type_15.packet_idx",
-    "dplay.type_15.offset",
-    "dplay.type_15.total_packets",
-    "dplay.type_15.message.size",
-    "dplay.type_15.data_size",
-    "dplay.ping.id_from",
-    "dplay.ping.tick_count",
-    "dplay.type_1a.id_to",
-    "dplay.type_1a.session_name",
-];
+use crate::names::FIELDS;
 
 #[derive(Default)]
 struct Fields(BTreeMap<&'static str, Vec<String>>);
@@ -321,6 +144,8 @@ impl Fields {
             self.datagram(message.datagram().expect("a datagram"));
         } else if ports.contains(&213) {
             self.ipx(&ipx::Packet::parse(payload).expect("IPXNET"));
+        } else if ports.contains(&6073) {
+            self.dplay8(&dplay8::Enumeration::parse(payload).expect("DirectPlay 8"));
         } else {
             self.dplay(&Packet::from_datagram(payload), payload);
         }
@@ -613,6 +438,27 @@ impl Fields {
                 self.add_some("dplay.type_1a.session_name", it.name);
             }
             _ => {}
+        }
+    }
+
+    fn dplay8(&mut self, message: &dplay8::Enumeration<'_>) {
+        self.add("dpnet.lead", 0);
+        self.add("dpnet.payload", format!("{:#06x}", message.id()));
+        match *message {
+            dplay8::Enumeration::Query(it) => {
+                self.add("dpnet.command", "0x02");
+                self.add("dpnet.type", if it.application.is_some() { 1 } else { 2 });
+                self.add_some("dpnet.application", it.application.map(guid));
+            }
+            dplay8::Enumeration::Response(it) => {
+                self.add("dpnet.command", "0x03");
+                self.add("dpnet.desc_flags", format!("{:#06x}", it.flags.0));
+                self.add("dpnet.max_players", it.max_players);
+                self.add("dpnet.current_players", it.current_players);
+                self.add_some("dpnet.session_name", it.name);
+                self.add("dpnet.instance", guid(it.instance));
+                self.add("dpnet.application", guid(it.application));
+            }
         }
     }
 
