@@ -177,7 +177,7 @@ export function MatrixCard({ seats, rows, lags, at, theme, chosen, onOpen, momen
     };
     const frame = requestAnimationFrame(paint);
     // The first drawing may come before the page's own letters.
-    void document.fonts.ready.then(paint);
+    if (document.fonts.status !== "loaded") void document.fonts.ready.then(paint);
     return () => {
       gone = true;
       cancelAnimationFrame(frame);
