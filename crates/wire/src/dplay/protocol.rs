@@ -208,6 +208,7 @@ mod tests {
         assert_eq!(Frame::parse(bytes), want);
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "what a parser answers")]
     fn frame(kind: Kind<'_>) -> Option<Frame<'_>> {
         Some(Frame { from: Index(3), to: Index(5), kind })
     }

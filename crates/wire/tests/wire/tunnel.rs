@@ -10,14 +10,14 @@ use wire::{MacAddr, ipxwrapper};
 use crate::pcap::{conversation, facts};
 
 fn hex(node: MacAddr) -> String {
-    node.0.iter().map(|byte| format!("{byte:02x}")).collect()
+    node.to_string().replace(':', "")
 }
 
 #[test]
 fn registrations_pings_and_packets_of_dosbox_are_told_apart() {
     let facts = facts("dosbox-ipxnet");
     let (mut asked, mut clients, mut server) = (BTreeSet::new(), Vec::new(), None);
-    let (mut pings, mut pongs, mut packets) = (Vec::new(), BTreeSet::new(), 0);
+    let (mut pings, mut answers, mut packets) = (Vec::new(), BTreeSet::new(), 0);
     for seen in conversation("dosbox-ipxnet").iter().filter(|seen| seen.from.port() == PORT || seen.to.port() == PORT) {
         assert_eq!(ipxwrapper::Packet::parse(&seen.bytes), None);
         match Message::parse(&seen.bytes).expect("all of it is IPX") {
@@ -30,7 +30,7 @@ fn registrations_pings_and_packets_of_dosbox_are_told_apart() {
             // The server's copies for the others say the same.
             Message::Ping { from } if seen.to.port() == PORT => pings.push(hex(from)),
             Message::Ping { .. } => {}
-            Message::Pong { from, to } => drop(pongs.insert((hex(to), hex(from)))),
+            Message::Pong { from, to } => drop(answers.insert((hex(to), hex(from)))),
             Message::Packet(packet) => {
                 assert_ne!(packet.source.node, MacAddr::ZERO);
                 packets += 1;
@@ -40,7 +40,7 @@ fn registrations_pings_and_packets_of_dosbox_are_told_apart() {
     assert_eq!(json!(clients), facts["clients"]);
     assert_eq!(json!(clients.len()), facts["registrations"]);
     assert_eq!(server.as_ref().map(SocketAddrV4::to_string).unwrap(), facts["server"]);
-    let from: BTreeSet<_> = pongs.iter().map(|(_, from)| from.clone()).collect();
+    let from: BTreeSet<_> = answers.iter().map(|(_, from)| from.clone()).collect();
     assert_eq!(
         (json!(pings[0]), json!(from)),
         (facts["pings"][0]["src"].clone(), facts["pings"][0]["pongs_from"].clone())
