@@ -12,11 +12,13 @@ use tokio::{sync::watch, time};
 
 use crate::{
     agents::{AgentView, AgentViews, now},
-    lan::{Kept, connectivity::Meter, merge as lan},
+    lan::{Kept, MANY, connectivity::Meter, merge as lan},
 };
 
 /// Changes within this time go out as one event.
 const COALESCE: Duration = Duration::from_millis(100);
+/// The same with many instances, where putting a wall together and sending it takes longer.
+const COALESCE_MANY: Duration = Duration::from_secs(1);
 /// An event goes out at least this often, so that a reader knows that the gateway lives.
 const BEAT: Duration = Duration::from_secs(2);
 
@@ -102,7 +104,8 @@ pub fn start(
                 changed = active.changed() => if changed.is_err() { return },
                 () = time::sleep(BEAT) => {}
             }
-            time::sleep(COALESCE).await;
+            let many = sender.borrow().instances.len() > MANY;
+            time::sleep(if many { COALESCE_MANY } else { COALESCE }).await;
             // Cloned, so that no agent's word waits for the merge: statuses are behind `Arc`s.
             let (directory, agents) = (directory.borrow_and_update().clone(), agents.borrow_and_update().clone());
             let (wall, facts) = merge(&directory, &agents, &active.borrow_and_update(), now(), &mut meter);

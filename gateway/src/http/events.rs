@@ -13,7 +13,7 @@ use super::AppState;
 use crate::lan::{MANY, history::slim};
 
 /// Server-sent events, name `wall`. A reader that is slow gets the newest wall, never a queue of old ones. With more than
-/// 64 instances `lan` comes without timelines, strangers, classes and ARP tables: `/api/lan-status` has them.
+/// 64 instances `lan` comes without timelines, lags, strangers, classes and ARP tables: `/api/lan-status` has them.
 #[utoipa::path(get, path = "/api/events", responses((status = 200, content_type = "text/event-stream", body = Wall)))]
 pub(super) async fn events(State(state): State<AppState>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let stream = WatchStream::new(state.wall).map(|wall: Arc<Wall>| {

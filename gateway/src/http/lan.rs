@@ -1,12 +1,16 @@
 //! The LAN: how it is, how it was, and why a seat does not see a game.
+use std::sync::Arc;
+
 use api::{
     ErrorBody,
     lan::{Doctor, LanHistory, LanStatus},
 };
 use axum::{
     Json,
+    body::Bytes,
     extract::{Query, State, rejection::QueryRejection},
-    http::StatusCode,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
 };
 use serde::Deserialize;
 
@@ -16,8 +20,16 @@ use crate::{agents, lan::history::KEPT_S};
 /// What the agents see of the LANs, merged: ports, addresses, sessions, players, who reaches whom and what is wrong.
 /// What was not measured is absent.
 #[utoipa::path(get, path = "/api/lan-status", responses((status = 200, body = LanStatus)))]
-pub(super) async fn status(State(state): State<AppState>) -> Json<LanStatus> {
-    Json(state.wall.borrow().lan.clone())
+pub(super) async fn status(State(state): State<AppState>) -> Response {
+    let wall = Arc::clone(&state.wall.borrow());
+    match state.kept.status_json(&wall) {
+        Ok(json) => as_json(json),
+        Err(error) => ApiError::internal(&error).into_response(),
+    }
+}
+
+fn as_json(json: impl Into<Bytes>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], json.into()).into_response()
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -35,11 +47,12 @@ pub(super) struct Span {
 pub(super) async fn history(
     State(state): State<AppState>,
     span: Result<Query<Span>, QueryRejection>,
-) -> Result<Json<LanHistory>, ApiError> {
+) -> Result<Response, ApiError> {
     let Query(span) = span.map_err(|error| bad_query(&error))?;
     let to = span.to.unwrap_or_else(agents::now);
     let from = span.from.unwrap_or(to - KEPT_S);
-    Ok(Json(state.kept.with_history(|history| history.between(from, to))))
+    let answer = state.kept.with_history(|history| history.between(from, to));
+    answer.json().map(as_json).map_err(|error| ApiError::internal(&error))
 }
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

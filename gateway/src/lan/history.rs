@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io::{Read as _, Write as _},
+    sync::Arc,
 };
 
 use api::{
@@ -30,7 +31,29 @@ const EVENTS_MAX: usize = 2000;
 #[derive(Debug)]
 struct State {
     at: f64,
-    deflated: Box<[u8]>,
+    deflated: Arc<[u8]>,
+}
+
+/// An answer, put together where no lock is held.
+#[derive(Debug)]
+pub struct Span {
+    /// Without its state.
+    history: LanHistory,
+    state: Option<Arc<[u8]>>,
+}
+
+impl Span {
+    /// `LanHistory` as JSON. The state is put in as it was kept: reading and writing it again would cost most of the time.
+    pub fn json(&self) -> std::io::Result<Vec<u8>> {
+        let mut text = serde_json::to_vec(&self.history)?;
+        if let Some(state) = &self.state {
+            text.pop();
+            text.extend_from_slice(b",\"state\":");
+            DeflateDecoder::new(&**state).read_to_end(&mut text)?;
+            text.push(b'}');
+        }
+        Ok(text)
+    }
 }
 
 /// What was last seen, to tell what has changed.
@@ -92,16 +115,18 @@ impl History {
         self.states_bytes
     }
 
-    pub fn between(&self, from: f64, to: f64) -> LanHistory {
+    pub fn between(&self, from: f64, to: f64) -> Span {
         let within = |at: f64| (from..=to).contains(&at);
-        LanHistory {
+        let history = LanHistory {
             from,
             to,
             step: STEP_S,
             samples: self.samples.iter().filter(|sample| within(sample.at)).copied().collect(),
             events: self.events.iter().filter(|event| within(event.at)).cloned().collect(),
-            state: self.states.iter().rev().find(|state| state.at <= to).and_then(|state| inflate(&state.deflated)),
-        }
+            state: None,
+        };
+        let state = self.states.iter().rev().find(|state| state.at <= to).map(|state| Arc::clone(&state.deflated));
+        Span { history, state }
     }
 
     /// Tells what has changed since the last status.
@@ -195,30 +220,25 @@ fn sample(status: &LanStatus) -> LanSample {
 }
 
 /// Of many instances without classes, timelines and strangers: those are of now.
-fn deflate(status: &LanStatus, many: bool) -> std::io::Result<Box<[u8]>> {
+fn deflate(status: &LanStatus, many: bool) -> std::io::Result<Arc<[u8]>> {
     let slim = many.then(|| slim(status));
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(&serde_json::to_vec(slim.as_ref().unwrap_or(status))?)?;
-    Ok(encoder.finish()?.into_boxed_slice())
+    Ok(encoder.finish()?.into())
 }
 
 /// A status without what makes it long.
 pub fn slim(status: &LanStatus) -> LanStatus {
     let mut slim = status.clone();
     slim.timelines.clear();
+    // Their round trips are in `connectivity`.
+    slim.lags.clear();
     slim.strangers.clear();
     for instance in slim.instances.values_mut() {
         instance.classes.clear();
         instance.arp.clear();
     }
     slim
-}
-
-fn inflate(deflated: &[u8]) -> Option<LanStatus> {
-    let mut text = Vec::new();
-    // What we wrote ourselves, so its size is known to be sane.
-    DeflateDecoder::new(deflated).read_to_end(&mut text).ok()?;
-    serde_json::from_slice(&text).ok()
 }
 
 #[cfg(test)]
@@ -268,6 +288,10 @@ mod tests {
         vec![instance("instance-0", "Seat 1", None), instance("instance-1", "Seat 2", None)]
     }
 
+    fn between(history: &History, from: f64, to: f64) -> LanHistory {
+        serde_json::from_slice(&history.between(from, to).json().unwrap()).unwrap()
+    }
+
     #[test]
     fn what_changes_is_told_in_words_and_once() {
         use LanRole::{Host, Joined, Looking, On};
@@ -300,7 +324,7 @@ mod tests {
         let mut silent = seats();
         silent[0].agent_silent_for = Some(4.0);
         history.record(&status(8.0, [On, On], false), &silent);
-        let told: Vec<_> = history.between(0.0, 10.0).events.into_iter().map(|e| (e.at, e.what)).collect();
+        let told: Vec<_> = between(&history, 0.0, 10.0).events.into_iter().map(|e| (e.at, e.what)).collect();
         let want = [
             (1.0, "“Loco” opens at Seat 1"),
             (3.0, "Seat 2 joins “Loco”"),
@@ -320,12 +344,12 @@ mod tests {
             let roles = if second < 3000 { [LanRole::Host, LanRole::Joined] } else { [LanRole::On, LanRole::On] };
             history.record(&status(f64::from(second), roles, second < 3000), &seats());
         }
-        let then = history.between(2999.0, 2999.0).state.unwrap();
+        let then = between(&history, 2999.0, 2999.0).state.unwrap();
         assert_eq!((then.at, then.sessions.len()), (2995.0, 1));
         assert_eq!(then, status(2995.0, [LanRole::Host, LanRole::Joined], true), "whole");
-        assert_eq!(history.between(3005.0, 3005.0).state.unwrap().sessions.len(), 0);
-        assert_eq!(history.between(100.0, 100.0).state, None, "an hour is kept, and no more");
-        let hour = history.between(0.0, 4000.0);
+        assert_eq!(between(&history, 3005.0, 3005.0).state.unwrap().sessions.len(), 0);
+        assert_eq!(between(&history, 100.0, 100.0).state, None, "an hour is kept, and no more");
+        let hour = between(&history, 0.0, 4000.0);
         assert_eq!((hour.samples.len(), hour.step), (720, 5.0));
         assert_eq!((hour.samples[0].rate, hour.samples[0].players), (Some(5.0), 2));
     }

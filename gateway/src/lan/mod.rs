@@ -12,6 +12,8 @@ pub mod merge;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use api::gateway::Wall;
+use axum::body::Bytes;
 use doctor::Facts;
 
 use self::history::History;
@@ -24,6 +26,8 @@ pub const MANY: usize = 64;
 pub struct Kept {
     facts: Arc<Mutex<Arc<Facts>>>,
     history: Arc<Mutex<History>>,
+    /// The LAN status of one wall as JSON, and the time of that wall: made once, however many ask.
+    json: Arc<Mutex<(f64, Bytes)>>,
 }
 
 impl Kept {
@@ -35,6 +39,18 @@ impl Kept {
 
     pub(crate) fn set_facts(&self, facts: Facts) {
         *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(facts);
+    }
+
+    /// `/api/lan-status` of `wall`.
+    pub fn status_json(&self, wall: &Wall) -> serde_json::Result<Bytes> {
+        let (at, json) = self.json.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if at.to_bits() == wall.at.to_bits() {
+            return Ok(json);
+        }
+        // Two that ask at once may both write it; neither waits for the other.
+        let json = Bytes::from(serde_json::to_vec(&wall.lan)?);
+        *self.json.lock().unwrap_or_else(PoisonError::into_inner) = (wall.at, json.clone());
+        Ok(json)
     }
 
     pub fn with_history<T>(&self, use_it: impl FnOnce(&mut History) -> T) -> T {
