@@ -3,6 +3,7 @@
 
 mod observe;
 mod pcap;
+mod relay;
 mod restart;
 mod rig;
 mod start;
