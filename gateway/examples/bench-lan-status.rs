@@ -423,9 +423,9 @@ async fn main() {
     }
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let machine = format!("{cores} cores, kernel {}", output("uname", "-r"));
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap().trim().to_owned();
     let date = output("date", "+%F");
-    let head = json!({"bench": "lan-status", "date": date, "machine": machine, "load": load.trim()});
+    let head = json!({"bench": "lan-status", "date": date, "machine": machine, "load": load});
     let raw = format!("{head}\n{}\n", raw.join("\n"));
     std::io::stdout().write_all(raw.as_bytes()).unwrap();
     if let Some(out) = out {
