@@ -46,7 +46,7 @@ fn boot(rig: &Rig, machine: u8, letter: char, dir: &Path, program: &Path) -> (Do
     std::fs::create_dir(&drive).unwrap();
     std::fs::copy(program, drive.join("MEET.COM")).unwrap();
     std::fs::write(drive.join("GOT.TXT"), "").unwrap();
-    let relay = rig.relay(0);
+    let relay = Rig::relay(0);
     let settings = format!(
         "[sdl]\noutput=surface\n[mixer]\nnosound=true\n[ipx]\nipx=true\n[cpu]\ncore=normal\ncycles=fixed 2000\n[autoexec]\n\
          mount c {}\nipxnet connect {} {PORT}\nc:\nmeet {letter}\n",

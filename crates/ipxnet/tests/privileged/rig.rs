@@ -98,7 +98,7 @@ impl Rig {
     }
 
     /// Where the relay of a node listens.
-    pub(crate) fn relay(&self, node: u8) -> SocketAddrV4 {
+    pub(crate) fn relay(node: u8) -> SocketAddrV4 {
         SocketAddrV4::new(Underlay::address(node), PORT)
     }
 
@@ -159,7 +159,7 @@ pub(crate) struct Heard {
     pub(crate) text: Vec<u8>,
 }
 
-pub(crate) fn packet<'a>(from: MacAddr, to: MacAddr, payload: &'a [u8]) -> Packet<'a> {
+pub(crate) fn packet(from: MacAddr, to: MacAddr, payload: &[u8]) -> Packet<'_> {
     let address = |node| Address { network: 0, node, socket: GAME };
     Packet { checksum: 0xffff, hops: 0, packet_type: 4, destination: address(to), source: address(from), payload }
 }

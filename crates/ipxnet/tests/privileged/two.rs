@@ -32,8 +32,8 @@ async fn two_relays_on_one_lan_join_all_and_repeat_nothing() {
     let rig = Rig::new(3, 2, relay).await;
     let [station, far] = [rig.station(0, FrameFormat::Raw8023).await, rig.station(1, FrameFormat::Raw8023).await];
     // Both clients are on a machine without LAN, one with each relay.
-    let mut a = Client::connect(rig.socket(2, 40001), rig.relay(0)).await;
-    let mut b = Client::connect(rig.socket(2, 40002), rig.relay(1)).await;
+    let mut a = Client::connect(rig.socket(2, 40001), Rig::relay(0)).await;
+    let mut b = Client::connect(rig.socket(2, 40002), Rig::relay(1)).await;
     assert_eq!(a.node, node_of("10.99.0.13:40001".parse().unwrap()));
     greet(&station, &mut a).await;
     greet(&far, &mut b).await;
@@ -74,7 +74,7 @@ async fn two_relays_on_one_lan_join_all_and_repeat_nothing() {
 async fn the_port_is_plugged_in_again_and_opened_again() {
     let rig = Rig::new(2, 1, relay).await;
     let station = rig.station(0, FrameFormat::Llc).await;
-    let mut client = Client::connect(rig.socket(1, 40001), rig.relay(0)).await;
+    let mut client = Client::connect(rig.socket(1, 40001), Rig::relay(0)).await;
     greet(&station, &mut client).await;
     let ip = |command: &'static str| {
         let run = || std::process::Command::new("ip").args(command.split(' ')).output();
