@@ -61,14 +61,14 @@ pub struct Args {
 /// The relay for DOSBox, DOSBox-X and `IPXWrapper`; see docs/ipx-relay.md.
 #[derive(Debug, clap::Args)]
 struct IpxRelayArgs {
-    /// Join the clients of DOSBox's IPX tunnel (DOSBox, DOSBox-X, IPXWrapper) at this address and UDP port, usually 213, to a
-    /// LAN; off without. Whoever can send there can speak IPX on that LAN.
+    /// Join the clients of DOSBox's IPX tunnel at this address and UDP port, usually 213, to a LAN; off without. Whoever can
+    /// send there can speak IPX on that LAN.
     #[arg(long = "ipx-relay", env = "LOCO_IPX_RELAY", value_name = "IP:PORT", requires = "lan")]
     address: Option<SocketAddrV4>,
     /// The LAN that the IPX relay joins.
     #[arg(long = "ipx-relay-lan", env = "LOCO_IPX_RELAY_LAN", value_name = "NAME", requires = "address")]
     lan: Option<LanName>,
-    /// Framing of the relay's IPX on the LAN: auto (as heard there), ethernet_ii, raw_802_3, llc (802.2) or snap.
+    /// Framing of the relay's IPX on the LAN: `auto` (as heard there), `ethernet_ii`, `raw_802_3`, `llc` (802.2) or `snap`.
     #[arg(long = "ipx-relay-framing", env = "LOCO_IPX_RELAY_FRAMING", value_name = "FRAMING", default_value_t)]
     framing: ipxnet::Framing,
     /// Let NetBIOS and Windows' file sharing over IPX pass the relay.
