@@ -85,7 +85,10 @@ pub(crate) fn run(dirs: &Dirs, args: &FuzzArgs) -> Result<()> {
                 continue;
             }
             let corpus = dirs.cache().join("fuzz").join(target);
-            sow(&package.dir.join("../tests/captures"), &corpus)?;
+            // What has no captures of its own takes those of the parsers.
+            let own = package.dir.join("../tests/captures");
+            let captures = if own.is_dir() { own } else { dirs.root().join("crates/wire/tests/captures") };
+            sow(&captures, &corpus)?;
             let mut fuzzer = Command::new(programs.join(target));
             fuzzer.arg(format!("-max_total_time={}", args.seconds));
             fuzzer.arg(format!("-max_len={INPUT_MAX}")).arg(format!("-rss_limit_mb={MEMORY_MAX}"));

@@ -39,15 +39,15 @@ fn main() -> io::Result<()> {
     }
     let after = resident();
     let start = Instant::now();
-    let observed = observer.observed();
+    let state = observer.observed();
     let report = start.elapsed();
     writeln!(
         io::stdout(),
         "{{\"machines\":{},\"sessions\":{},\"players\":{},\"frames\":{count},\"ns_per_frame\":{},\"frames_per_second\":{:.0},\
          \"resident_before_kib\":{before},\"resident_after_kib\":{after},\"entries\":{},\"report_ms\":{:.1}}}",
-        observed.machines.len(),
-        observed.sessions.len(),
-        observed.players.len(),
+        state.machines.len(),
+        state.sessions.len(),
+        state.players.len(),
         spent.as_nanos() / u128::from(count.max(1)),
         f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / spent.as_secs_f64(),
         observer.entries(),

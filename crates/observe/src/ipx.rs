@@ -140,13 +140,13 @@ impl Stations {
             .collect();
         stations.sort_by(|a, b| a.node.cmp(&b.node));
         let [ethernet_ii, raw_802_3, llc, snap] = self.framings;
-        let server = |((name, kind), socket): (&([u8; 48], u16), &u16)| SapServer {
+        let line = |((name, kind), socket): (&([u8; 48], u16), &u16)| SapServer {
             name: latin(name, self.text_max),
             kind: *kind,
             socket: format!("{socket:#06x}"),
         };
-        let sap = self.servers.by_birth().into_iter().map(server).collect();
-        Report { stations, framings: Framings { ethernet_ii, raw_802_3, llc, snap }, sap }
+        let known = self.servers.by_birth().into_iter().map(line).collect();
+        Report { stations, framings: Framings { ethernet_ii, raw_802_3, llc, snap }, sap: known }
     }
 }
 

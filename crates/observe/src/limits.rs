@@ -59,7 +59,7 @@ impl Default for Limits {
             names: 4096,
             anomalies: 256,
             text: 256,
-            silence: Duration::from_secs(120),
+            silence: Duration::from_mins(2),
         }
     }
 }

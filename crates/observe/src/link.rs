@@ -354,17 +354,17 @@ impl Observer {
                 Event::Lost(flow) => {
                     notes.anomalies.station(Kind::DplayLost, Station::Ip(*flow.from.ip()), hop_of(flow).stamp, || {
                         format!("bytes of {} to {} are not in the capture", flow.from, flow.to)
-                    })
+                    });
                 }
                 Event::Garbage(flow) => {
                     notes.anomalies.station(Kind::Resync, Station::Ip(*flow.from.ip()), hop_of(flow).stamp, || {
                         format!("{} sends {} what is no message; looking for the next one", flow.from, flow.to)
-                    })
+                    });
                 }
                 Event::Full(flow) => {
                     notes.anomalies.station(Kind::Full, Station::Ip(*flow.from.ip()), hop_of(flow).stamp, || {
                         format!("no room for what waits from {} to {}", flow.from, flow.to)
-                    })
+                    });
                 }
             }
         };

@@ -52,7 +52,7 @@ struct Machine {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Machines {
-    machines: Table<MacAddr, Machine>,
+    cards: Table<MacAddr, Machine>,
     /// Who used an address last, and when.
     owners: Table<Ipv4Addr, (MacAddr, Duration)>,
     /// Addresses that many may use at once: [`crate::Observer::shared`].
@@ -65,7 +65,7 @@ pub(crate) struct Machines {
 impl Machines {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self {
-            machines: Table::new(limits.machines),
+            cards: Table::new(limits.machines),
             owners: Table::new(limits.machines),
             shared: Table::new(limits.machines),
             instances: Table::new(limits.machines),
@@ -75,7 +75,7 @@ impl Machines {
     }
 
     pub(crate) fn entries(&self) -> usize {
-        self.machines.len() + self.owners.len() + self.lag.len()
+        self.cards.len() + self.owners.len() + self.lag.len()
     }
 
     /// A MAC address is that of one of our instances.
@@ -96,7 +96,7 @@ impl Machines {
     }
 
     fn machine(&mut self, mac: MacAddr, stamp: Stamp) -> &mut Machine {
-        self.machines.entry(mac, || Machine {
+        self.cards.entry(mac, || Machine {
             ips: Vec::new(),
             nodes: Vec::new(),
             framing: None,
@@ -190,7 +190,7 @@ impl Machines {
     }
 
     pub(crate) fn uses(&self, mac: MacAddr, ip: Ipv4Addr) -> bool {
-        self.machines.get(&mac).is_some_and(|machine| machine.ips.contains(&ip))
+        self.cards.get(&mac).is_some_and(|machine| machine.ips.contains(&ip))
     }
 
     pub(crate) fn told_by_arp(&mut self, stamp: Stamp, who: MacAddr, ip: Ipv4Addr, mac: MacAddr) {
@@ -230,7 +230,7 @@ impl Machines {
 
     /// A DirectPlay port took or answered something, or refused it.
     pub(crate) fn port(&mut self, mac: MacAddr, protocol: u8, port: u16, open: bool) {
-        let Some(machine) = self.machines.get_mut(&mac) else { return };
+        let Some(machine) = self.cards.get_mut(&mac) else { return };
         if let Some(known) = machine.ports.iter_mut().find(|it| (it.0, it.1) == (protocol, port)) {
             known.2 = open;
             return;
@@ -250,14 +250,14 @@ impl Machines {
     }
 
     pub(crate) fn plays_in(&mut self, mac: MacAddr, session: SessionKey) {
-        if let Some(machine) = self.machines.get_mut(&mac) {
+        if let Some(machine) = self.cards.get_mut(&mac) {
             machine.session = Some(session);
         }
     }
 
     /// When a station last sent a frame.
     pub(crate) fn heard(&self, station: Station) -> Option<Duration> {
-        self.machines.get(&self.mac_of(station)?).map(|machine| machine.last_seen)
+        self.cards.get(&self.mac_of(station)?).map(|machine| machine.last_seen)
     }
 
     pub(crate) fn mac_of(&self, station: Station) -> Option<MacAddr> {
@@ -299,7 +299,7 @@ impl Machines {
         session: impl Fn(SessionKey) -> Option<String>,
     ) -> (Vec<Report>, Vec<Timeline>) {
         let (mut machines, mut timelines) = (Vec::new(), Vec::new());
-        let mut all: Vec<_> = self.machines.iter().collect();
+        let mut all: Vec<_> = self.cards.iter().collect();
         all.sort_by_key(|(mac, _)| **mac);
         for (mac, machine) in all {
             let (name, workgroup) = names(&machine.ips, &machine.nodes);

@@ -129,33 +129,33 @@ impl Names {
                 }
             }
             Some(nbipx::Message::Datagram { destination, source, data }) => {
-                self.spoken(from, source, destination, data)
+                self.spoken(from, source, destination, data);
             }
             _ => {}
         }
     }
 
-    fn has(&mut self, owner: Station, name: Name, group: bool) {
+    fn has(&mut self, station: Station, name: Name, group: bool) {
         if group || name == Name::MSBROWSE {
             if name.suffix() == suffix::WORKSTATION && name != Name::MSBROWSE {
-                self.workgroups.insert(owner, text(name));
+                self.workgroups.insert(station, text(name));
             }
             return;
         }
-        let owned = self.owned.entry((owner, text(name)), Owned::default);
+        let owned = self.owned.entry((station, text(name)), Owned::default);
         owned.suffixes.insert(name.suffix());
         owned.left = false;
     }
 
-    fn gives_up(&mut self, owner: Station, name: Name, group: bool) {
-        let known = self.owned.get_mut(&(owner, text(name)));
+    fn gives_up(&mut self, station: Station, name: Name, group: bool) {
+        let known = self.owned.get_mut(&(station, text(name)));
         if let Some(owned) = known.filter(|_| !group && is_machine(name.suffix())) {
             owned.left = true;
         }
     }
 
-    fn gives_back(&mut self, owner: Station, name: Name) {
-        let key = (owner, text(name));
+    fn gives_back(&mut self, station: Station, name: Name) {
+        let key = (station, text(name));
         if let Some(owned) = self.owned.get_mut(&key) {
             owned.suffixes.remove(&name.suffix());
             if owned.suffixes.is_empty() {

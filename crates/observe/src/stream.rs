@@ -12,7 +12,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::fragments::PART;
-use wire::dplay::{Framing, MESSAGE_LEN_MAX, framing};
+use wire::{
+    dplay::{Framing, MESSAGE_LEN_MAX, framing},
+    tcp::Segment,
+};
 
 /// What came out of a stream.
 #[derive(Debug, PartialEq, Eq)]
@@ -172,6 +175,11 @@ impl Stream {
         true
     }
 
+    /// Nothing is missing before this segment, nor in it.
+    pub(crate) fn goes_on_at(&self, segment: &Segment<'_>) -> bool {
+        self.next.is_none_or(|(_, next)| next == segment.next_sequence() || next == segment.sequence)
+    }
+
     /// Takes in what is ahead and is not ahead any more.
     fn join(&mut self, each: &mut impl FnMut(Out<'_>)) {
         while let (Some((position, _)), Some(first)) = (self.next, self.ahead.first_entry()) {
@@ -283,7 +291,7 @@ mod tests {
             .map(|n| {
                 let mut buffer = vec![0; 8192];
                 let payload = vec![0x5a; n * 37 % 3000];
-                let message = UserMessage { from: Id(n as u32 + 1), to: Id(9), payload: &payload };
+                let message = UserMessage { from: Id(u32::try_from(n).unwrap() + 1), to: Id(9), payload: &payload };
                 let len = sender.user_guaranteed(&mut buffer, &message).unwrap();
                 buffer.truncate(len);
                 buffer

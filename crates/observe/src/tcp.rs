@@ -47,7 +47,11 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
     /// With its envelope. `to`: the program that gets it, as far as known.
-    Message { flow: Flow, to: Option<Process>, bytes: &'a [u8] },
+    Message {
+        flow: Flow,
+        to: Option<Process>,
+        bytes: &'a [u8],
+    },
     /// The side that the flow comes from ended the connection, before the other one did. `from` and `to` are the programs
     /// at its ends, as far as known.
     Closed {
@@ -72,6 +76,7 @@ pub(crate) enum Event<'a> {
 }
 
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what was seen of it, each on its own")]
 struct Direction {
     stream: Stream,
     /// A SYN without ACK came this way: its sender opened the connection.
@@ -163,7 +168,7 @@ impl Tcp {
                 segment.payload,
                 now,
                 (ahead_max, gap_max),
-                &mut |out| tell((flow, to), out, listener, each),
+                &mut |out| tell((flow, to), &out, listener, each),
             );
             self.account(flow, each);
             self.acknowledged(flow.back(), segment, now, each);
@@ -179,13 +184,18 @@ impl Tcp {
             return;
         }
         if stream.take_end_for_lost(segment.acknowledgement) {
+            // Its own end was lost as well, or comes late: which was first cannot be told.
+            let ambiguous = self.directions.get(&flow.back()).is_some_and(|own| !own.stream.goes_on_at(segment));
+            if let Some(direction) = self.directions.get_mut(&flow).filter(|_| ambiguous) {
+                direction.ends_first = Some(false);
+            }
             return self.ended(flow, each);
         }
         if !stream.waits() {
             return;
         }
         let gap_max = if stream.lacks(segment.acknowledgement) { ACKNOWLEDGED_GAP } else { self.gap_max };
-        stream.expire(now, gap_max, &mut |out| tell((flow, to), out, listener, each));
+        stream.expire(now, gap_max, &mut |out| tell((flow, to), &out, listener, each));
         self.account(flow, each);
         self.ended(flow, each);
     }
@@ -206,7 +216,7 @@ impl Tcp {
         for flow in flows {
             let to = self.process(flow.back());
             if let Some(Direction { stream, listener, .. }) = self.directions.get_mut(&flow) {
-                act(stream, &mut |out| tell((flow, to), out, listener, each));
+                act(stream, &mut |out| tell((flow, to), &out, listener, each));
             }
             self.account(flow, each);
             self.ended(flow, each);
@@ -254,7 +264,7 @@ impl Tcp {
         let to = self.process(flow.back());
         if let Some(Direction { stream, listener, reset, .. }) = self.directions.get_mut(&flow) {
             *reset = true;
-            stream.flush(now, &mut |out| tell((flow, to), out, listener, each));
+            stream.flush(now, &mut |out| tell((flow, to), &out, listener, each));
             self.account(flow, each);
         }
     }
@@ -328,8 +338,13 @@ fn is_dplay(flow: Flow) -> bool {
     [flow.from.port(), flow.to.port()].iter().any(|port| TCP_PORTS.contains(port) || *port == QUERY_PORT)
 }
 
-fn tell((flow, to): (Flow, Option<Process>), out: Out<'_>, listener: &mut Option<u16>, each: &mut impl FnMut(Event<'_>)) {
-    each(match out {
+fn tell(
+    (flow, to): (Flow, Option<Process>),
+    out: &Out<'_>,
+    listener: &mut Option<u16>,
+    each: &mut impl FnMut(Event<'_>),
+) {
+    each(match *out {
         Out::Message(bytes) => {
             if let Some((envelope, _)) = Envelope::parse(bytes) {
                 *listener = Some(envelope.sender.port()).filter(|port| *port != 0);

@@ -25,7 +25,7 @@ impl Games {
     pub(crate) fn packet(&mut self, via: &Via, packet: &Packet<'_>, notes: &mut Notes<'_>) {
         let ends = self.ends(via, packet.envelope.as_ref());
         if let Some(envelope) = &packet.envelope {
-            self.check_address(via, envelope, notes);
+            check_address(via, *envelope, notes);
         }
         match packet.content {
             Content::System(message) => self.system(via, ends, &message, notes),
@@ -67,17 +67,8 @@ impl Games {
         }
     }
 
-    fn check_address(&self, via: &Via, envelope: &Envelope, notes: &mut Notes<'_>) {
-        let said = *envelope.sender.ip();
-        let differs = envelope.token == Token::Peer && !said.is_unspecified() && via.from != Station::Ip(said);
-        if differs && !notes.machines.uses(via.hop.source, said) {
-            notes.anomalies.station(Kind::NatMismatch, via.from, via.stamp(), || {
-                format!("{} calls itself {said}: an address translated on the way, or a wrong one", via.from)
-            });
-        }
-    }
-
     /// Takes a system message.
+    #[expect(clippy::too_many_lines, reason = "one arm for each command")]
     pub(super) fn system(&mut self, via: &Via, ends: Ends, message: &Message<'_>, notes: &mut Notes<'_>) {
         let command = message.body.command();
         if !self.count(command) {
@@ -101,23 +92,21 @@ impl Games {
             Body::EnumPlayersReply(reply) | Body::SuperEnumPlayersReply(reply) => {
                 self.everybody(via, ends, &reply, command, notes);
             }
-            Body::RequestPlayerId(request) => {
-                if request.flags.contains(PlayerFlags::SYSTEM) {
-                    // Whoever was at this port before: it joins anew.
-                    if let Some(joiner) = ends.from {
-                        let program = self.program(joiner);
-                        (program.session, program.system, program.offered) = (None, None, None);
-                    }
-                    notes.machines.step(via.hop.source, Step::Linked, via.stamp(), "REQUESTPLAYERID");
+            Body::RequestPlayerId(request) if request.flags.contains(PlayerFlags::SYSTEM) => {
+                // Whoever was at this port before: it joins anew.
+                if let Some(joiner) = ends.from {
+                    let program = self.program(joiner);
+                    (program.session, program.system, program.offered) = (None, None, None);
                 }
+                notes.machines.step(via.hop.source, Step::Linked, via.stamp(), "REQUESTPLAYERID");
             }
             Body::RequestPlayerReply(reply) => self.id_given(via, ends, &reply, notes),
             Body::AddForwardReply(result) => self.join_failed(via, ends, result),
             Body::AddForwardRequest(request) => {
                 let record = request.player;
-                self.check_sp(via, record.sp_data, notes);
+                check_sp(via, record.sp_data, notes);
                 if let Some(process) = ends.from {
-                    self.own_ports(process, record.sp_data, via.from);
+                    self.own_ports(process, record.sp_data);
                     self.program(process).offered = Some(record.id);
                 }
             }
@@ -131,7 +120,7 @@ impl Games {
             Body::CreatePlayer(create) | Body::CreatePlayerVerify(create) => {
                 let record = create.player;
                 let key = self.session_of_members(via, ends, &[record.system_id, record.id], "CREATEPLAYER");
-                self.check_sp(via, record.sp_data, notes);
+                check_sp(via, record.sp_data, notes);
                 self.take_record(key, via, &record, ends.from, "CREATEPLAYER", notes);
                 self.acts(key, ends.from, record.system_id, via);
             }
@@ -422,9 +411,9 @@ impl Games {
     /// A machine says that it is host from now on.
     fn claimed(&mut self, via: &Via, ends: Ends, it: &IAmNameServer<'_>, dialect: Dialect, notes: &mut Notes<'_>) {
         let key = self.session_of_members(via, ends, &[it.host], "IAMNAMESERVER");
-        self.check_sp(via, it.sp_data, notes);
+        check_sp(via, it.sp_data, notes);
         if let Some(process) = ends.from {
-            self.own_ports(process, it.sp_data, via.from);
+            self.own_ports(process, it.sp_data);
             self.program(process).system = Some(it.host);
         }
         let (stamp, now) = (via.stamp(), via.stamp().at);
@@ -435,8 +424,9 @@ impl Games {
             (system.joined, system.announced) = (true, true);
         }
         session.dialect = Some(dialect);
-        let other =
-            session.claimed.is_some_and(|(id, at)| id != it.host && (now - at.min(now)).as_secs() < TWO_CLAIMS_SECONDS);
+        let other = session
+            .claimed
+            .is_some_and(|(id, at)| id != it.host && now.saturating_sub(at).as_secs() < TWO_CLAIMS_SECONDS);
         if other {
             notes.anomalies.station(Kind::TwoClaimHost, via.from, stamp, || {
                 format!("{} claims to be host right after another machine; the later claim counts", via.from)
@@ -463,19 +453,30 @@ impl Games {
         self.chat.push_back(ChatLine { session: Some(key), from: chat.from, text });
     }
 
-    /// SP data of the sender's own: it may name an address that the packet did not come from.
-    fn check_sp(&self, via: &Via, sp_data: &[u8], notes: &mut Notes<'_>) {
-        let Some(sp) = SpAddresses::parse(sp_data) else { return };
-        let said = *sp.tcp.ip();
-        if !said.is_unspecified() && via.from != Station::Ip(said) && !notes.machines.uses(via.hop.source, said) {
-            notes.anomalies.station(Kind::NatMismatch, via.from, via.stamp(), || {
-                format!("{} tells others to find it at {said}", via.from)
-            });
-        }
-    }
-
     pub(super) fn with_session<T>(&mut self, key: SessionKey, act: impl FnOnce(&mut super::Session) -> T) -> Option<T> {
         self.sessions.get_mut(&key).map(act)
+    }
+}
+
+/// A sender that names an address which its packets do not come from.
+fn check_address(via: &Via, envelope: Envelope, notes: &mut Notes<'_>) {
+    let said = *envelope.sender.ip();
+    let differs = envelope.token == Token::Peer && !said.is_unspecified() && via.from != Station::Ip(said);
+    if differs && !notes.machines.uses(via.hop.source, said) {
+        notes.anomalies.station(Kind::NatMismatch, via.from, via.stamp(), || {
+            format!("{} calls itself {said}: an address translated on the way, or a wrong one", via.from)
+        });
+    }
+}
+
+/// SP data of the sender's own: it may name an address that the packet did not come from.
+fn check_sp(via: &Via, sp_data: &[u8], notes: &mut Notes<'_>) {
+    let Some(sp) = SpAddresses::parse(sp_data) else { return };
+    let said = *sp.tcp.ip();
+    if !said.is_unspecified() && via.from != Station::Ip(said) && !notes.machines.uses(via.hop.source, said) {
+        notes.anomalies.station(Kind::NatMismatch, via.from, via.stamp(), || {
+            format!("{} tells others to find it at {said}", via.from)
+        });
     }
 }
 

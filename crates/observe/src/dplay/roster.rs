@@ -245,7 +245,7 @@ impl Games {
     }
 
     /// Ports that a program announces as its own.
-    pub(super) fn own_ports(&mut self, process: Process, sp_data: &[u8], _sender: Station) {
+    pub(super) fn own_ports(&mut self, process: Process, sp_data: &[u8]) {
         if let Some(port) = Listens::parse(sp_data).and_then(|it| it.datagram_port) {
             self.own_datagram_port(process, port);
         }
@@ -278,14 +278,14 @@ impl Games {
         }
         full
     }
+}
 
-    /// First game data of a machine, and in which session.
-    pub(super) fn plays(&mut self, key: SessionKey, via: &Via, notes: &mut Notes<'_>) {
-        notes.machines.step(via.hop.source, Step::Plays, via.stamp(), "game data");
-        notes.machines.plays_in(via.hop.source, key);
-        if via.transport == Transport::Udp {
-            notes.machines.port(via.hop.source, wire::ipv4::UDP, via.from_port, true);
-        }
+/// First game data of a machine, and in which session.
+pub(super) fn plays(key: SessionKey, via: &Via, notes: &mut Notes<'_>) {
+    notes.machines.step(via.hop.source, Step::Plays, via.stamp(), "game data");
+    notes.machines.plays_in(via.hop.source, key);
+    if via.transport == Transport::Udp {
+        notes.machines.port(via.hop.source, wire::ipv4::UDP, via.from_port, true);
     }
 }
 

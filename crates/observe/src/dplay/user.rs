@@ -9,7 +9,7 @@ use wire::dplay::{
     protocol::{self, DataFlags},
 };
 
-use super::{Ends, Games, Notes, Process, SessionKey, Transport, Via};
+use super::{Ends, Games, Notes, Process, SessionKey, Transport, Via, roster::plays};
 use crate::anomalies::Kind;
 
 /// Longest message that is put together from pieces: as over TCP.
@@ -41,7 +41,7 @@ impl Games {
         }
         self.alive(ends.from, via.stamp().at);
         self.count_user(via);
-        self.plays(key, via, notes);
+        plays(key, via, notes);
     }
 
     fn count_user(&mut self, via: &Via) {
@@ -182,7 +182,7 @@ impl Games {
             self.attribute(key, via, ends, from, notes);
         }
         self.count_user(via);
-        self.plays(key, via, notes);
+        plays(key, via, notes);
     }
 
     /// A piece of a larger message.

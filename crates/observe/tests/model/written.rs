@@ -190,7 +190,7 @@ fn silence_is_told_by_the_clock_alone() {
     party(&mut net);
     net.wait(100_000);
     BOB.user(&mut net, HOST, BOB_ID, false);
-    net.observer.tick(net.now + Duration::from_secs(60));
+    net.observer.tick(net.now + Duration::from_mins(1));
     let gone: Vec<_> = net.observer.observed().leave_order.into_iter().map(|left| (left.name, left.evidence)).collect();
     let silence = |name: &str| (name.to_owned(), "silence".to_owned());
     assert_eq!(gone, [silence("Alice"), silence("Carol")]);
