@@ -21,8 +21,8 @@ mod select;
 
 use abi::{
     CLASSES_MAX, Count, DATAGRAMS_MAX, DatagramKey, EGRESS, EVENT_HEADER_LEN, EVENTS_BYTES, EVENTS_RESERVE_AT,
-    EVENTS_WAKE_AT, EventHeader, FLAG_EVENTS, FLAG_PAIRS, FLOW_IDLE_NS, FLOW_TOUCH_NS, FLOWS_MAX, FRAME_MAX, FlowKey,
-    INGRESS, Loss, PAIRS_MAX, PORTS_MAX, PairKey, PortKey, PortRow, RECORD_MIDDLE, RECORD_SMALL,
+    EVENTS_WAKE_AT, EVENTS_WAKE_TO, EventHeader, FLAG_EVENTS, FLAG_PAIRS, FLOW_IDLE_NS, FLOW_TOUCH_NS, FLOWS_MAX,
+    FRAME_MAX, FlowKey, INGRESS, Loss, PAIRS_MAX, PORTS_MAX, PairKey, PortKey, PortRow, RECORD_MIDDLE, RECORD_SMALL,
 };
 use aya_ebpf::{
     bindings::{
@@ -244,7 +244,7 @@ fn show(ctx: &TcContext, row: &mut PortRow, seen: &Seen, tier: Tier) {
     if !matches!(tier, Tier::Control) && fill > EVENTS_RESERVE_AT {
         return lose(Loss::RingFull);
     }
-    let flags = if fill > EVENTS_WAKE_AT { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+    let flags = if fill >= EVENTS_WAKE_AT && fill < EVENTS_WAKE_TO { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
     if seen.len <= RECORD_SMALL as u32 {
         record::<RECORD_SMALL>(ctx, seen, flags);
     } else if seen.len <= RECORD_MIDDLE as u32 {
