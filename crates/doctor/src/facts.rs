@@ -256,7 +256,9 @@ impl SeatFacts {
     pub(crate) fn questions<'a>(&'a self, seen: &'a LanSeen) -> Vec<&'a Question> {
         let mut questions: Vec<&Question> =
             seen.questions.iter().filter(|q| q.asked.instance.as_ref() == Some(&self.place.id)).collect();
-        questions.sort_by(|a, b| b.last_at().total_cmp(&a.last_at()));
+        // Of copies of one question its own node's comes first: nodes' clocks differ a little.
+        let time = |q: &Question| q.last_at() + if q.node == self.place.node { 1.0 } else { 0.0 };
+        questions.sort_by(|a, b| time(b).total_cmp(&time(a)));
         questions
     }
 
