@@ -207,7 +207,7 @@ fn collect(families: &mut Families, who: &str, text: &str) {
 }
 
 fn document(families: &Families) -> String {
-    let mut text = "# Metrics\n\nMade by `cargo xtask metrics` from a running wall; do not edit. Text format of Prometheus at `/metrics` of the gateway and of each agent.\n\n\
+    let mut text = "# Metrics\n\nMade by `cargo xtask metrics` from a running wall; rows of what that wall did not serve (a relay that is off, a drop that did not occur) were added by hand and stay. Text format of Prometheus at `/metrics` of the gateway and of each agent.\n\n\
                     | name | type | labels | served by | what |\n|---|---|---|---|---|\n"
         .to_owned();
     for (name, family) in families {
