@@ -244,8 +244,8 @@ fn started(pid: u32) -> Option<Duration> {
     let since_boot: f64 = since_boot.split(' ').next()?.parse().ok()?;
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
-    let start = start_ticks(&stat)? / f64::from(i32::try_from(ticks).ok()?);
-    now.checked_sub(Duration::try_from_secs_f64(since_boot - start).ok()?)
+    let after_boot = start_ticks(&stat)? / f64::from(i32::try_from(ticks).ok()?);
+    now.checked_sub(Duration::try_from_secs_f64(since_boot - after_boot).ok()?)
 }
 
 fn start_ticks(stat: &str) -> Option<f64> {
