@@ -117,7 +117,7 @@ mod tests {
 
     fn all(but: &str) -> String {
         let version = |name: &str| if name == "rustc-web" { "1.96.0+dfsg1-1~deb12u2" } else { "1:10.0.2+ds-2~bpo12+1" };
-        let line = |name: &&str| format!("{name} installed {}\n", version(*name));
+        let line = |name: &&str| format!("{name} installed {}\n", version(name));
         names(For::Bench).iter().filter(|name| **name != but).map(line).collect()
     }
 
