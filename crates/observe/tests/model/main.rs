@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where its expectation does")]
 
 mod golden;
+mod independent;
 mod net;
 mod properties;
 mod support;

@@ -1,5 +1,5 @@
 //! Captures as frames, and frames through the model.
-use std::{fs::File, io::BufReader, path::PathBuf, time::Duration};
+use std::{fs::File, io::BufReader, path::{Path, PathBuf}, time::Duration};
 
 use api::observe::Observed;
 use capture::Reader;
@@ -19,8 +19,17 @@ pub(crate) fn facts(name: &str) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(path(&format!("{name}.json"))).unwrap()).unwrap()
 }
 
+/// A file of the captures that were made for this crate.
+pub(crate) fn made(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/made").join(name)
+}
+
 pub(crate) fn frames(name: &str) -> Vec<Taken> {
-    let reader = Reader::new(BufReader::new(File::open(path(&format!("{name}.pcap"))).unwrap())).unwrap();
+    frames_of(&path(&format!("{name}.pcap")))
+}
+
+pub(crate) fn frames_of(path: &Path) -> Vec<Taken> {
+    let reader = Reader::new(BufReader::new(File::open(path).unwrap())).unwrap();
     reader
         .map(|record| {
             let record = record.unwrap();
