@@ -5,7 +5,7 @@
 //!                                      ├── Relay ── port ── LAN ─┤
 //!  DOSBox, DOSBox-X, IPXWrapper ──UDP──┘  (pure)                 └── relays of other nodes
 //! ```
-//! [`Relay`] decides: datagrams, frames and the time go in, datagrams and frames come out ([`Outlet`]). [`serve`] moves
+//! [`Relay`] decides: datagrams, frames and the time go in, datagrams and frames come out ([`Outlet`]). [`serve()`] moves
 //! them: a UDP socket of the node, and a station of the LAN ([`fabric::Station`]).
 //!
 //! **Invariants.** What came from a client or a frame goes to each other client once at most, and never to where it came
