@@ -19,7 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("observe", &["api", "model", "wire"]),
     ("doctor", &["api"]),
     ("traffic", &["model", "wire"]),
-    ("ipxnet", &["model", "wire"]),
+    ("ipxnet", &["fabric", "model", "wire"]),
     ("ebpf", &["wire"]),
     ("guest-runner", &["guest", "model", "seat", "telemetry"]),
     (

@@ -46,7 +46,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Server-sent events, name `wall`. A reader that is slow gets the newest wall, never a queue of old ones. */
+        /**
+         * Server-sent events, name `wall`. A reader that is slow gets the newest wall, never a queue of old ones. With more than
+         *     64 instances `lan` comes without timelines, lags, strangers, classes and ARP tables: `/api/lan-status` has them.
+         */
         get: operations["events"];
         put?: never;
         post?: never;
