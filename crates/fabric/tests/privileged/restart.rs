@@ -96,7 +96,7 @@ async fn a_tap_that_is_held_is_refused_and_free_after_its_holder() {
     let held = cluster.fabric(0).open_tap(&instance(0)).await.unwrap();
     let error = cluster.fabric(0).open_tap(&instance(0)).await.unwrap_err();
     assert!(matches!(error, FabricError::TapBusy { .. }), "{error}");
-    assert!(error.to_string().contains("earlier runner still holds it"));
+    assert!(error.to_string().contains("QEMU of an earlier runner"));
     drop(held);
     cluster.fabric(0).open_tap(&instance(0)).await.unwrap();
     let error = cluster.fabric(0).open_tap(&instance(7)).await.unwrap_err();
