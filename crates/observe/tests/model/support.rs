@@ -1,5 +1,10 @@
 //! Captures as frames, and frames through the model.
-use std::{fs::File, io::BufReader, path::{Path, PathBuf}, time::Duration};
+use std::{
+    fs::File,
+    io::BufReader,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use api::observe::Observed;
 use capture::Reader;
