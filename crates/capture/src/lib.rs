@@ -11,7 +11,7 @@
 //! | [`source`] | the taps of a node, captured |
 //! | [`ring`] | what a node holds of them; pure |
 //! | [`mask`], [`describe`] | what must not be kept of a frame; what a frame says, in words |
-//! | [`file`], [`write`] | a port's capture as pcapng; its blocks |
+//! | [`mod@file`], [`mod@write`] | a port's capture as pcapng; its blocks |
 //!
 //! **Invariants.** No bytes make this crate panic or take memory beyond the bounds that the modules name; what is wrong
 //! with a file is an error that names the byte.

@@ -5,7 +5,7 @@
 //!                                └─> Rings (locked once a batch) <── snapshots and followers of whoever has the handle
 //! ```
 //! **Invariants.** A tap that vanishes is let go and one that comes, also under the name of another, is captured within a second
-//! ([`LOOK_AGAIN`]); the time between is a gap that snapshots tell. The thread ends with the handle. No frame is held up: these
+//! (`LOOK_AGAIN`); the time between is a gap that snapshots tell. The thread ends with the handle. No frame is held up: these
 //! are copies.
 use std::{
     collections::BTreeMap,

@@ -28,7 +28,7 @@ pub const DATAGRAMS_MAX: u32 = 1024;
 pub const EVENTS_BYTES: u32 = 4 << 20;
 /// Above this fill only [`Tier::Control`] gets in: its reserve.
 pub const EVENTS_RESERVE_AT: u64 = (EVENTS_BYTES as u64) / 4 * 3;
-/// From this fill on the reader is woken; below it comes by itself, see [`crate::READ_EVERY`].
+/// From this fill on the reader is woken; below it comes by itself, see `READ_EVERY`.
 pub const EVENTS_WAKE_AT: u64 = (EVENTS_BYTES as u64) / 16;
 /// And up to this one: a wake-up costs microseconds, so the few events that cross the mark do it once for all behind them.
 pub const EVENTS_WAKE_TO: u64 = EVENTS_WAKE_AT + 4096;

@@ -21,6 +21,8 @@ export async function lanPages({ visit, gateway, live, text }) {
     await wait(() => document.body.dataset.api === "ok");
     await page.evaluate(() => { location.hash = "#/lan"; });
     await wait(() => document.querySelector("#heat")?.dataset.at !== undefined);
+    // The lanes are drawn once they know how wide they are.
+    await wait(() => document.querySelector("[data-lane]") !== null || document.body.textContent.includes("nobody has been seen to start"));
   };
   const cellAt = async (page, row, column) => {
     const box = await page.locator("#heat").boundingBox();
@@ -201,7 +203,16 @@ export async function lanPages({ visit, gateway, live, text }) {
       };
       return { strong: at(1, 6), weak: at(1, 8), unknown: at(9, 2), same: at(1, 1) };
     });
-    const { strong, weak, unknown, same } = await colours();
+    // Painted at most once a second, so that the first look may come before the colours.
+    const painted = async () => {
+      for (let look = 0; look < 50; look += 1) {
+        const seen = await colours();
+        if (seen.strong[0] !== "0,0,0,0" && seen.strong.length === 1) return seen;
+        await page.waitForTimeout(100);
+      }
+      return colours();
+    };
+    const { strong, weak, unknown, same } = await painted();
     equal([strong.length, weak.length, same], [1, 1, ["0,0,0,0"]]);
     ok(strong[0] !== weak[0], "a strong and a weak pair have one colour");
     ok(unknown.length > 2, `not hatched: ${unknown}`);
