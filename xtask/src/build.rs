@@ -22,17 +22,25 @@ pub(crate) fn claim_cache(dirs: &Dirs) -> Result<()> {
         return Ok(());
     }
     run::cargo(dirs).args(["clean", "--quiet", "--workspace"]).run()?;
-    match fs::remove_dir_all(demo_target(dirs)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(error).context("cannot clean the demo game");
+    // Workspaces of their own, with few dependencies.
+    for target in [demo_target(dirs), fuzz_target(dirs)] {
+        match fs::remove_dir_all(&target) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot clean {}", target.display()));
+            }
+            _ => {}
         }
-        _ => {}
     }
     fs::write(&stamp, root).with_context(|| format!("{}", stamp.display()))
 }
 
 fn demo_target(dirs: &Dirs) -> PathBuf {
     dirs.cache().join("demo-target")
+}
+
+/// Where the fuzz targets are built.
+pub(crate) fn fuzz_target(dirs: &Dirs) -> PathBuf {
+    dirs.cache().join("fuzz-target")
 }
 
 /// The page (embedded by the gateway), the demo game, then all programs at once.

@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use crate::{
+    build,
     dirs::Dirs,
     print,
     run::{self, Run as _},
@@ -74,7 +75,7 @@ pub(crate) fn run(dirs: &Dirs, args: &FuzzArgs) -> Result<()> {
     let host = Command::new("rustc").current_dir(dirs.root()).args(["--print", "host-tuple"]).answer()?;
     let mut ran = 0;
     for package in &packages {
-        let target_dir = dirs.cache().join("fuzz-target");
+        let target_dir = build::fuzz_target(dirs);
         let mut cargo = run::cargo(dirs);
         cargo.current_dir(&package.dir).args(["build", "--release", "--locked", "--bins", "--target"]).arg(host.trim());
         // A target of its own, so that the flags are not those of build scripts.

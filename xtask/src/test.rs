@@ -226,7 +226,7 @@ pub(crate) fn ci(dirs: &Dirs) -> Result<ExitCode> {
         (
             "clippy of the fuzz targets",
             lint("crates/wire/fuzz", &["--target-dir"])
-                .arg(dirs.cache().join("fuzz-target"))
+                .arg(build::fuzz_target(dirs))
                 .args(["--", "-D", "warnings"])
                 .run(),
         ),
