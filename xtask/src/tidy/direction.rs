@@ -20,6 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("doctor", &["api"]),
     ("traffic", &["model", "wire"]),
     ("ipxnet", &["fabric", "model", "wire"]),
+    ("plugin", &[]),
     ("ebpf", &["wire"]),
     ("guest-runner", &["guest", "model", "seat", "telemetry"]),
     (
@@ -33,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "ipxnet",
             "model",
             "observe",
+            "plugin",
             "seat",
             "stream",
             "telemetry",
@@ -44,6 +46,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("loco", &["api", "capture", "flags", "model", "observe", "telemetry"]),
     ("demo-guest", &["wire"]),
     ("xtask", &["flags"]),
+    ("k8s-tests", &["api", "model", "seat", "testkit", "wire"]),
 ];
 /// Only for tests, and there for everybody.
 const TESTS_ONLY: &str = "testkit";

@@ -1,0 +1,2 @@
+//! Scenarios against a real Kubernetes: any cluster by KUBECONFIG, or `cargo xtask cluster up`.
+#![forbid(unsafe_code)]
