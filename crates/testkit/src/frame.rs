@@ -34,7 +34,8 @@ pub struct Numbered {
 }
 
 impl Numbered {
-    fn mark(self) -> Vec<u8> {
+    /// The octets that carry the number, for frames that a test builds itself.
+    pub fn mark(self) -> Vec<u8> {
         let mut mark = MARKER.to_vec();
         mark.extend([self.kind, self.sender]);
         mark.extend(self.sequence.to_be_bytes());
