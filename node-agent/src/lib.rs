@@ -134,6 +134,7 @@ impl Agent {
         let (changed, news) = watch::channel(0);
         let seats = Arc::new(Seats::new(Shared {
             taps: Taps::of(Arc::clone(&self.fabric)),
+            fabric: self.fabric.status(),
             streams: self.streams,
             metrics: self.metrics.clone(),
             health: self.health.clone(),

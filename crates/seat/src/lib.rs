@@ -17,11 +17,16 @@
 //!   | -------------------------------------> |
 //!   | <------------------------------------- |   Display / Audio again at any time: do the handshake once more
 //!   | Exited {…}                             |   QEMU ended
+//!   | AskPort -----------------------------> |   at any time: am I on the LAN, is my picture live?
+//!   | <------------------------------------- |   Port {up, picture_live, …}
+//!   | Storage {…} -------------------------> |   the disk is full, or another notice
+//!   | <------------------------------------- |   Order {restart | reset}
+//!   | Took {…}, Exited {comes_back, …} ----> |   then the connection ends, and a new Hello comes
 //! ```
 #![forbid(unsafe_code)]
 
 mod message;
 mod socket;
 
-pub use message::{Exited, FromAgent, FromRunner, Hello, PROTOCOL_VERSION, Started, Welcome};
+pub use message::{Exited, FromAgent, FromRunner, Hello, Order, PROTOCOL_VERSION, Port, Started, Storage, Welcome};
 pub use socket::{MESSAGE_BYTES_MAX, MESSAGE_FDS_MAX, SeatListener, SeatSocket, SocketError};

@@ -24,6 +24,28 @@ pub enum FromRunner {
     Audio { listener_guid: String },
     /// QEMU ended. No descriptors.
     Exited(Exited),
+    /// How is my port, and is my picture live? Answered at once by [`FromAgent::Port`]; for the runner's own readiness. At any
+    /// time after the Welcome; the agent answers each one, so a runner asks when it is asked, or once a second. No descriptors.
+    AskPort,
+    /// What somebody should know of the guest's disk; replaces what was said before, and is said again after each Welcome.
+    /// No descriptors.
+    Storage(Storage),
+    /// Answer to [`FromAgent::Order`]: taken, or why not. What follows is seen by `Exited` and a new `Hello`. No descriptors.
+    Took {
+        id: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
+    },
+}
+
+/// The state of what a guest writes to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storage {
+    /// The guest stands still (or cannot start) until this is put right.
+    pub held: bool,
+    /// What is wrong, one sentence with the remedy; absent when all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +77,9 @@ pub struct Exited {
     pub stderr_tail: String,
     /// The runner was asked to stop, so this is not a failure.
     pub asked: bool,
+    /// The runner starts the guest again by itself, at once: it carries out an order.
+    #[serde(default)]
+    pub comes_back: bool,
 }
 
 /// From the agent.
@@ -69,6 +94,34 @@ pub enum FromAgent {
     Display,
     /// Please do the audio handshake (again).
     Audio,
+    /// Answer to `AskPort`: how it is now, as far as the agent knows.
+    Port(Port),
+    /// Please do this with the guest; answered by [`FromRunner::Took`] with the same `id`.
+    Order { id: u64, order: Order },
+}
+
+/// What may be done with a guest beyond its own buttons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// Switch it off in order and start it again, on the same disk.
+    Restart,
+    /// Likewise, on a fresh disk: what the guest wrote since it was made from the base is set aside.
+    Reset,
+}
+
+/// What an agent knows of an instance, for the runner's readiness: ready is `up && picture_live`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// The tap is plugged into the LAN and somebody (QEMU) holds it: the kernel's carrier, read at most a second ago.
+    pub up: bool,
+    /// The picture can be streamed: runner, monitors and display stand, and a first picture came.
+    pub picture_live: bool,
+    /// The instance's state in one word: `live`, `starting`, `recovering`, `failed`, `stopped`.
+    pub state: String,
+    /// Why it is not up or not live, one sentence with the remedy; absent when all is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,5 +152,16 @@ mod tests {
         assert_eq!(text, r#"{"kind":"hello","version":1,"instance":"instance-0","runner_pid":7,"has_port":false}"#);
         assert_eq!(serde_json::from_str::<FromRunner>(&text).unwrap(), hello);
         assert_eq!(serde_json::to_string(&FromAgent::Display).unwrap(), r#"{"kind":"display"}"#);
+        assert_eq!(serde_json::to_string(&FromRunner::AskPort).unwrap(), r#"{"kind":"ask-port"}"#);
+        let order = FromAgent::Order { id: 1, order: Order::Reset };
+        assert_eq!(serde_json::to_string(&order).unwrap(), r#"{"kind":"order","id":1,"order":"reset"}"#);
+        // From a runner of before there were orders.
+        let text = r#"{"kind":"exited","stderr_tail":"","asked":true}"#;
+        let FromRunner::Exited(exited) = serde_json::from_str(text).unwrap() else { panic!("{text}") };
+        assert!(exited.asked && !exited.comes_back);
+        let port = FromAgent::Port(Port { up: true, picture_live: false, state: "starting".into(), detail: None });
+        let text = serde_json::to_string(&port).unwrap();
+        assert_eq!(text, r#"{"kind":"port","up":true,"picture_live":false,"state":"starting"}"#);
+        assert_eq!(serde_json::from_str::<FromAgent>(&text).unwrap(), port);
     }
 }

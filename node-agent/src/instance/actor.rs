@@ -12,11 +12,11 @@ use std::{
 };
 
 use model::{InstanceId, InstanceState};
-use seat::{FromAgent, FromRunner, SeatListener, SeatSocket, SocketError, Welcome};
+use seat::{FromAgent, FromRunner, Order, Port, SeatListener, SeatSocket, SocketError, Storage, Welcome};
 use stream::{AudioTap, InstanceStream, Screen, audio::AudioConnection, display::DisplayConnection};
 use telemetry::chain;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::{self, Instant, MissedTickBehavior},
 };
@@ -26,6 +26,7 @@ use super::{
     Report, Shared,
     greet::{self, Candidate, Refusal},
     monitors::{self, What, Wish},
+    orders::{OrderRequest, Pending},
     releases::Guest,
     state::{End, Fact, Facts},
 };
@@ -78,6 +79,7 @@ pub(super) struct Actor {
     drop_at: Option<Instant>,
     ask_display_at: Option<Instant>,
     ask_audio_at: Option<Instant>,
+    orders: Pending,
     generation: u64,
 }
 
@@ -93,6 +95,7 @@ impl Actor {
             runner_pid: None,
             picture_base: parts.screen.generation(),
             picture_changed: None,
+            notice: None,
         });
         let generation = parts.screen.generation();
         parts.shared.metrics.set_state(parts.id.as_str(), facts.state());
@@ -109,13 +112,18 @@ impl Actor {
             drop_at: None,
             ask_display_at: None,
             ask_audio_at: None,
+            orders: Pending::default(),
             generation,
         };
         (actor, watch)
     }
 
     /// Runs until it is aborted.
-    pub(super) async fn run(mut self, mut reports: mpsc::Receiver<monitors::Report>) {
+    pub(super) async fn run(
+        mut self,
+        mut reports: mpsc::Receiver<monitors::Report>,
+        mut orders: mpsc::Receiver<OrderRequest>,
+    ) {
         let heartbeat = self.parts.shared.health.heartbeat(format!("instance {}", self.parts.id), PULSE_LIMIT);
         let (candidates_tx, mut candidates) = mpsc::channel(greet::CANDIDATES_MAX);
         let mut acceptor = Acceptor(None);
@@ -140,6 +148,7 @@ impl Actor {
                     self.ask_audio_at = Some(Instant::now() + ASK_AGAIN);
                 }
                 Some(candidate) = candidates.recv() => self.greet(candidate).await,
+                Some(OrderRequest { order, reply }) = orders.recv() => self.order(order, reply).await,
                 _ = tick.tick() => {
                     // An instance whose tasks for QMP broke can take no input: that is no turn of its loop.
                     if !self.parts.control.is_closed() && !self.parts.poke.is_closed() {
@@ -226,8 +235,51 @@ impl Actor {
                 info!(instance = %self.parts.id, ?end, "QEMU ended");
                 self.drop_at = None;
                 self.forget_guest();
-                self.learn(Fact::Ended(end));
+                self.learn(if exited.comes_back { Fact::Restarting } else { Fact::Ended(end) });
             }
+            FromRunner::Storage(Storage { held, text }) => {
+                let (held, notice) = if held { (text, None) } else { (None, text) };
+                if self.report.borrow().notice != notice {
+                    self.note(|report| report.notice = notice);
+                }
+                self.learn(Fact::Held(held));
+            }
+            FromRunner::Took { id, refused } => self.orders.answered(id, refused),
+            FromRunner::AskPort => {
+                let port = FromAgent::Port(self.port());
+                self.ask(&port).await;
+            }
+        }
+    }
+
+    /// Passes an order on to the runner, which answers by `Took`.
+    async fn order(&mut self, order: Order, reply: oneshot::Sender<Result<(), String>>) {
+        if self.seat.is_none() {
+            let why = self.facts.detail().unwrap_or_default();
+            // The asker may have gone away.
+            reply.send(Err(format!("no runner is connected: {why}"))).ok();
+            return;
+        }
+        if let Some(id) = self.orders.begin(reply) {
+            info!(instance = %self.parts.id, ?order, "order passed on to the runner");
+            self.ask(&FromAgent::Order { id, order }).await;
+        }
+    }
+
+    /// What the runner may know of its own port and picture.
+    fn port(&self) -> Port {
+        let carrier = self.parts.shared.fabric.borrow().ports.get(&self.parts.id).and_then(|port| port.carrier);
+        let state = self.facts.state();
+        let unplugged = match carrier {
+            Some(true) => None,
+            Some(false) => Some("nobody holds its tap; if QEMU runs, restart its runner"),
+            None => Some("it has no tap on this node yet; look at the agent's fabric problems"),
+        };
+        Port {
+            up: carrier == Some(true),
+            picture_live: state == InstanceState::Live,
+            state: state.to_string(),
+            detail: unplugged.map(str::to_owned).or_else(|| self.facts.detail()),
         }
     }
 
@@ -380,7 +432,11 @@ impl Actor {
         self.drop_at = None;
         self.parts.shared.metrics.runner_connected.with_label_values(&[self.parts.id.as_str()]).set(0);
         self.forget_guest();
-        self.note(|report| report.runner_pid = None);
+        self.orders.end(Err("its runner went away before it answered".to_owned()));
+        self.note(|report| {
+            report.runner_pid = None;
+            report.notice = None;
+        });
         self.learn(Fact::DisplayLost);
         self.learn(Fact::RunnerGone);
     }

@@ -12,6 +12,7 @@ mod actor;
 mod greet;
 mod input;
 mod monitors;
+mod orders;
 mod refresh;
 mod releases;
 mod state;
@@ -24,7 +25,7 @@ use std::{
     time::SystemTime,
 };
 
-use fabric::{Fabric, FabricError};
+use fabric::{Fabric, FabricError, FabricStatus};
 use model::{InstanceId, InstanceState};
 use stream::{AudioTap, InstanceStream, Screen, Streams};
 use tokio::{
@@ -77,6 +78,8 @@ impl std::fmt::Debug for Taps {
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(crate) taps: Taps,
+    /// How the ports are, as last read from the kernel.
+    pub(crate) fabric: watch::Receiver<FabricStatus>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) metrics: Metrics,
     pub(crate) health: telemetry::Health,
@@ -107,6 +110,8 @@ pub(crate) struct Report {
     pub(crate) picture_base: u64,
     /// When the picture was last seen to have changed.
     pub(crate) picture_changed: Option<SystemTime>,
+    /// What its runner says of its disk while it plays on, with the remedy.
+    pub(crate) notice: Option<String>,
 }
 
 /// Handle of a running instance.
@@ -118,14 +123,15 @@ pub(crate) struct Instance {
     pub(crate) stream: Arc<InstanceStream>,
     report: watch::Receiver<Report>,
     power: mpsc::Sender<monitors::PowerRequest>,
+    orders: mpsc::Sender<orders::OrderRequest>,
     shared: Shared,
     /// Emptied by [`Self::leave`]; dropping them aborts them.
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// Why an instance's power could not be switched.
+/// Why an instance's power could not be switched, or an order was not carried out.
 #[derive(Debug, thiserror::Error)]
-#[error("{id} did not take it: {reason}; wait until it is live")]
+#[error("{id} did not take it: {reason}")]
 pub(crate) struct PowerError {
     id: InstanceId,
     reason: String,
@@ -142,6 +148,7 @@ impl Instance {
         let (poke, poke_rx) = watch::channel(monitors::Wish::none());
         let (power, power_rx) = mpsc::channel(monitors::POWER_MAX);
         let (reports, reports_rx) = mpsc::channel(monitors::REPORTS_MAX);
+        let (orders, orders_rx) = mpsc::channel(orders::ORDERS_MAX);
         let (inputs, inputs_rx) = watch::channel(None);
         let (actor, report) = actor::Actor::new(actor::Parts {
             id: id.clone(),
@@ -178,8 +185,8 @@ impl Instance {
             }
             .run(),
         );
-        tasks.spawn(actor.run(reports_rx));
-        Self { id, spec, screen, stream, report, power, shared, tasks: Mutex::new(tasks) }
+        tasks.spawn(actor.run(reports_rx, orders_rx));
+        Self { id, spec, screen, stream, report, power, orders, shared, tasks: Mutex::new(tasks) }
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -192,6 +199,18 @@ impl Instance {
         let (reply, answer) = oneshot::channel();
         self.power.send(monitors::PowerRequest { action, reply }).await.map_err(|_| error("it is being taken down"))?;
         answer.await.map_err(|_| error("it is being taken down"))?.map_err(|reason| error(&reason))
+    }
+
+    /// Has its runner restart the guest, on the same disk or on a fresh one. `Ok` = the runner has taken the order on.
+    pub(crate) async fn order(&self, order: seat::Order) -> Result<(), PowerError> {
+        let error = |reason: &str| PowerError { id: self.id.clone(), reason: reason.to_owned() };
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(orders::OrderRequest { order, reply }).await.map_err(|_| error("it is being taken down"))?;
+        tokio::time::timeout(orders::ANSWER_LIMIT, answer)
+            .await
+            .map_err(|_| error("its runner does not answer"))?
+            .map_err(|_| error("it is being taken down"))?
+            .map_err(|reason| error(&reason))
     }
 
     /// Ends the sessions of its viewers; the guest runs on.

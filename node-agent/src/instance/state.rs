@@ -14,7 +14,7 @@
 //! ```
 //! **Invariants.** `live` means that each part stands *now*; the word is a function of the facts, never stored beside
 //! them, so the two cannot disagree. An end that was reported stays said until a runner comes back: the runner's own
-//! disappearance, which follows, does not wash it away.
+//! disappearance, which follows, does not wash it away. A guest that its disk holds is `failed` too, and goes on when that is put right.
 use model::InstanceState;
 
 /// What happened. Everything the agent learns about an instance is one of these.
@@ -42,6 +42,10 @@ pub(crate) enum Fact {
     GuestSwitchedOff,
     /// QEMU ended.
     Ended(End),
+    /// QEMU ended by an order; its runner starts it again at once.
+    Restarting,
+    /// The guest stands still until somebody puts its disk right: why, with the remedy; `None` = it goes on.
+    Held(Option<String>),
 }
 
 /// How QEMU ended.
@@ -68,6 +72,8 @@ pub(crate) struct Facts {
     end: Option<End>,
     refused: Option<String>,
     monitors_lost: Option<String>,
+    restarting: bool,
+    held: Option<String>,
 }
 
 impl Facts {
@@ -84,6 +90,7 @@ impl Facts {
             Fact::RunnerGone => {
                 self.runner = false;
                 self.monitors = false;
+                self.held = None;
             }
             Fact::RunnerRefused(reason) => self.refused = Some(reason),
             Fact::SocketUp => self.refused = None,
@@ -105,6 +112,13 @@ impl Facts {
             }
             Fact::Picture => self.picture = self.display,
             Fact::GuestSwitchedOff => self.switched_off = true,
+            Fact::Restarting => {
+                self.restarting = true;
+                self.monitors = false;
+                self.display = false;
+                self.picture = false;
+            }
+            Fact::Held(reason) => self.held = reason,
             Fact::Ended(end) => {
                 self.end = Some(end);
                 self.monitors = false;
@@ -119,7 +133,7 @@ impl Facts {
     pub(crate) fn state(&self) -> InstanceState {
         if self.stopped().is_some() {
             InstanceState::Stopped
-        } else if self.end.is_some() {
+        } else if self.end.is_some() || self.held.is_some() {
             InstanceState::Failed
         } else if self.runner && self.monitors && self.display && self.picture {
             InstanceState::Live
@@ -137,6 +151,12 @@ impl Facts {
         }
         if let Some(end) = &self.end {
             return Some(end.sentence());
+        }
+        if let Some(reason) = &self.held {
+            return Some(reason.clone());
+        }
+        if self.restarting && self.state() != InstanceState::Live {
+            return Some("it was ordered to restart; its runner starts it again".to_owned());
         }
         let sentence = if !self.runner {
             match (&self.refused, self.was_live) {
@@ -257,9 +277,27 @@ mod tests {
         check(&after(&[end(0, true), Fact::RunnerGone, CAME]), Starting, "waiting for QEMU");
     }
 
+    #[test]
+    fn a_guest_that_its_disk_holds_is_failed_in_words_and_goes_on() {
+        use InstanceState::{Failed, Live, Recovering, Starting, Stopped};
+        let full = Fact::Held(Some("the disk is full; free some space".into()));
+        check(&[CAME, full.clone()], Failed, "free some space");
+        check(&after(&[full.clone()]), Failed, "free some space");
+        check(&after(&[full.clone(), Fact::Held(None)]), Live, "");
+        // Its runner's end, and a new start.
+        check(&after(&[full.clone(), Fact::RunnerGone]), Recovering, "its runner is gone");
+        check(&after(&[full.clone(), CAME]), Recovering, "waiting for QEMU");
+        check(&after(&[full, end(0, true)]), Stopped, "asked to stop");
+        check(&after(&[Fact::Restarting, Fact::RunnerGone]), Recovering, "ordered to restart");
+        check(&[CAME, Fact::Restarting], Starting, "ordered to restart");
+        check(&after(&[Fact::Restarting, Fact::RunnerGone]).into_iter().chain(UP).collect::<Vec<_>>(), Live, "");
+    }
+
     fn any_fact() -> impl Strategy<Value = Fact> {
         prop_oneof![
             any::<bool>().prop_map(|same_guest| Fact::RunnerCame { same_guest }),
+            any::<bool>().prop_map(|held| Fact::Held(held.then(|| "full".into()))),
+            Just(Fact::Restarting),
             Just(Fact::RunnerGone),
             Just(Fact::RunnerRefused("x".into())),
             Just(Fact::SocketUp),
@@ -281,18 +319,20 @@ mod tests {
                let mut was_live = false;
                for fact in facts {
                    let before = known.state();
+                   let held = known.held.is_some();
                    known.learn(fact.clone());
                    let state = known.state();
                    // Live and only live has nothing to explain.
                    prop_assert_eq!(state == InstanceState::Live, known.detail().is_none());
                    // Only a part that arrives makes it live.
                    if state == InstanceState::Live && before != InstanceState::Live {
-                       prop_assert!(matches!(fact, Fact::MonitorsUp | Fact::Picture));
+                       prop_assert!(matches!(fact, Fact::MonitorsUp | Fact::Picture | Fact::Held(None)));
                    }
                    // Once ended, only a runner that comes back changes the word - or the news that it ended on purpose.
                    if matches!(before, InstanceState::Failed | InstanceState::Stopped) && state != before {
                        let expected = matches!(fact, Fact::RunnerCame { .. } | Fact::GuestSwitchedOff | Fact::Ended(_));
-    prop_assert!(expected);
+                       let goes_on = held && matches!(fact, Fact::Held(None) | Fact::RunnerGone);
+                       prop_assert!(expected || goes_on);
                    }
                    was_live = state == InstanceState::Live
                        || (was_live && !(matches!(fact, Fact::RunnerCame { .. }) && before == InstanceState::Stopped));

@@ -35,6 +35,7 @@ impl Node {
         });
         let seats = Seats::new(Shared {
             taps,
+            fabric: watch::Sender::new(FabricStatus::default()).subscribe(),
             streams: Arc::new(Streams::new(streams, &registry).unwrap()),
             metrics: Metrics::register(&registry, "node-a").unwrap(),
             health: telemetry::Health::new(),
@@ -267,7 +268,13 @@ async fn an_end_is_told_apart_and_stays_said_after_the_runner_left() {
     let node = Node::new("ends", true);
     node.place(&["instance-0"]).await;
     let exited = |code, asked| {
-        FromRunner::Exited(Exited { code: Some(code), signal: None, stderr_tail: "qemu: no disk\n".into(), asked })
+        FromRunner::Exited(Exited {
+            code: Some(code),
+            signal: None,
+            stderr_tail: "qemu: no disk\n".into(),
+            asked,
+            comes_back: false,
+        })
     };
     for (message, state, detail) in [
         (exited(1, false), InstanceState::Failed, "exit code 1: qemu: no disk"),
