@@ -1,0 +1,91 @@
+{{/*
+Combinations that the schema cannot see and that would fail later, less clearly. Each names the key and the remedy. Included
+where values are used that could not be used otherwise; renders nothing.
+*/}}
+{{- define "loco.checks" -}}
+{{- if eq .Values.image.tag "latest" }}
+{{- fail "image.tag is `latest`: a node that has an old image under this name would keep it; give a version, such as the one `cargo xtask image` prints" }}
+{{- end }}
+{{- $names := dict }}
+{{- $vnis := dict }}
+{{- if .Values.tests.enabled }}
+{{- $_ := set $names "helm-test" "the LAN of tests.enabled" }}
+{{- $_ := set $vnis (toString (int .Values.tests.vni)) "tests.vni" }}
+{{- end }}
+{{- range $i, $lan := .Values.lans }}
+{{- $key := printf "lans[%d]" $i }}
+{{- if hasKey $names $lan.name }}
+{{- fail (printf "%s.name: `%s` is also the name of %s; give each LAN a name of its own" $key $lan.name (get $names $lan.name)) }}
+{{- end }}
+{{- $_ := set $names $lan.name $key }}
+{{- $vni := toString (int $lan.vni) }}
+{{- if hasKey $vnis $vni }}
+{{- fail (printf "%s.vni: %s is also that of %s, so both would be one segment; give each LAN a vni of its own" $key $vni (get $vnis $vni)) }}
+{{- end }}
+{{- $_ := set $vnis $vni $key }}
+{{- if gt (int $lan.replicas) (int $lan.seats) }}
+{{- fail (printf "%s.replicas is %d and %s.seats is %d: a guest without a seat cannot play; raise seats or lower replicas" $key (int $lan.replicas) $key (int $lan.seats)) }}
+{{- end }}
+{{- $bits := int (last (splitList "/" $lan.subnet)) }}
+{{- $holds := 1 }}
+{{- range until (int (sub 32 $bits)) }}
+{{- $holds = mul $holds 2 }}
+{{- end }}
+{{- if gt (int $lan.seats) (int (sub $holds 3)) }}
+{{- fail (printf "%s.seats is %d and %s.subnet (%s) holds %d guests; take a larger subnet, such as %s/24" $key (int $lan.seats) $key $lan.subnet (sub $holds 3) (first (splitList "/" $lan.subnet))) }}
+{{- end }}
+{{- end }}
+{{- $ports := splitList "-" .Values.agent.mediaPorts }}
+{{- $first := int (first $ports) }}
+{{- $last := int (last $ports) }}
+{{- if or (lt $first 1024) (gt $last 65535) (gt $first $last) }}
+{{- fail (printf "agent.mediaPorts is `%s`; write FIRST-LAST with 1024 <= FIRST <= LAST <= 65535, such as 14900-14999" .Values.agent.mediaPorts) }}
+{{- end }}
+{{- $vxlan := int .Values.agent.vxlanPort }}
+{{- if and (ge $vxlan $first) (le $vxlan $last) }}
+{{- fail (printf "agent.vxlanPort %d lies in agent.mediaPorts %s; move one of them" $vxlan .Values.agent.mediaPorts) }}
+{{- end }}
+{{- with .Values.agent.ipxRelay }}
+{{- if and .enabled .lan (not (hasKey $names .lan)) }}
+{{- fail (printf "agent.ipxRelay.lan: there is no LAN `%s` in lans; give the name of one" .lan) }}
+{{- end }}
+{{- end }}
+{{- if eq .Values.guest.kind "demo" }}
+{{- if or .Values.guest.cdrom .Values.storage.base.file }}
+{{- fail "guest.kind is `demo`, which has neither disk nor CD; set guest.kind to `disk`, or guest.cdrom and storage.base.file to \"\"" }}
+{{- end }}
+{{- else if not (or .Values.storage.base.file .Values.guest.cdrom) }}
+{{- fail "guest.kind is `disk`, and there is none; give storage.base.file (its name at the source) or guest.cdrom" }}
+{{- else if .Values.guest.append }}
+{{- fail "guest.append is for the demo game and guest.kind is `disk`; set guest.append to \"\"" }}
+{{- end }}
+{{- $base := include "loco.baseSource" . }}
+{{- $overlay := include "loco.overlaySource" . }}
+{{- if and (eq $base "pvc") (not .Values.storage.base.claimName) }}
+{{- fail "the base image is read from a claim (storage.base.source, or storage.mode, is `pvc`), and storage.base.claimName is empty; give its name, or another storage.base.source" }}
+{{- end }}
+{{- if and (has $base (list "copy" "imageVolume")) (ne .Values.guest.kind "demo") (not .Values.storage.base.image) }}
+{{- fail (printf "storage.base.source is `%s`, and storage.base.image is empty; give the data image that holds %s" $base (.Values.storage.base.file | default .Values.guest.cdrom)) }}
+{{- end }}
+{{- if and (or (eq $base "nfs") (eq $overlay "nfs")) (not (and .Values.storage.nfs.server .Values.storage.nfs.path)) }}
+{{- fail (printf "storage.mode is `%s`, which reads from NFS; give storage.nfs.server and storage.nfs.path" .Values.storage.mode) }}
+{{- end }}
+{{- if and (eq $overlay "hostPath") (not .Values.storage.hostPath.shared) (not .Values.storage.hostPath.nodes) }}
+{{- fail "guests' disks on the nodes' own directories stay where they are, so each guest must know its node: list the nodes in storage.hostPath.nodes, or set storage.hostPath.shared to true if the directory is the same on all nodes (or there is one node)" }}
+{{- end }}
+{{- if and .Values.gateway.ingress.enabled .Values.gateway.ingress.tls.enabled (not .Values.gateway.ingress.tls.secretName) }}
+{{- fail "gateway.ingress.tls.enabled needs the Secret with the certificate; give gateway.ingress.tls.secretName" }}
+{{- end }}
+{{- if and .Values.gateway.httpRoute.enabled (not .Values.gateway.httpRoute.parentRefs) }}
+{{- fail "gateway.httpRoute.enabled needs a Gateway that takes the route; give gateway.httpRoute.parentRefs, such as [{name: web}]" }}
+{{- end }}
+{{- if .Values.gateway.httpRoute.enabled }}
+{{- include "loco.needs" (dict "root" $ "key" "gateway.httpRoute.enabled" "kind" "gateway.networking.k8s.io/v1/HTTPRoute" "project" "the Gateway API") }}
+{{- end }}
+{{- if .Values.monitoring.serviceMonitor.enabled }}
+{{- include "loco.needs" (dict "root" $ "key" "monitoring.serviceMonitor.enabled" "kind" "monitoring.coreos.com/v1/ServiceMonitor" "project" "the Prometheus operator") }}
+{{- end }}
+{{- if .Values.monitoring.prometheusRule.enabled }}
+{{- include "loco.needs" (dict "root" $ "key" "monitoring.prometheusRule.enabled" "kind" "monitoring.coreos.com/v1/PrometheusRule" "project" "the Prometheus operator") }}
+{{- end }}
+{{- end -}}
