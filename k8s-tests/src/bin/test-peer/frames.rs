@@ -15,8 +15,6 @@ const QUERY_PORT: u16 = 47624;
 /// A port of `DirectPlay`'s range, and one that nobody here answers at.
 const UDP_PORT: u16 = 2350;
 const TCP_PORT: u16 = 2300;
-/// Asks for a game that nobody plays, so that nobody answers.
-const APPLICATION: dplay::Guid = dplay::Guid(*b"loco test peer\0\0");
 
 /// Who sends: a seat's identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,12 +100,14 @@ fn arp_frame(to: MacAddr, from: MacAddr, packet: &arp::Packet, padding: &[u8]) -
 
 fn query(from: Card, mark: &[u8]) -> Vec<u8> {
     let me = dplay::Sender::new(TCP_PORT, dplay::Dialect::DX6_1A);
-    let asks = dplay::EnumSessions { application: APPLICATION, flags: dplay::EnumFlags::ALL, password: None };
+    // The number is the game that it asks for: nobody plays it, so nobody answers, and no octet is out of place.
+    let mut application = [0; 16];
+    application[..mark.len()].copy_from_slice(mark);
+    let asks =
+        dplay::EnumSessions { application: dplay::Guid(application), flags: dplay::EnumFlags::ALL, password: None };
     let mut message = vec![0; PAYLOAD_MAX];
     let len = me.system(&mut message, &dplay::Body::EnumSessions(asks)).expect("a query has 52 octets");
     message.truncate(len);
-    // Behind the message, where no reader of DirectPlay looks.
-    message.extend_from_slice(mark);
     let everybody = Card { seat: from.seat, mac: MacAddr::BROADCAST, ip: Ipv4Addr::BROADCAST };
     datagram(from, everybody, QUERY_PORT, &message)
 }
@@ -199,7 +199,7 @@ mod tests {
         let dplay::Content::System(message) = dplay::Packet::from_datagram(datagram.payload).content else {
             panic!("not a system message")
         };
-        assert!(matches!(message.body, dplay::Body::EnumSessions(asks) if asks.application == APPLICATION));
+        assert!(matches!(message.body, dplay::Body::EnumSessions(asks) if asks.password.is_none()));
     }
 
     #[test]
