@@ -58,7 +58,7 @@ impl App {
         let registry = telemetry::registry();
         let tokens = Tokens::load(&config.tokens_file)?;
         let agent_token = auth::load_agent_token(&config.agent_token_file)?;
-        let follower = directory::Follower::start(&config.snapshot);
+        let follower = directory::Follower::file(&config.snapshot);
         let agents = Agents::start(follower.watch(), agent_token, &registry)?;
         let (active, active_watch) = watch::channel(Vec::new());
         let kept = lan::Kept::default();

@@ -130,7 +130,7 @@ mod tests {
         let text = r#"{"version":1,"lans":[{"name":"party","vni":4200,"mode":"vxlan","subnet":"10.98.0.0/24","seats":9}],
             "nodes":[{"name":"node-a","underlay_ip":"10.99.0.11","agent_url":"u"},{"name":"node-b","underlay_ip":"10.99.0.12","agent_url":"u"}],
             "instances":[{"id":"instance-0","lan":"party","seat":0,"node":"node-a"},{"id":"instance-1","lan":"party","seat":1,"node":"node-b"}]}"#;
-        Directory { snapshot: Arc::new(api::snapshot::parse(text).unwrap()), loaded_at: Some(1.0), problem: None }
+        Directory { snapshot: Arc::new(api::snapshot::parse(text).unwrap()), loaded_at: Some(1.0), ..Directory::default() }
     }
 
     fn status(id: &str, node: &str, state: State) -> InstanceStatus {

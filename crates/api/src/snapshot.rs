@@ -50,10 +50,19 @@ pub struct RawInstance {
     pub node: String,
 }
 
-/// Why a snapshot file cannot be used. Names the key and the remedy.
+/// The file of LANs: what a cluster with Kubernetes says of its LANs; the rest of its directory comes from the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LansFile {
+    /// Must be 1.
+    pub version: u32,
+    pub lans: Vec<RawLan>,
+}
+
+/// Why a snapshot file, or a file of LANs, cannot be used. Names the key and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    #[error("the snapshot is not valid JSON of the expected shape: {0}")]
+    #[error("it is not valid JSON of the expected shape: {0}")]
     Json(#[from] serde_json::Error),
     #[error("`version` is {0}; this program reads version 1")]
     Version(u32),
@@ -63,13 +72,73 @@ pub enum SnapshotError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    #[error("the snapshot contradicts itself: {0}")]
+    #[error("it contradicts itself: {0}")]
     Invalid(#[from] InvalidSnapshot),
 }
 
 /// Parses and checks the text of a snapshot file.
 pub fn parse(text: &str) -> Result<Snapshot, SnapshotError> {
     serde_json::from_str::<SnapshotFile>(text)?.try_into()
+}
+
+/// Parses and checks the text of a file of LANs.
+pub fn parse_lans(text: &str) -> Result<Vec<Lan>, SnapshotError> {
+    let file: LansFile = serde_json::from_str(text)?;
+    let lans = lans(file.version, file.lans)?;
+    // The checks over all of them, such as two LANs with one VNI.
+    Snapshot::new(lans.iter().cloned(), [], [])?;
+    Ok(lans)
+}
+
+fn lans(version: u32, raw: Vec<RawLan>) -> Result<Vec<Lan>, SnapshotError> {
+    if version != 1 {
+        return Err(SnapshotError::Version(version));
+    }
+    let mut lans = Vec::with_capacity(raw.len());
+    for (i, raw) in raw.into_iter().enumerate() {
+        let key = |field: &'static str| move || format!("lans[{i}].{field}");
+        let name = value(key("name"), raw.name.parse())?;
+        let vni = value(key("vni"), Vni::new(raw.vni).map_err(VniError))?;
+        let mode = value(key("mode"), raw.mode.parse::<model::NetworkMode>())?;
+        let subnet = value(key("subnet"), raw.subnet.parse::<model::Subnet>())?;
+        lans.push(value(key("seats"), Lan::new(name, vni, mode, subnet, raw.seats))?);
+    }
+    Ok(lans)
+}
+
+impl From<&Snapshot> for SnapshotFile {
+    fn from(snapshot: &Snapshot) -> Self {
+        Self {
+            version: 1,
+            lans: snapshot
+                .lans()
+                .map(|lan| RawLan {
+                    name: lan.name().to_string(),
+                    vni: lan.vni().get(),
+                    mode: lan.mode().to_string(),
+                    subnet: lan.subnet().to_string(),
+                    seats: lan.seats(),
+                })
+                .collect(),
+            nodes: snapshot
+                .nodes()
+                .map(|node| RawNode {
+                    name: node.name.to_string(),
+                    underlay_ip: node.underlay_ip,
+                    agent_url: node.agent_url.clone(),
+                })
+                .collect(),
+            instances: snapshot
+                .instances()
+                .map(|placed| RawInstance {
+                    id: placed.id.to_string(),
+                    lan: placed.lan.to_string(),
+                    seat: placed.seat.0,
+                    node: placed.node.to_string(),
+                })
+                .collect(),
+        }
+    }
 }
 
 fn value<T, E>(key: impl FnOnce() -> String, result: Result<T, E>) -> Result<T, SnapshotError>
@@ -83,18 +152,7 @@ impl TryFrom<SnapshotFile> for Snapshot {
     type Error = SnapshotError;
 
     fn try_from(file: SnapshotFile) -> Result<Self, SnapshotError> {
-        if file.version != 1 {
-            return Err(SnapshotError::Version(file.version));
-        }
-        let mut lans = Vec::with_capacity(file.lans.len());
-        for (i, raw) in file.lans.into_iter().enumerate() {
-            let key = |field: &'static str| move || format!("lans[{i}].{field}");
-            let name = value(key("name"), raw.name.parse())?;
-            let vni = value(key("vni"), Vni::new(raw.vni).map_err(VniError))?;
-            let mode = value(key("mode"), raw.mode.parse::<model::NetworkMode>())?;
-            let subnet = value(key("subnet"), raw.subnet.parse::<model::Subnet>())?;
-            lans.push(value(key("seats"), Lan::new(name, vni, mode, subnet, raw.seats))?);
-        }
+        let lans = lans(file.version, file.lans)?;
         let mut nodes = Vec::with_capacity(file.nodes.len());
         for (i, raw) in file.nodes.into_iter().enumerate() {
             let name = value(|| format!("nodes[{i}].name"), raw.name.parse())?;
@@ -132,6 +190,29 @@ mod tests {
     fn refuses(text: &str, want: &str) {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.contains(want), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let lan = r#"{"name":"party","vni":7,"mode":"vxlan","subnet":"10.98.0.0/24","seats":9}"#;
+        let mut file: SnapshotFile = serde_json::from_str(&text(lan, "")).unwrap();
+        file.instances =
+            vec![RawInstance { id: "instance-0".into(), lan: "party".into(), seat: 3, node: "node-a".into() }];
+        let snapshot = Snapshot::try_from(file.clone()).unwrap();
+        assert_eq!(SnapshotFile::from(&snapshot), file);
+    }
+
+    #[test]
+    fn a_file_of_lans_is_checked_like_a_snapshot() {
+        let lan = |name: &str, vni: u32| {
+            format!(r#"{{"name":"{name}","vni":{vni},"mode":"vxlan","subnet":"10.98.0.0/24","seats":9}}"#)
+        };
+        let file = |lans: &[String]| format!(r#"{{"version":1,"lans":[{}]}}"#, lans.join(","));
+        assert_eq!(parse_lans(&file(&[lan("party", 7), lan("other", 8)])).unwrap().len(), 2);
+        let error = parse_lans(&file(&[lan("party", 7), lan("other", 7)])).unwrap_err().to_string();
+        assert!(error.contains("VNI 7"), "{error}");
+        let error = parse_lans(r#"{"version":1,"lans":[],"nodes":[]}"#).unwrap_err().to_string();
+        assert!(error.contains("nodes"), "{error}");
     }
 
     #[test]
