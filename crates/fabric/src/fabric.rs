@@ -1,5 +1,11 @@
 //! The handle that others hold: it sends wishes to the fabric's thread and reads its status.
-use std::{net::Ipv4Addr, os::fd::OwnedFd, path::PathBuf, sync::Arc, thread};
+use std::{
+    net::Ipv4Addr,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
 
 use model::{InstanceId, LanName, NodeName};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -114,6 +120,21 @@ impl Drop for Fabric {
             tracing::error!("the fabric's thread had panicked");
         }
     }
+}
+
+/// Makes the namespace at `path`, unless it is there, and sets what must be set inside; for a program with more rights than the
+/// agent that comes after it. The problems are sentences: a namespace with them can be used.
+///
+/// # Errors
+/// When there is no namespace in the end.
+pub fn prepare(path: &Path) -> Result<Vec<String>, FabricError> {
+    netns::ensure(path)?;
+    netns::settle(path)
+}
+
+/// Whether a namespace stands at `path`: then an agent needs no right to mount.
+pub fn is_prepared(path: &Path) -> bool {
+    netns::is_mounted(path)
 }
 
 /// Removes all that the fabric of `config` made: links, mount, namespace. Blocks for some milliseconds.

@@ -11,6 +11,7 @@
 //! adopted; a pass with nothing to do writes nothing; a tap with carrier is never deleted; a link that is not ours is
 //! never touched. Only `kernel` speaks netlink. The kernel owns the data path: this process may die at any time.
 mod arp;
+pub mod desk;
 mod dhcp;
 mod edge;
 mod error;
@@ -29,7 +30,7 @@ mod status;
 mod tap;
 
 pub use error::FabricError;
-pub use fabric::{Fabric, FabricConfig, uninstall};
+pub use fabric::{Fabric, FabricConfig, is_prepared, prepare, uninstall};
 pub use observed::tunnel_name;
 pub use spec::{FabricSpec, FdbEntry, LanSpec, Peer, PortSpec, RemoteGuest};
 pub use station::Station;

@@ -89,11 +89,20 @@ pub(crate) fn settle_sysctls() -> (u64, Vec<String>) {
         writes += 1;
         if let Err(error) = fs::write(path, want) {
             problems.push(format!(
-                "could not set {path} to {want}: {error}; without it the node's firewall may eat the guests' frames: mount /proc/sys writable"
+                "could not set {path} to {want}: {error}; without it the node's firewall may eat the guests' frames: run `node-agent prepare` privileged before the agent, or make the agent privileged"
             ));
         }
     }
     (writes, problems)
+}
+
+/// Sets the sysctls of the namespace at `path`, and returns the problems.
+pub(crate) fn settle(path: &Path) -> Result<Vec<String>, FabricError> {
+    let inside = path.to_owned();
+    // A thread of its own, which is left inside and ends.
+    let thread = thread::Builder::new().name("fabric-sysctls".to_owned());
+    let settled = thread.spawn(move || enter(&inside).map(|_| settle_sysctls().1)).map_err(FabricError::SpawnThread)?;
+    settled.join().unwrap_or(Err(FabricError::Ended))
 }
 
 /// See [`crate::uninstall`]. Runs on a thread of its own, which is left inside the namespace and ends.

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    FabricConfig, FabricError, FabricSpec, FabricStatus, LanStatus, PortStatus, ReachStatus,
+    FabricConfig, FabricError, FabricSpec, FabricStatus, LanStatus, PortStatus,
     edge::Edge,
     fabric::{OpenTap, Whose, Wish},
     kernel::{Kernel, io_error},
@@ -226,19 +226,7 @@ impl<'a> Reconciler<'a> {
                 status.ports.insert(port.instance.clone(), state);
             }
         }
-        status.reachability = books
-            .pages
-            .iter()
-            .map(|((lan, instance), page)| ReachStatus {
-                lan: lan.clone(),
-                instance: instance.clone(),
-                reachable: page.reachable(),
-                rtt: page.rtt,
-                last_seen: page.last_seen,
-                asked: page.asked,
-                answered: page.answered,
-            })
-            .collect();
+        status.reachability = books.reachability();
         drop(books);
         self.status.send_if_modified(|old| {
             let differs = *old != status;

@@ -21,7 +21,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("traffic", &["model", "wire"]),
     ("ipxnet", &["fabric", "model", "wire"]),
     ("plugin", &[]),
+    ("switch", &["model", "wire"]),
     ("ebpf", &["wire"]),
+    ("copy", &[]),
     ("guest-runner", &["guest", "model", "seat", "telemetry"]),
     (
         "node-agent",
