@@ -11,12 +11,19 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use directory::{Source, SourceArgs};
 use model::{LanName, NodeName};
+
+mod privileges;
+
+pub use privileges::{check_capabilities, check_mounts};
 
 /// Longest token taken, in bytes: a file that holds more is not a token.
 const TOKEN_BYTES_MAX: u64 = 4096;
-/// The bits of `capability.h`: links and namespaces.
-const CAPABILITIES: [(u32, &str); 2] = [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN")];
+/// Seats of a node unless said otherwise: one LAN's.
+const SLOTS: u16 = 9;
+/// More guests than any node of today runs.
+const SLOTS_MAX: u16 = 256;
 
 /// The per-node agent of Loco: LAN ports, pictures and input of the instances of one node.
 #[derive(Debug, Parser)]
@@ -27,9 +34,8 @@ pub struct Args {
     /// This node's name in the snapshot.
     #[arg(long, env = "LOCO_NODE", value_name = "NAME", required = true)]
     node: Option<NodeName>,
-    /// The directory of the cluster: a JSON file that is followed while the agent runs.
-    #[arg(long, env = "LOCO_SNAPSHOT", value_name = "FILE", required = true)]
-    snapshot: Option<PathBuf>,
+    #[command(flatten)]
+    source: SourceArgs,
     /// Where seat sockets and the fabric's namespace are kept; absolute.
     #[arg(long, env = "LOCO_RUN_DIR", value_name = "DIR", required = true)]
     run_dir: Option<PathBuf>,
@@ -54,6 +60,13 @@ pub struct Args {
     /// Memory in bytes for the last frames of all ports together, for captures; 0: none are kept.
     #[arg(long, env = "LOCO_CAPTURE_BYTES", value_name = "BYTES", default_value = "16777216")]
     capture_bytes: usize,
+    /// Seats that the kubelet is offered as `loco.dev/seat`; 0: none, and runners come in by a directory of their instance's
+    /// name. 9 with --kubernetes, else 0.
+    #[arg(long, env = "LOCO_SLOTS", value_name = "COUNT")]
+    slots: Option<u16>,
+    /// The kubelet's directory, with device-plugins and pod-resources in it.
+    #[arg(long, env = "LOCO_KUBELET_DIR", value_name = "DIR", default_value = "/var/lib/kubelet")]
+    kubelet_dir: PathBuf,
     #[command(flatten)]
     ipx_relay: IpxRelayArgs,
 }
@@ -81,6 +94,13 @@ pub enum Command {
     /// Removes what agents of this run directory left in the kernel, and the directory. Guests that still run are cut off.
     Uninstall {
         /// The run directory that the agent was started with; absolute.
+        #[arg(long, env = "LOCO_RUN_DIR", value_name = "DIR")]
+        run_dir: PathBuf,
+    },
+    /// Makes what only a privileged process may: the LANs' network namespace with its sysctls, and a file system for what is
+    /// pinned, both mounted below the run directory. For an init container, so that the agent itself needs fewer rights.
+    Prepare {
+        /// The run directory that the agent is started with; absolute, and mounted with mountPropagation Bidirectional.
         #[arg(long, env = "LOCO_RUN_DIR", value_name = "DIR")]
         run_dir: PathBuf,
     },
@@ -133,7 +153,8 @@ impl fmt::Debug for Token {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub node: NodeName,
-    pub snapshot: PathBuf,
+    /// Where the directory comes from.
+    pub source: Source,
     pub run_dir: PathBuf,
     pub listen: SocketAddr,
     pub media_ip: Ipv4Addr,
@@ -143,8 +164,20 @@ pub struct Config {
     pub kvm_probe: Option<PathBuf>,
     /// Of all ports together; 0: nothing is captured.
     pub capture_bytes: usize,
+    /// `None`: no device plugin, and a door per instance.
+    pub seats: Option<SeatsOffered>,
     /// `None`: no relay.
     pub ipx_relay: Option<IpxRelay>,
+}
+
+/// What the kubelet is offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeatsOffered {
+    /// At least 1.
+    pub slots: u16,
+    pub kubelet_dir: PathBuf,
+    /// Where the pods are that may take one; `None`: where the followed API says this process is.
+    pub namespace: Option<String>,
 }
 
 /// Where the IPX relay listens and what it joins.
@@ -172,15 +205,24 @@ pub enum ConfigError {
     /// The call is fine, the machine is not as it says: exit code 1.
     #[error("{flag} {path}: {problem}", path = path.display())]
     File { flag: &'static str, path: PathBuf, problem: String },
-    #[error("this process lacks {0}; run it as root, or grant it")]
-    Capability(&'static str),
+    #[error(
+        "this process lacks {name}, which it needs to {used_for}; run it as root, or add it to the container's capabilities"
+    )]
+    Capability { name: &'static str, used_for: &'static str },
+    /// What is mounted there would end with this container, and with it the LANs.
+    #[error(
+        "--run-dir {run_dir}: a network namespace that is mounted here would end with this container; mount the directory with \
+         mountPropagation Bidirectional in a privileged container, or run `node-agent prepare` in a privileged init container",
+        run_dir = run_dir.display()
+    )]
+    Mount { run_dir: PathBuf },
 }
 
 impl ConfigError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Usage { .. } => 2,
-            Self::File { .. } | Self::Capability(_) => 1,
+            Self::File { .. } | Self::Capability { .. } | Self::Mount { .. } => 1,
         }
     }
 }
@@ -197,6 +239,11 @@ pub fn fabric_netns(run_dir: &Path) -> PathBuf {
 /// Where the observer's maps and programs are pinned below a run directory.
 pub fn bpffs(run_dir: &Path) -> PathBuf {
     run_dir.join("bpf")
+}
+
+/// What the API said last, for a start while it is away.
+pub fn last_known(run_dir: &Path) -> PathBuf {
+    run_dir.join("last-known.json")
 }
 
 /// A run directory must be absolute: seat sockets below it are told to other processes.
@@ -216,8 +263,12 @@ impl Config {
     pub fn load(args: Args) -> Result<Self, ConfigError> {
         let required = |flag| move || usage(flag, "is required");
         let node = args.node.ok_or_else(required("--node"))?;
-        let snapshot = args.snapshot.ok_or_else(required("--snapshot"))?;
+        let namespace = args.source.namespace.clone().filter(|name| !name.is_empty());
+        let mut source = args.source.check().map_err(|wrong| usage(wrong.flag, wrong.problem))?;
         let run_dir = checked_run_dir(args.run_dir.ok_or_else(required("--run-dir"))?)?;
+        if let Source::Kubernetes(source) = &mut source {
+            source.last_known.get_or_insert_with(|| last_known(&run_dir));
+        }
         let listen = args.listen.ok_or_else(required("--listen"))?;
         let media_ip = args.media_ip.ok_or_else(required("--media-ip"))?;
         let token_file = args.token_file.ok_or_else(required("--token-file"))?;
@@ -234,14 +285,21 @@ impl Config {
             }
             Err(error) => Err(ConfigError::File { flag, path: path.to_owned(), problem: format!("{error}; {remedy}") }),
         };
-        file("--snapshot", &snapshot, "`loco up` writes it; give the path it has")?;
+        match &source {
+            Source::File(path) => file("--snapshot", path, "`loco up` writes it; give the path it has")?,
+            Source::Kubernetes(args) => {
+                file("--lans", &args.lans, "the chart mounts it from the ConfigMap `loco-lans`")?
+            }
+        }
         if let Some(path) = &args.kvm_probe {
             file("--kvm-probe", path, "leave the flag out to run guests without KVM")?;
         }
+        let seats = offered(args.slots, args.kubelet_dir, namespace, &source)?;
         let token = read_token(&token_file)?;
         Ok(Self {
             node,
-            snapshot,
+            source,
+            seats,
             run_dir,
             listen,
             media_ip,
@@ -253,6 +311,30 @@ impl Config {
             capture_bytes: args.capture_bytes,
         })
     }
+}
+
+fn offered(
+    slots: Option<u16>,
+    kubelet_dir: PathBuf,
+    namespace: Option<String>,
+    source: &Source,
+) -> Result<Option<SeatsOffered>, ConfigError> {
+    let in_cluster = matches!(source, Source::Kubernetes(_));
+    let slots = slots.unwrap_or(if in_cluster { SLOTS } else { 0 });
+    if slots > SLOTS_MAX {
+        return Err(usage("--slots", format!("{slots} is more than a node has room for; give 0 to {SLOTS_MAX}")));
+    }
+    if slots == 0 {
+        return Ok(None);
+    }
+    if namespace.is_none() && !in_cluster {
+        return Err(usage("--namespace", "is required with --slots: only pods of that namespace get a seat"));
+    }
+    if !kubelet_dir.is_absolute() {
+        let problem = format!("`{}` is not absolute; give the kubelet's --root-dir", kubelet_dir.display());
+        return Err(usage("--kubelet-dir", problem));
+    }
+    Ok(Some(SeatsOffered { slots, kubelet_dir, namespace }))
 }
 
 fn read_token(path: &Path) -> Result<Token, ConfigError> {
@@ -280,157 +362,5 @@ fn read_token(path: &Path) -> Result<Token, ConfigError> {
     Ok(Token::new(token))
 }
 
-/// Whether this process may do what an agent does, before anything is touched.
-pub fn check_capabilities() -> Result<(), ConfigError> {
-    // Unreadable means a kernel without procfs: then the first system call that is refused says it.
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return Ok(()) };
-    missing_capability(&status).map_or(Ok(()), |name| Err(ConfigError::Capability(name)))
-}
-
-fn missing_capability(proc_status: &str) -> Option<&'static str> {
-    let line = proc_status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    let effective = u64::from_str_radix(line.trim(), 16).ok()?;
-    CAPABILITIES.iter().find(|(bit, _)| effective & (1 << bit) == 0).map(|(_, name)| *name)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A folder with a good token and a good snapshot.
-    struct Place(PathBuf);
-
-    impl Place {
-        fn new(name: &str) -> Self {
-            let folder = std::env::temp_dir().join(format!("loco-config-{}-{name}", std::process::id()));
-            std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(folder.join("snapshot.json"), "{}").unwrap();
-            let place = Self(folder);
-            place.token("s3cret\n", 0o600);
-            place
-        }
-
-        fn token(&self, text: &str, mode: u32) {
-            let path = self.0.join("token");
-            std::fs::write(&path, text).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-        }
-
-        /// All flags, with `change` laid over them: a flag and its value, or `None` to leave it out.
-        fn args(&self, change: &[(&str, Option<&str>)]) -> Result<Config, (u8, String)> {
-            let path = |name: &str| self.0.join(name).display().to_string();
-            let mut flags = vec![
-                ("--node", "node-a".to_owned()),
-                ("--snapshot", path("snapshot.json")),
-                ("--run-dir", "/run/loco-test".to_owned()),
-                ("--listen", "127.0.0.1:14780".to_owned()),
-                ("--media-ip", "127.0.0.1".to_owned()),
-                ("--token-file", path("token")),
-            ];
-            for (flag, value) in change {
-                flags.retain(|(name, _)| name != flag);
-                if let Some(value) = value {
-                    flags.push((flag, (*value).to_owned()));
-                }
-            }
-            let words = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
-            let args = Args::try_parse_from(std::iter::once("node-agent".to_owned()).chain(words))
-                .map_err(|error| (u8::try_from(error.exit_code()).unwrap(), error.to_string()))?;
-            Config::load(args).map_err(|error| (error.exit_code(), error.to_string()))
-        }
-
-        #[track_caller]
-        fn refuses(&self, change: &[(&str, Option<&str>)], code: u8, words: &[&str]) {
-            let (got, text) = self.args(change).unwrap_err();
-            assert_eq!(got, code, "{text}");
-            for word in words {
-                assert!(text.contains(word), "`{word}` is not in: {text}");
-            }
-        }
-    }
-
-    impl Drop for Place {
-        fn drop(&mut self) {
-            std::fs::remove_dir_all(&self.0).unwrap();
-        }
-    }
-
-    #[test]
-    fn good_flags_make_a_config() {
-        let config = Place::new("good").args(&[("--media-ports", Some("20000-20003"))]).unwrap();
-        assert_eq!(config.token, Token::new("s3cret"));
-        assert_eq!(config.media_ports, 20000..=20003);
-        assert_eq!(config.vxlan_port, 14789);
-        assert_eq!(config.capture_bytes, 16 << 20);
-        assert!(!format!("{config:?}").contains("s3cret"), "the token must not reach a log");
-    }
-
-    #[test]
-    fn wrong_usage_is_named_by_flag_with_exit_code_2() {
-        let place = Place::new("usage");
-        for flag in ["--node", "--snapshot", "--run-dir", "--listen", "--media-ip", "--token-file"] {
-            place.refuses(&[(flag, None)], 2, &[flag]);
-        }
-        place.refuses(&[("--node", Some("Node A"))], 2, &["--node", "a-z, 0-9"]);
-        place.refuses(&[("--listen", Some("14780"))], 2, &["--listen"]);
-        place.refuses(&[("--media-ip", Some("0.0.0.0"))], 2, &["--media-ip", "this node's own"]);
-        place.refuses(&[("--run-dir", Some("run/loco"))], 2, &["--run-dir", "absolute"]);
-        place.refuses(&[("--vxlan-port", Some("0"))], 2, &["--vxlan-port"]);
-        for ports in ["14900", "14999-14900", "80-90", "1-x", "65000-65536"] {
-            place.refuses(&[("--media-ports", Some(ports))], 2, &["--media-ports", "FIRST-LAST"]);
-        }
-        place.refuses(&[("--no-such-flag", Some("x"))], 2, &["--no-such-flag"]);
-    }
-
-    #[test]
-    fn the_ipx_relay_is_off_unless_address_and_lan_are_given() {
-        let place = Place::new("ipx");
-        assert_eq!(place.args(&[]).unwrap().ipx_relay, None);
-        let on = [("--ipx-relay", Some("10.0.0.1:213")), ("--ipx-relay-lan", Some("party"))];
-        let relay = IpxRelay {
-            address: "10.0.0.1:213".parse().unwrap(),
-            lan: "party".parse().unwrap(),
-            framing: ipxnet::Framing::Auto,
-            netbios: false,
-        };
-        assert_eq!(place.args(&on).unwrap().ipx_relay, Some(relay));
-        for alone in on {
-            place.refuses(&[alone], 2, &["--ipx-relay"]);
-        }
-        place.refuses(
-            &[on[0], on[1], ("--ipx-relay-framing", Some("802.3"))],
-            2,
-            &["--ipx-relay-framing", "raw_802_3"],
-        );
-        place.refuses(&[("--ipx-relay", Some("[::1]:213")), on[1]], 2, &["--ipx-relay"]);
-    }
-
-    #[test]
-    fn a_missing_or_unsafe_file_is_a_failed_start_with_its_remedy() {
-        let place = Place::new("files");
-        place.refuses(&[("--snapshot", Some("/nowhere/snapshot.json"))], 1, &["/nowhere/snapshot.json", "`loco up`"]);
-        place.refuses(&[("--kvm-probe", Some("/nowhere/kernel"))], 1, &["--kvm-probe", "without KVM"]);
-        place.refuses(&[("--token-file", Some("/nowhere/token"))], 1, &["/nowhere/token", "openssl"]);
-        place.refuses(&[("--token-file", Some("/"))], 1, &["is not a token"]);
-        place.token("s3cret", 0o644);
-        place.refuses(&[], 1, &["mode 0644", "chmod 600"]);
-        place.token(" \n", 0o600);
-        place.refuses(&[], 1, &["is empty"]);
-        place.token("a b", 0o600);
-        place.refuses(&[], 1, &["blanks"]);
-    }
-
-    #[test]
-    fn uninstall_needs_only_the_run_directory() {
-        let args = Args::try_parse_from(["node-agent", "uninstall", "--run-dir", "/run/x"]).unwrap();
-        assert!(matches!(args.command, Some(Command::Uninstall { run_dir }) if run_dir == Path::new("/run/x")));
-        assert!(checked_run_dir("/".into()).is_err());
-    }
-
-    #[test]
-    fn capabilities_are_read_from_the_effective_set() {
-        assert_eq!(missing_capability("CapEff:\t000001ffffffffff\n"), None);
-        assert_eq!(missing_capability("CapEff:\t0000000000000000\n"), Some("CAP_NET_ADMIN"));
-        assert_eq!(missing_capability("CapEff:\t0000000000001000\n"), Some("CAP_SYS_ADMIN"));
-    }
-}
+mod tests;

@@ -1,8 +1,9 @@
 //! The agent of one node: wiring and edges only. Links, QMP, encoders and WebRTC live in their crates.
 //!
 //! ```text
-//! snapshot file -> directory -> desired (pure) --FabricSpec--> fabric (own thread, own namespace)
-//!                                     └────────SeatSpec-----> seats -> one instance actor each <--seat socket-- runner
+//! snapshot file or Kubernetes -> directory -> desired (pure) --FabricSpec--> fabric (own thread, own namespace)
+//!                                                   └──────────SeatSpec----> seats -> one instance actor each <-- doors <-- runner
+//! kubelet --which pod holds which slot--> proof -> doors        doors --open or shut--> kubelet (device plugin)
 //! fabric status, instance reports, directory -> status -> /v1/status, /v1/events
 //! gateway --HTTP /v1--> http -> instance -> stream (WebRTC straight to browsers)
 //! ```
@@ -13,9 +14,12 @@
 mod capture;
 pub mod config;
 mod desired;
+mod doors;
 mod http;
 mod instance;
+mod kubelet;
 mod metrics;
+mod proof;
 mod relay;
 mod seats;
 mod status;
@@ -25,12 +29,13 @@ use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use desired::Desired;
-use directory::{Directory, Follower};
+use directory::{Directory, Follower, Pace, Source};
 use fabric::{Fabric, FabricConfig, FabricStatus};
 use instance::{Shared, Taps};
 use metrics::Metrics;
 use nix::fcntl::{Flock, FlockArg};
-use seats::Seats;
+use plugin::PodResources;
+use seats::{Entrance, Seats};
 use stream::{StreamConfig, Streams};
 use telemetry::{Condition, Health, Heartbeat};
 use tokio::{
@@ -58,6 +63,14 @@ const SUCCESSION_PAUSE: Duration = Duration::from_millis(10);
 /// Grace for requests that are being answered when the agent is told to end.
 const GRACE: Duration = Duration::from_secs(3);
 
+/// What is needed to offer seats to the kubelet.
+#[derive(Debug)]
+struct Offer {
+    seats: config::SeatsOffered,
+    namespace: String,
+    metrics: plugin::Metrics,
+}
+
 /// A built agent: everything is opened, nothing runs yet.
 #[derive(Debug)]
 pub struct Agent {
@@ -72,6 +85,8 @@ pub struct Agent {
     captures: Captures,
     seen: watch::Sender<Arc<traffic::Seen>>,
     relay: Option<relay::Relay>,
+    follower: Follower,
+    kubelet: Option<Offer>,
     kvm: bool,
     /// One agent per run directory; the kernel lets go of it with the process.
     _lock: Flock<fs::File>,
@@ -84,6 +99,11 @@ impl Agent {
     /// Each names what could not be had and the remedy.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         config::check_capabilities()?;
+        let follower = Follower::start(&config.source, Pace::AGENT).await?;
+        let netns = config::fabric_netns(&config.run_dir);
+        if matches!(config.source, Source::Kubernetes(_)) && !fabric::is_prepared(&netns) {
+            config::check_mounts(&config.run_dir)?;
+        }
         let listener = listen(config.listen).await?;
         let address = listener.local_addr().context("the API's socket has no address")?;
         let lock = prepare_run_dir(&config).await?;
@@ -94,9 +114,19 @@ impl Agent {
         let streams = Arc::new(Streams::new(streams, &registry)?);
         let kvm = prove_kvm(&config).await;
         let fabric = Arc::new(Fabric::start(fabric_config(&config), &registry).await?);
-        let namespace = config::fabric_netns(&config.run_dir);
-        let captures =
-            Captures::start(config.node.clone(), &namespace, config.capture_bytes, fabric.status(), &registry)?;
+        let captures = Captures::start(config.node.clone(), &netns, config.capture_bytes, fabric.status(), &registry)?;
+        let kubelet = match config.seats.clone() {
+            Some(seats) => Some(Offer {
+                namespace: seats
+                    .namespace
+                    .clone()
+                    .or_else(|| follower.info().namespace.clone())
+                    .context("--namespace is required with --slots: only pods of that namespace get a seat")?,
+                metrics: plugin::Metrics::register(&registry)?,
+                seats,
+            }),
+            None => None,
+        };
         let relay = match config.ipx_relay.clone() {
             Some(relay) => Some(relay::Relay::open(relay, &config.node, &registry).await?),
             None => None,
@@ -115,6 +145,8 @@ impl Agent {
             captures,
             seen,
             relay,
+            follower,
+            kubelet,
             kvm,
             _lock: lock,
         })
@@ -132,17 +164,28 @@ impl Agent {
     /// starts it again, and the new one adopts what is there.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
         let (changed, news) = watch::channel(0);
-        let seats = Arc::new(Seats::new(Shared {
+        let pods = self.kubelet.is_some();
+        let seats_dir = self.config.run_dir.join("seats");
+        let shared = Shared {
             taps: Taps::of(Arc::clone(&self.fabric)),
             fabric: self.fabric.status(),
             streams: self.streams,
             metrics: self.metrics.clone(),
             health: self.health.clone(),
             changed: Arc::new(changed),
-            seats_dir: self.config.run_dir.join("seats"),
+            seats_dir: seats_dir.clone(),
             kvm: self.kvm,
-        }));
-        let follower = Follower::start(&self.config.snapshot);
+        };
+        let resources = self.kubelet.as_ref().map(|offer| PodResources::new(&offer.seats.kubelet_dir));
+        let entrance = match self.kubelet.as_ref().zip(resources.clone()) {
+            Some((offer, resources)) => Entrance::BySlot {
+                slots: offer.seats.slots,
+                prover: Arc::new(proof::Prover::new(resources, offer.namespace.clone(), offer.metrics.clone())),
+            },
+            None => Entrance::ByInstance,
+        };
+        let seats = Arc::new(Seats::new(shared, entrance));
+        let follower = self.follower;
         let source = status::Source {
             node: self.config.node.clone(),
             directory: follower.watch(),
@@ -184,7 +227,12 @@ impl Agent {
             instances: seats.watch(),
             seen: self.seen,
             heartbeat: self.health.heartbeat("traffic", WATCH_LIMIT),
+            pods,
         }));
+        if let (Some(offer), Some(doors), Some(resources)) = (self.kubelet, seats.slots(), resources) {
+            let kubelet = kubelet::Kubelet::new(&offer.seats, seats_dir, doors, resources, offer.metrics);
+            tasks.spawn(kubelet.run(self.health.clone()));
+        }
         if let Some(relay) = self.relay {
             let fabric = Arc::clone(&self.fabric);
             tasks.spawn(async move { match relay.run(fabric).await {} });
@@ -309,7 +357,9 @@ impl Conditions {
         }
         match desired {
             Some(desired) if desired.listed => self.listed.hold(),
-            Some(_) => self.listed.fail(format!("the snapshot does not list node `{node}`; add it, or correct --node")),
+            Some(_) => {
+                self.listed.fail(format!("the directory does not list node `{node}`; add it, or correct --node"))
+            }
             None => self.listed.fail("there is no good snapshot yet"),
         }
         match fabric.problems.first() {
@@ -359,10 +409,31 @@ async fn news(
     fabric: &mut watch::Receiver<FabricStatus>,
 ) -> anyhow::Result<()> {
     tokio::select! {
-        changed = directory.changed() => changed.context("what follows the snapshot file has ended"),
+        changed = directory.changed() => changed.context("what follows the directory has ended"),
         changed = fabric.changed() => changed.context("the fabric's thread has ended"),
         () = time::sleep(LOOK_AGAIN) => Ok(()),
     }
+}
+
+/// Makes what an agent with fewer rights only adopts: the fabric's namespace, its sysctls, the file system for pins.
+///
+/// # Errors
+/// When one of them could not be made, or would end with this process's mounts.
+pub fn prepare(run_dir: PathBuf) -> anyhow::Result<()> {
+    let run_dir = config::checked_run_dir(run_dir)?;
+    let netns = config::fabric_netns(&run_dir);
+    if !fabric::is_prepared(&netns) {
+        fs::create_dir_all(&run_dir).with_context(|| {
+            format!("{} cannot be made; mount a writable directory of the host there", run_dir.display())
+        })?;
+        config::check_mounts(&run_dir)?;
+    }
+    for problem in fabric::prepare(&netns)? {
+        warn!(problem, "the fabric's namespace is not as desired");
+    }
+    ::traffic::prepare(&config::bpffs(&run_dir))?;
+    info!(run_dir = %run_dir.display(), "prepared: an agent without the right to mount can take it from here");
+    Ok(())
 }
 
 /// Removes what agents of `run_dir` left: the fabric's namespace with all in it, what is pinned, the seats, the directory.
@@ -393,6 +464,7 @@ fn remove_own(run_dir: &std::path::Path) -> io::Result<()> {
     };
     absent_is_fine(fs::remove_dir_all(run_dir.join("seats")))?;
     absent_is_fine(fs::remove_file(run_dir.join("agent.lock")))?;
+    absent_is_fine(fs::remove_file(config::last_known(run_dir)))?;
     absent_is_fine(fs::remove_file(config::fabric_netns(run_dir)))?;
     match fs::remove_dir(run_dir) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),

@@ -24,8 +24,10 @@ fn main() -> ExitCode {
 }
 
 fn run(mut args: Args) -> anyhow::Result<()> {
-    if let Some(Command::Uninstall { run_dir }) = args.command.take() {
-        return node_agent::uninstall(run_dir);
+    match args.command.take() {
+        Some(Command::Uninstall { run_dir }) => return node_agent::uninstall(run_dir),
+        Some(Command::Prepare { run_dir }) => return node_agent::prepare(run_dir),
+        None => {}
     }
     let config = Config::load(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -161,7 +161,7 @@ fn instance_status(node: &NodeName, instance: &Instance, port: Option<&PortStatu
         host_name: spec.identity.host_name.clone(),
         state: report.state.into(),
         since: seconds(report.since),
-        detail: report.detail.or_else(|| cut_off(report.qemu_pid, port).map(str::to_owned)),
+        detail: report.detail.or_else(|| cut_off(report.qemu_pid, port).map(str::to_owned)).or(report.notice),
         link: port.and_then(|port| port.carrier),
         address_in_use: port.and_then(|port| port.address_in_use),
         counters: port.and_then(|port| port.counters).map(|c| PortCounters {

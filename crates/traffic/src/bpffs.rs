@@ -47,11 +47,7 @@ impl Pins {
     /// Finds or mounts the file system at `root`. Maps of another shape under the same version are thrown away: they
     /// cannot be ours.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
-        if !is_mounted(root) {
-            fs::create_dir_all(root)?;
-            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            mount(Some(SOURCE), root, Some("bpf"), flags, Some("mode=0700"))?;
-        }
+        ensure(root)?;
         let maps = root.join(format!("v{}", abi::LAYOUT));
         let pins = Self { root: root.to_owned(), links: maps.join("links"), maps };
         if let Some(name) = pins.first_misshapen() {
@@ -115,6 +111,24 @@ impl Pins {
 /// The kernel puts files of its own into a new file system, which nobody can remove.
 fn is_layout(path: &Path) -> bool {
     path.is_dir()
+}
+
+/// Mounts the file system at `root` unless it is there.
+fn ensure(root: &Path) -> io::Result<()> {
+    if is_mounted(root) {
+        return Ok(());
+    }
+    fs::create_dir_all(root)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    Ok(mount(Some(SOURCE), root, Some("bpf"), flags, Some("mode=0700"))?)
+}
+
+/// Mounts the file system at `root`, unless it is there; for a program with more rights than the agent that comes after it.
+///
+/// # Errors
+/// When it cannot be mounted.
+pub fn prepare(root: &Path) -> Result<(), TrafficError> {
+    ensure(root).map_err(|source| TrafficError::Mount { path: root.to_owned(), source })
 }
 
 /// Unmounts the file system at `root`: what was pinned there is detached and forgotten. Nothing there is a success.

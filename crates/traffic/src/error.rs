@@ -19,6 +19,8 @@ pub enum TrafficError {
     SpawnThread(io::Error),
     #[error("the observer's thread has ended; the agent's log says why")]
     Ended,
+    #[error("a BPF file system cannot be mounted at {}: {source}; run this privileged, on a kernel with CONFIG_BPF_SYSCALL", path.display())]
+    Mount { path: PathBuf, source: io::Error },
     #[error("the BPF file system at {} cannot be removed: {source}; unmount it by hand", path.display())]
     Uninstall { path: PathBuf, source: io::Error },
 }

@@ -23,7 +23,7 @@ mod watcher;
 use std::time::Duration;
 
 pub use attachments::Wanted;
-pub use bpffs::uninstall;
+pub use bpffs::{prepare, uninstall};
 pub use error::TrafficError;
 pub use events::{Event, Point};
 pub use programs::OBJECT;

@@ -9,7 +9,7 @@ mod whep;
 
 use std::{convert::Infallible, sync::Arc};
 
-use api::agent::{AgentStatus, InstanceStatus, PowerAction, PowerRequest};
+use api::agent::{AgentStatus, ControlAction, ControlRequest, InstanceStatus, PowerAction, PowerRequest};
 use axum::{
     Json, Router,
     body::Bytes,
@@ -62,6 +62,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/instances/{id}/screenshot.png", get(screenshot))
         .route("/v1/instances/{id}/pcap", get(pcap::pcap))
         .route("/v1/instances/{id}/power", post(power))
+        .route("/v1/instances/{id}/control", post(control))
         .fallback(|| async { ApiError::not_found("path", "this path", "see the list in the agent's documentation") })
         .method_not_allowed_fallback(|| async { ApiError::method() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -120,6 +121,35 @@ async fn power(
             "not-running",
             error.to_string(),
             "wait until it is live, then ask again",
+        )
+    })?;
+    Ok(StatusCode::ACCEPTED)
+}
+
+async fn control(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, ApiError> {
+    let instance = find(&api, &id)?;
+    let request: ControlRequest = serde_json::from_slice(&read(body)?).map_err(|error| {
+        ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "bad-request",
+            format!("the body is not a control request: {error}"),
+            r#"send {"action":"restart"} or {"action":"reset"}"#,
+        )
+    })?;
+    let order = match request.action {
+        ControlAction::Restart => seat::Order::Restart,
+        ControlAction::Reset => seat::Order::Reset,
+    };
+    instance.order(order).await.map_err(|error| {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not-taken",
+            error.to_string(),
+            "look at the instance's state, then ask again",
         )
     })?;
     Ok(StatusCode::ACCEPTED)

@@ -38,19 +38,22 @@ impl Rig {
         let metrics = Metrics::register(&registry, "node-a").unwrap();
         let streams = StreamConfig { media_ip: "127.0.0.1".parse().unwrap(), ports: 24910..=24911 };
         let changed = Arc::new(watch::Sender::new(0));
-        let seats = Seats::new(Shared {
+        let shared = Shared {
             taps: Taps::new(|id| async move { Err(fabric::FabricError::NoPort(id)) }),
+            fabric: watch::Sender::new(FabricStatus::default()).subscribe(),
             streams: Arc::new(Streams::new(streams, &registry).unwrap()),
             metrics: metrics.clone(),
             health: telemetry::Health::new(),
             changed: Arc::clone(&changed),
             seats_dir: dir.clone(),
             kvm: false,
-        });
+        };
+        let seats = Seats::new(shared, crate::seats::Entrance::ByInstance);
         let snapshot = Arc::new(api::snapshot::parse(SNAPSHOT).unwrap());
         seats.reconcile(&Desired::from_snapshot(&snapshot, &"node-a".parse().unwrap()).seats).await;
         let problem = Some("the file is torn".to_owned());
-        let directory = watch::Sender::new(Directory { snapshot, loaded_at: Some(1.0), problem });
+        let directory =
+            watch::Sender::new(Directory { snapshot, loaded_at: Some(1.0), problem, ..Directory::default() });
         let fabric =
             watch::Sender::new(FabricStatus { problems: vec!["no /dev/net/tun".into()], ..Default::default() });
         let source = Source {

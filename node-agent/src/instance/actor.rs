@@ -4,20 +4,17 @@
 //! runner is judged, so one that died is known to be dead by then. Whatever breaks is asked for again over the seat connection, or
 //! by ending that connection: the runner connects anew and hands everything over once more.
 use std::{
-    fs, io,
-    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
-    path::Path,
+    os::fd::OwnedFd,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use model::{InstanceId, InstanceState};
-use seat::{FromAgent, FromRunner, Order, Port, SeatListener, SeatSocket, SocketError, Storage, Welcome};
+use seat::{FromAgent, FromRunner, Order, Port, SeatSocket, SocketError, Storage, Welcome};
 use stream::{AudioTap, InstanceStream, Screen, audio::AudioConnection, display::DisplayConnection};
 use telemetry::chain;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::JoinHandle,
     time::{self, Instant, MissedTickBehavior},
 };
 use tracing::{info, warn};
@@ -30,10 +27,8 @@ use super::{
     releases::Guest,
     state::{End, Fact, Facts},
 };
-use crate::desired::SeatSpec;
+use crate::{desired::SeatSpec, doors::DoorState};
 
-/// Name of the socket in a seat's directory, as runners know it.
-const SOCKET: &str = "agent.sock";
 /// The actor's own pulse.
 const TICK: Duration = Duration::from_millis(250);
 /// How late the pulse may be: the longest wait in here is for QEMU's greeting and for a tap, 5 s each.
@@ -60,6 +55,17 @@ pub(super) struct Parts {
     pub(super) stream: Arc<InstanceStream>,
     pub(super) control: watch::Sender<Arc<Wish>>,
     pub(super) poke: watch::Sender<Arc<Wish>>,
+}
+
+/// What reaches an actor.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    pub(super) reports: mpsc::Receiver<monitors::Report>,
+    pub(super) orders: mpsc::Receiver<OrderRequest>,
+    /// Runners that came in and said Hello.
+    pub(super) candidates: mpsc::Receiver<Candidate>,
+    /// How the door stands, if the instance has one of its own.
+    pub(super) door: Option<watch::Receiver<Option<DoorState>>>,
 }
 
 pub(super) struct Actor {
@@ -92,6 +98,7 @@ impl Actor {
             detail: facts.detail(),
             accelerator: None,
             qemu_pid: None,
+            qemu_since: None,
             runner_pid: None,
             picture_base: parts.screen.generation(),
             picture_changed: None,
@@ -119,14 +126,9 @@ impl Actor {
     }
 
     /// Runs until it is aborted.
-    pub(super) async fn run(
-        mut self,
-        mut reports: mpsc::Receiver<monitors::Report>,
-        mut orders: mpsc::Receiver<OrderRequest>,
-    ) {
+    pub(super) async fn run(mut self, inbox: Inbox) {
+        let Inbox { mut reports, mut orders, mut candidates, mut door } = inbox;
         let heartbeat = self.parts.shared.health.heartbeat(format!("instance {}", self.parts.id), PULSE_LIMIT);
-        let (candidates_tx, mut candidates) = mpsc::channel(greet::CANDIDATES_MAX);
-        let mut acceptor = Acceptor(None);
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -148,13 +150,16 @@ impl Actor {
                     self.ask_audio_at = Some(Instant::now() + ASK_AGAIN);
                 }
                 Some(candidate) = candidates.recv() => self.greet(candidate).await,
+                state = door_news(&mut door) => match state {
+                    DoorState::Open => self.learn(Fact::SocketUp),
+                    DoorState::Shut(reason) => self.learn(Fact::RunnerRefused(reason)),
+                },
                 Some(OrderRequest { order, reply }) = orders.recv() => self.order(order, reply).await,
                 _ = tick.tick() => {
                     // An instance whose tasks for QMP broke can take no input: that is no turn of its loop.
                     if !self.parts.control.is_closed() && !self.parts.poke.is_closed() {
                         heartbeat.tick();
                     }
-                    acceptor.keep(&mut self, &candidates_tx);
                     self.look_after().await;
                 }
                 () = time::sleep(LOOK), if look => self.look(),
@@ -202,8 +207,10 @@ impl Actor {
             FromRunner::Started(started) => {
                 info!(instance = %self.parts.id, qemu_pid = started.qemu_pid, accelerator = started.accelerator, "QEMU runs");
                 self.guest.started(started.qemu_pid);
+                let since = self.guest.is_new().then(SystemTime::now);
                 self.note(|report| {
                     report.qemu_pid = Some(started.qemu_pid);
+                    report.qemu_since = since;
                     report.accelerator = Some(started.accelerator);
                 });
             }
@@ -452,6 +459,7 @@ impl Actor {
         self.wish(Wish::none(), Wish::none());
         self.note(|report| {
             report.qemu_pid = None;
+            report.qemu_since = None;
             report.accelerator = None;
         });
     }
@@ -505,63 +513,16 @@ impl Actor {
     }
 }
 
-/// The task that accepts runners, made again when its socket could not be made or is gone.
-struct Acceptor(Option<JoinHandle<()>>);
-
-impl Acceptor {
-    fn keep(&mut self, actor: &mut Actor, candidates: &mpsc::Sender<Candidate>) {
-        let parts = &actor.parts;
-        // A socket that somebody removed leaves a listener that nobody can reach.
-        let stands = parts.shared.seats_dir.join(parts.id.as_str()).join(SOCKET).exists();
-        match &self.0 {
-            Some(task) if stands && !task.is_finished() => return,
-            Some(task) => task.abort(),
-            None => {}
-        }
-        match open_seat(&parts.shared.seats_dir, &parts.id) {
-            Ok(listener) => {
-                self.0 = Some(tokio::spawn(greet::accept(listener, parts.id.clone(), candidates.clone())));
-                actor.learn(Fact::SocketUp);
-            }
-            Err(error) => {
-                let place = parts.shared.seats_dir.join(parts.id.as_str());
-                let reason = format!(
-                    "its seat socket in {} could not be made: {error}; free the place or choose a shorter --run-dir",
-                    place.display()
-                );
-                self.0 = None;
-                actor.learn(Fact::RunnerRefused(reason));
-            }
+/// How the instance's own door stands, when that has changed; never where doors are the slots'.
+async fn door_news(door: &mut Option<watch::Receiver<Option<DoorState>>>) -> DoorState {
+    while let Some(receiver) = door {
+        if receiver.changed().await.is_err() {
+            *door = None;
+        } else if let Some(state) = receiver.borrow_and_update().clone() {
+            return state;
         }
     }
-}
-
-impl Drop for Acceptor {
-    fn drop(&mut self) {
-        if let Some(task) = &self.0 {
-            task.abort();
-        }
-    }
-}
-
-/// Directory 0755 and socket 0666: who has the mount of the directory may speak, and every claim is checked.
-fn open_seat(seats_dir: &Path, id: &InstanceId) -> io::Result<SeatListener> {
-    let folder = seats_dir.join(id.as_str());
-    fs::create_dir_all(&folder)?;
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
-    SeatListener::bind(&folder.join(SOCKET))
-}
-
-/// Closes the seat of an instance that is not placed here (any more). A directory that holds something else stays.
-pub(crate) fn remove_seat(seats_dir: &Path, id: &InstanceId) {
-    let folder = seats_dir.join(id.as_str());
-    for outcome in [fs::remove_file(folder.join(SOCKET)), fs::remove_dir(&folder)] {
-        if let Err(error) = outcome
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            warn!(instance = %id, folder = %folder.display(), %error, "the seat's directory was left");
-        }
-    }
+    std::future::pending().await
 }
 
 async fn receive(seat: Option<&SeatSocket>) -> Result<(FromRunner, Vec<OwnedFd>), SocketError> {

@@ -1,17 +1,14 @@
-//! The first words with a runner: who speaks, and whether the claims fit the socket they came in by.
+//! The first words with a runner: whether its claims fit the door it came in by (`crate::doors`).
 use std::time::Duration;
 
 use model::InstanceId;
-use seat::{FromAgent, FromRunner, Hello, PROTOCOL_VERSION, SeatListener, SeatSocket};
-use tokio::{sync::mpsc, time};
-use tracing::{debug, warn};
+use seat::{FromAgent, Hello, PROTOCOL_VERSION, SeatSocket};
+use tokio::time;
 
-/// A runner says Hello at once; who connects and is silent is somebody else.
-const HELLO_LIMIT: Duration = Duration::from_secs(2);
-/// Runners whose Hello may wait for the actor. Full = the next one waits in the socket.
+/// A runner that is refused need not listen.
+const REFUSE_LIMIT: Duration = Duration::from_secs(2);
+/// Runners whose Hello may wait for the actor. Full = the next one waits at its door.
 pub(crate) const CANDIDATES_MAX: usize = 4;
-/// Pause after `accept` failed, which it does when the process is out of descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A runner that said a well-formed Hello.
 #[derive(Debug)]
@@ -33,7 +30,7 @@ impl Refusal {
     }
 }
 
-/// Checks claims against the seat that the socket belongs to. `present` is the process id of the runner that is here.
+/// Checks claims against the instance that the door leads to. `present` is the process id of the runner that is here.
 pub(crate) fn check(hello: &Hello, seat: &InstanceId, present: Option<u32>) -> Result<(), Refusal> {
     if hello.version != PROTOCOL_VERSION {
         return Err(Refusal::new(
@@ -48,7 +45,7 @@ pub(crate) fn check(hello: &Hello, seat: &InstanceId, present: Option<u32>) -> R
         let said: String = hello.instance.chars().take(80).collect();
         return Err(Refusal::new(
             format!("this socket is the seat of {seat}, and the runner says that it is `{said}`"),
-            "give the runner the socket of its own instance",
+            "give the runner the socket, or the name, of its own instance",
         ));
     }
     if let Some(pid) = present {
@@ -60,48 +57,10 @@ pub(crate) fn check(hello: &Hello, seat: &InstanceId, present: Option<u32>) -> R
     Ok(())
 }
 
-/// Accepts connections for ever; each one that says Hello in time is handed on.
-pub(crate) async fn accept(listener: SeatListener, instance: InstanceId, candidates: mpsc::Sender<Candidate>) {
-    loop {
-        match listener.accept().await {
-            Ok(socket) => {
-                // One at a time in here too: permits are taken before the Hello is read.
-                let Ok(permit) = candidates.clone().reserve_owned().await else { return };
-                let instance = instance.clone();
-                tokio::spawn(async move {
-                    if let Some(candidate) = hear(socket, &instance).await {
-                        permit.send(candidate);
-                    }
-                });
-            }
-            Err(error) => {
-                warn!(%instance, %error, "could not accept on the seat socket; raise the limit of open files if this stays");
-                time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Reads the Hello; anything else is refused in words.
-async fn hear(socket: SeatSocket, instance: &InstanceId) -> Option<Candidate> {
-    let refusal = match time::timeout(HELLO_LIMIT, socket.receive::<FromRunner>()).await {
-        Ok(Ok((FromRunner::Hello(hello), _))) => return Some(Candidate { socket, hello }),
-        Ok(Ok(_)) => Refusal::new("the first message must be Hello", "connect again and say Hello first"),
-        Ok(Err(seat::SocketError::Closed)) => return None,
-        Ok(Err(error)) => Refusal::new(error.to_string(), "speak the seat protocol"),
-        Err(_) => {
-            Refusal::new(format!("no Hello within {} s", HELLO_LIMIT.as_secs()), "connect again and say Hello at once")
-        }
-    };
-    debug!(%instance, reason = refusal.reason, "a connection to the seat socket was refused");
-    refuse(&socket, refusal).await;
-    None
-}
-
 /// Says no. Whether it is heard does not matter: the connection ends.
 pub(crate) async fn refuse(socket: &SeatSocket, refusal: Refusal) {
     let words = FromAgent::Refused { reason: refusal.reason, remedy: refusal.remedy };
-    time::timeout(HELLO_LIMIT, socket.say(&words)).await.ok();
+    time::timeout(REFUSE_LIMIT, socket.say(&words)).await.ok();
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! One instance that is placed here: its seat socket, its runner, its guest's monitors, picture and sound.
+//! One instance that is placed here: its runner, its guest's monitors, picture and sound.
 //!
 //! ```text
-//! runner ──seat socket──> greet ──Candidate──> actor ──Wish───> control, poke (QMP)
+//! runner ──seat socket──> doors ──Candidate──> actor ──Wish───> control, poke (QMP)
 //!                                               │ ^──Report──────┘
 //!                                               ├──attach──> stream::display, stream::audio
 //!                                               └──Report (what others may know)──> status, HTTP
@@ -33,10 +33,10 @@ use tokio::{
     task::JoinSet,
 };
 
-pub(crate) use actor::remove_seat;
+pub(crate) use greet::{Candidate, Refusal, refuse};
 pub(crate) use monitors::Power;
 
-use crate::{desired::SeatSpec, metrics::Metrics};
+use crate::{desired::SeatSpec, doors::DoorState, metrics::Metrics};
 
 /// Injections that may wait for QMP. Each is one message of a browser; QEMU takes thousands a second. Full = the
 /// stream waits: input is never dropped while there is a guest to take it.
@@ -104,7 +104,10 @@ pub(crate) struct Report {
     pub(crate) since: SystemTime,
     pub(crate) detail: Option<String>,
     pub(crate) accelerator: Option<String>,
+    /// As its runner calls it: in a pod, a number in the pod's own PID namespace.
     pub(crate) qemu_pid: Option<u32>,
+    /// When QEMU was said to have started; `None` when it ran before this agent knew it.
+    pub(crate) qemu_since: Option<SystemTime>,
     pub(crate) runner_pid: Option<u32>,
     /// The screen's generation when the display that stands was connected.
     pub(crate) picture_base: u64,
@@ -124,6 +127,7 @@ pub(crate) struct Instance {
     report: watch::Receiver<Report>,
     power: mpsc::Sender<monitors::PowerRequest>,
     orders: mpsc::Sender<orders::OrderRequest>,
+    candidates: mpsc::Sender<Candidate>,
     shared: Shared,
     /// Emptied by [`Self::leave`]; dropping them aborts them.
     tasks: Mutex<JoinSet<()>>,
@@ -138,9 +142,13 @@ pub(crate) struct PowerError {
 }
 
 impl Instance {
-    /// Makes the seat's directory and socket and waits for the runner. Never fails: a socket that cannot be made is said in the
-    /// report and tried again.
-    pub(crate) fn start(id: InstanceId, spec: SeatSpec, shared: Shared) -> Self {
+    /// Waits for its runner. `door`: how its own door stands, if it has one; a door that is shut is said in the report.
+    pub(crate) fn start(
+        id: InstanceId,
+        spec: SeatSpec,
+        door: Option<watch::Receiver<Option<DoorState>>>,
+        shared: Shared,
+    ) -> Self {
         let (screen, audio) = (Screen::new(), AudioTap::new());
         let (injections, injections_rx) = mpsc::channel(INJECTIONS_MAX);
         let stream = shared.streams.instance(id.clone(), Arc::clone(&screen), Arc::clone(&audio), injections);
@@ -149,6 +157,7 @@ impl Instance {
         let (power, power_rx) = mpsc::channel(monitors::POWER_MAX);
         let (reports, reports_rx) = mpsc::channel(monitors::REPORTS_MAX);
         let (orders, orders_rx) = mpsc::channel(orders::ORDERS_MAX);
+        let (candidates, candidates_rx) = mpsc::channel(greet::CANDIDATES_MAX);
         let (inputs, inputs_rx) = watch::channel(None);
         let (actor, report) = actor::Actor::new(actor::Parts {
             id: id.clone(),
@@ -185,8 +194,16 @@ impl Instance {
             }
             .run(),
         );
-        tasks.spawn(actor.run(reports_rx, orders_rx));
-        Self { id, spec, screen, stream, report, power, orders, shared, tasks: Mutex::new(tasks) }
+        let inbox = actor::Inbox { reports: reports_rx, orders: orders_rx, candidates: candidates_rx, door };
+        tasks.spawn(actor.run(inbox));
+        Self { id, spec, screen, stream, report, power, orders, candidates, shared, tasks: Mutex::new(tasks) }
+    }
+
+    /// Brings a runner that came in by the instance's door. One that is being taken down drops it: that ends the connection.
+    pub(crate) async fn meet(&self, candidate: Candidate) {
+        if self.candidates.send(candidate).await.is_err() {
+            tracing::debug!(instance = %self.id, "a runner came while the instance was taken down");
+        }
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -218,12 +235,11 @@ impl Instance {
         self.stream.close_all().await;
     }
 
-    /// Ends it because it is no longer placed here: its socket and directory go too.
+    /// Ends it because it is no longer placed here.
     pub(crate) async fn leave(&self) {
         self.close_sessions().await;
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
-        remove_seat(&self.shared.seats_dir, &self.id);
         self.shared.metrics.forget(self.id.as_str());
         self.shared.announce();
     }

@@ -37,6 +37,11 @@ impl Guest {
         }
     }
 
+    /// This agent welcomed its runner before it ran.
+    pub(super) const fn is_new(&self) -> bool {
+        !self.adopted
+    }
+
     /// The runner says which process its QEMU is.
     pub(super) fn started(&mut self, pid: u32) {
         if self.pid.is_some_and(|known| known != pid) {

@@ -312,38 +312,38 @@ mod tests {
     }
 
     proptest! {
-           /// Whatever is reported in whatever order: the words keep their meaning.
-           #[test]
-           fn words_mean_what_they_say(facts in proptest::collection::vec(any_fact(), 0..40)) {
-               let mut known = Facts::default();
-               let mut was_live = false;
-               for fact in facts {
-                   let before = known.state();
-                   let held = known.held.is_some();
-                   known.learn(fact.clone());
-                   let state = known.state();
-                   // Live and only live has nothing to explain.
-                   prop_assert_eq!(state == InstanceState::Live, known.detail().is_none());
-                   // Only a part that arrives makes it live.
-                   if state == InstanceState::Live && before != InstanceState::Live {
-                       prop_assert!(matches!(fact, Fact::MonitorsUp | Fact::Picture | Fact::Held(None)));
-                   }
-                   // Once ended, only a runner that comes back changes the word - or the news that it ended on purpose.
-                   if matches!(before, InstanceState::Failed | InstanceState::Stopped) && state != before {
-                       let expected = matches!(fact, Fact::RunnerCame { .. } | Fact::GuestSwitchedOff | Fact::Ended(_));
-                       let goes_on = held && matches!(fact, Fact::Held(None) | Fact::RunnerGone);
-                       prop_assert!(expected || goes_on);
-                   }
-                   was_live = state == InstanceState::Live
-                       || (was_live && !(matches!(fact, Fact::RunnerCame { .. }) && before == InstanceState::Stopped));
-                   // Recovering is said only of what was live, starting only of what was not.
-                   prop_assert!(state != InstanceState::Recovering || was_live);
-                   prop_assert!(state != InstanceState::Starting || !was_live);
-                   // From anywhere, a full set of parts is live.
-                   let mut up = known.clone();
-                   UP.iter().cloned().for_each(|fact| up.learn(fact));
-                   prop_assert_eq!(up.state(), InstanceState::Live);
-               }
-           }
-       }
+        /// Whatever is reported in whatever order: the words keep their meaning.
+        #[test]
+        fn words_mean_what_they_say(facts in proptest::collection::vec(any_fact(), 0..40)) {
+            let mut known = Facts::default();
+            let mut was_live = false;
+            for fact in facts {
+                let before = known.state();
+                let held = known.held.is_some();
+                known.learn(fact.clone());
+                let state = known.state();
+                // Live and only live has nothing to explain.
+                prop_assert_eq!(state == InstanceState::Live, known.detail().is_none());
+                // Only a part that arrives makes it live.
+                if state == InstanceState::Live && before != InstanceState::Live {
+                    prop_assert!(matches!(fact, Fact::MonitorsUp | Fact::Picture | Fact::Held(None)));
+                }
+                // Once ended, only a runner that comes back changes the word - or the news that it ended on purpose.
+                if matches!(before, InstanceState::Failed | InstanceState::Stopped) && state != before {
+                    let expected = matches!(fact, Fact::RunnerCame { .. } | Fact::GuestSwitchedOff | Fact::Ended(_));
+                    let goes_on = held && matches!(fact, Fact::Held(None) | Fact::RunnerGone);
+                    prop_assert!(expected || goes_on);
+                }
+                was_live = state == InstanceState::Live
+                    || (was_live && !(matches!(fact, Fact::RunnerCame { .. }) && before == InstanceState::Stopped));
+                // Recovering is said only of what was live, starting only of what was not.
+                prop_assert!(state != InstanceState::Recovering || was_live);
+                prop_assert!(state != InstanceState::Starting || !was_live);
+                // From anywhere, a full set of parts is live.
+                let mut up = known.clone();
+                UP.iter().cloned().for_each(|fact| up.learn(fact));
+                prop_assert_eq!(up.state(), InstanceState::Live);
+            }
+        }
+    }
 }

@@ -12,7 +12,10 @@ use testkit::eventually;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::*;
-use crate::{desired::Desired, seats::Seats};
+use crate::{
+    desired::Desired,
+    seats::{Entrance, Seats},
+};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -33,7 +36,7 @@ impl Node {
             let (reader, _) = std::io::pipe().unwrap();
             if tap { Ok(OwnedFd::from(reader)) } else { Err(FabricError::NoPort(id)) }
         });
-        let seats = Seats::new(Shared {
+        let shared = Shared {
             taps,
             fabric: watch::Sender::new(FabricStatus::default()).subscribe(),
             streams: Arc::new(Streams::new(streams, &registry).unwrap()),
@@ -42,8 +45,8 @@ impl Node {
             changed: Arc::new(watch::Sender::new(0)),
             seats_dir: dir.clone(),
             kvm: false,
-        });
-        Self { seats, dir }
+        };
+        Self { seats: Seats::new(shared, Entrance::ByInstance), dir }
     }
 
     /// Places `instances` here, in seats of that order.

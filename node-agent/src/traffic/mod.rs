@@ -52,6 +52,8 @@ pub(crate) struct Watching {
     pub(crate) instances: watch::Receiver<Instances>,
     pub(crate) seen: watch::Sender<Arc<Seen>>,
     pub(crate) heartbeat: Heartbeat,
+    /// Runners are in pods: a process id of theirs is a number in their own PID namespace, and means somebody else here.
+    pub(crate) pods: bool,
 }
 
 /// Watches until the agent ends. Returns only when a part that it needs has ended, and says which.
@@ -98,8 +100,8 @@ struct Task {
     lans: BTreeMap<LanName, Lan>,
     /// LAN of each instance of this node.
     homes: BTreeMap<InstanceId, LanName>,
-    /// QEMU of each instance whose start was told to the model.
-    powered: BTreeMap<InstanceId, u32>,
+    /// QEMU of each instance whose start was told to the model: a pod's next one may have the same number.
+    powered: BTreeMap<InstanceId, (u32, Option<SystemTime>)>,
 }
 
 impl Task {
@@ -180,16 +182,18 @@ impl Task {
         let instances = self.watching.instances.borrow().clone();
         self.powered.retain(|id, _| instances.contains_key(id));
         for (id, instance) in instances.iter() {
-            let Some(pid) = instance.report().qemu_pid else { continue };
-            if self.powered.get(id) == Some(&pid) || self.powered.len() >= POWERED_MAX {
+            let report = instance.report();
+            let Some(pid) = report.qemu_pid else { continue };
+            if self.powered.get(id) == Some(&(pid, report.qemu_since)) || self.powered.len() >= POWERED_MAX {
                 continue;
             }
             let Some(lan) = self.lans.get_mut(&instance.spec.lan) else { continue };
             // An agent that has just started meets machines that have long been running.
-            if let Some(at) = started(pid) {
+            let said = || report.qemu_since?.duration_since(UNIX_EPOCH).ok();
+            if let Some(at) = if self.watching.pods { said() } else { started(pid) } {
                 lan.observer.power(instance.spec.identity.mac, at);
             }
-            self.powered.insert(id.clone(), pid);
+            self.powered.insert(id.clone(), (pid, report.qemu_since));
         }
     }
 

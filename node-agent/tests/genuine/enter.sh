@@ -1,0 +1,23 @@
+# Runs a program in a Debian folder: sh enter.sh MODE FOLDER UID PROGRAM [ARGUMENT]…
+#
+# In a mount and PID namespace that the caller made (`unshare --mount --pid --fork --kill-child`), so that nothing of it
+# is left when the program ends. MODE is `keep`, which writes to the folder, or `try`, where what is written is forgotten:
+# two programs of one folder do not meet, and no run changes the next one.
+set -eu
+mode=$1
+folder=$2
+user=$3
+shift 3
+mount --make-rprivate /
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+if [ "$mode" = keep ]; then
+    mount --bind "$folder" /mnt/root
+else
+    mount -t overlay overlay -o "lowerdir=$folder,upperdir=/mnt/upper,workdir=/mnt/work" /mnt/root
+fi
+mount --bind /dev /mnt/root/dev
+mount -t proc proc /mnt/root/proc
+# Wine: no window, no .NET and no HTML engine, which it would want to download.
+exec chroot --userspec="$user:$user" /mnt/root /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/home/peer \
+    LANG=C.UTF-8 WINEDEBUG=-all WINEDLLOVERRIDES=mscoree,mshtml= "$@"
