@@ -101,7 +101,8 @@ impl Agent {
         config::check_capabilities()?;
         let follower = Follower::start(&config.source, Pace::AGENT).await?;
         let netns = config::fabric_netns(&config.run_dir);
-        if matches!(config.source, Source::Kubernetes(_)) && !fabric::is_prepared(&netns) {
+        let in_cluster = config.seats.is_some() || matches!(config.source, Source::Kubernetes(_));
+        if in_cluster && !fabric::is_prepared(&netns) {
             config::check_mounts(&config.run_dir)?;
         }
         let listener = listen(config.listen).await?;
@@ -467,7 +468,8 @@ fn remove_own(run_dir: &std::path::Path) -> io::Result<()> {
     absent_is_fine(fs::remove_file(config::last_known(run_dir)))?;
     absent_is_fine(fs::remove_file(config::fabric_netns(run_dir)))?;
     match fs::remove_dir(run_dir) {
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        // Busy: a container has it mounted; the directory is the host's then.
+        Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy) => Ok(()),
         other => absent_is_fine(other),
     }
 }

@@ -6,8 +6,8 @@
 //!    └── kubelet.sock is another one, loco.sock is gone, no answer ──────┴─────────────────────────────────────────┘
 //! ```
 //! **Invariant.** Level-triggered: nothing hangs on one event. A kubelet that was restarted is known by its socket's inode and change
-//! time; it removes the sockets of all plugins first, so ours may be the first to go. Our directory entry is left at the end: the
-//! kubelet keeps a plugin's devices by it, and the next agent takes its place.
+//! time; it removes the sockets of all plugins first, so ours may be the first to go. An agent that ends in order takes its socket
+//! along, so that an uninstalled one leaves nothing; one that was killed leaves it for the next to replace.
 use std::{
     convert::Infallible,
     fs, io,
@@ -111,6 +111,7 @@ impl Plugin {
         let met = Identity::of(&kubelet).ok_or_else(|| PluginError::NoKubelet { path: kubelet.clone() })?;
         let listener = listen(&ours).map_err(|source| PluginError::Listen { path: ours.clone(), source })?;
         let made = Identity::of(&ours);
+        let _removed = OwnSocket { path: ours.clone(), made };
 
         // Dropping `stop` ends the streams and, with them, the server: an aborted server would leave its connections behind.
         let (stop, mut stopped) = watch::channel(());
@@ -184,6 +185,21 @@ impl Identity {
     fn of(path: &Path) -> Option<Self> {
         let meta = fs::symlink_metadata(path).ok()?;
         Some(Self { device: meta.dev(), inode: meta.ino(), changed: (meta.ctime(), meta.ctime_nsec()) })
+    }
+}
+
+/// Our socket, removed when this goes, unless another has taken its place.
+struct OwnSocket {
+    path: PathBuf,
+    made: Option<Identity>,
+}
+
+impl Drop for OwnSocket {
+    fn drop(&mut self) {
+        if self.made.is_some() && Identity::of(&self.path) == self.made {
+            // One that cannot be removed is replaced by the next agent.
+            fs::remove_file(&self.path).ok();
+        }
     }
 }
 

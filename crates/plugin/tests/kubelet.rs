@@ -90,6 +90,8 @@ async fn a_plugin_registers_lists_prefers_and_allocates() {
     assert_eq!(next(&mut lists).await, all([true; 3]));
     agent.abort();
     assert_eq!(next(&mut lists).await, None, "an agent that dies ends the list: the kubelet gives nothing away then");
+    assert!(agent.await.unwrap_err().is_cancelled());
+    assert!(!node.dir.join("device-plugins/loco.sock").exists(), "one that ends in order leaves nothing");
 }
 
 #[tokio::test]

@@ -6,4 +6,5 @@ mod pcap;
 mod relay;
 mod restart;
 mod rig;
+mod slots;
 mod start;

@@ -120,6 +120,11 @@ impl Rig {
 
     /// A real runner with a real QEMU, on a blank disk: the firmware's screen is the picture.
     pub(crate) fn start_runner(&self, node: u8, instance: u8) -> Process {
+        self.start_runner_at(node, instance, &self.seat(node, instance))
+    }
+
+    /// The same, at a door that is not called by its instance.
+    pub(crate) fn start_runner_at(&self, node: u8, instance: u8, door: &Path) -> Process {
         let program = Path::new(env!("CARGO_BIN_EXE_node-agent")).with_file_name("guest-runner");
         assert!(program.exists(), "{} is missing; run `cargo build -p guest-runner` first", program.display());
         let disk = self.dir.join("blank.raw");
@@ -131,7 +136,7 @@ impl Rig {
             .args(["--instance", &format!("instance-{instance}"), "--listen", "127.0.0.1:0", "--memory", "16"])
             .args(["--uid", "65534", "--gid", "65534"])
             .arg("--agent-socket")
-            .arg(self.seat(node, instance))
+            .arg(door)
             .arg("--work-dir")
             .arg(self.dir.join(format!("work-{instance}")))
             .arg("--disk")
@@ -142,11 +147,15 @@ impl Rig {
 
     /// The seat of an instance taken by the test itself: its tap, and the connection that must stay open meanwhile.
     pub(crate) async fn take_seat(&self, node: u8, instance: u8) -> (Tap, SeatSocket) {
-        let path = self.seat(node, instance);
+        self.take_seat_at(&self.seat(node, instance), instance).await
+    }
+
+    /// The same, at a door that is not called by its instance.
+    pub(crate) async fn take_seat_at(&self, path: &Path, instance: u8) -> (Tap, SeatSocket) {
         let deadline = Instant::now() + SOON;
         loop {
             assert!(Instant::now() < deadline, "no seat at {}", path.display());
-            let Ok(socket) = SeatSocket::connect(&path) else {
+            let Ok(socket) = SeatSocket::connect(path) else {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             };
