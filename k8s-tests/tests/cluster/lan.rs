@@ -1,0 +1,205 @@
+//! The segment: what guests of different nodes send each other, and what the wall says of it.
+use anyhow::{Context as _, Result, bail, ensure};
+use api::lan::LanRole;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::harness::{
+    LANS_SEATS, LONG, SOON, measured,
+    peers::{Peers, RATE},
+    scenario, until,
+};
+
+/// Frames of one class at a port, as an agent's metrics have them.
+fn tap_frames(metrics: &str, instance: &str, class: &str, direction: &str) -> u64 {
+    let line = metrics.lines().find(|line| {
+        line.starts_with("loco_tap_frames_total{")
+            && line.contains(&format!("instance=\"{instance}\""))
+            && line.contains(&format!("class=\"{class}\""))
+            && line.contains(&format!("direction=\"{direction}\""))
+    });
+    line.and_then(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).map_or(0, |value| value as u64)
+}
+
+/// The classes that the peers' kinds are counted under at the taps.
+const CLASSES: [&str; 9] = [
+    "other",
+    "arp",
+    "dplay_udp",
+    "dplay_tcp",
+    "dplay_query",
+    "ipx_ethernet_ii",
+    "ipx_raw_802_3",
+    "ipx_llc",
+    "ipx_snap",
+];
+
+#[tokio::test]
+#[ignore = "cluster: run by `cargo xtask test --cluster`"]
+async fn frames_of_every_kind_cross_nodes_and_are_counted_at_the_taps() {
+    scenario("lan-frames", async |wall| {
+        let peers = Peers::on_each_node(wall).await?;
+        let places = wall.places().await?;
+        let reports = peers.reports().await?;
+        let nodes: BTreeSet<String> =
+            wall.instances().await?.into_iter().filter(|i| i.lan == "probe").map(|i| i.node).collect();
+        ensure!(nodes.len() == places.len(), "the peers are on {nodes:?}, so frames need not cross nodes");
+        let at_taps = async || -> Result<BTreeMap<(String, &str, &str), u64>> {
+            let mut text = String::new();
+            for place in &places {
+                text.push_str(&wall.agent_metrics(place).await?);
+            }
+            let mut counts = BTreeMap::new();
+            for name in &peers.names {
+                for class in CLASSES {
+                    for direction in ["tx", "rx"] {
+                        counts.insert((name.clone(), class, direction), tap_frames(&text, name, class, direction));
+                    }
+                }
+            }
+            Ok(counts)
+        };
+        let before = at_taps().await?;
+        peers.flow(RATE).await?;
+        until(SOON, "100 frames of each kind from each peer", async || {
+            for report in peers.reports().await? {
+                ensure!(report.sent.len() >= 11, "{} sends {} kinds", report.instance, report.sent.len());
+                let slowest = report.sent.iter().map(|row| row.frames).min().unwrap_or(0);
+                ensure!(slowest >= 100, "{} has sent {slowest}", report.instance);
+            }
+            Ok(())
+        })
+        .await?;
+        let all = peers.nothing_lost().await?;
+        measured("lan-frames", "frames of 11 kinds that arrived, none lost or doubled", all, "frames");
+        // The eBPF program at each tap saw at least what the peer counted itself. Counters are published in steps.
+        let counted = peers.reports().await?;
+        until(SOON, "the taps' counts", async || {
+            let after = at_taps().await?;
+            for report in &counted {
+                let sent: u64 = report.sent.iter().map(|row| u64::from(row.frames)).sum();
+                let came: u64 = report.received.iter().map(|row| u64::from(row.frames)).sum();
+                for (direction, told) in [("tx", sent), ("rx", came)] {
+                    let at_tap: u64 = CLASSES
+                        .iter()
+                        .map(|class| {
+                            let key = (report.instance.clone(), *class, direction);
+                            after[&key].saturating_sub(before[&key])
+                        })
+                        .sum();
+                    ensure!(at_tap >= told, "{} {direction}: the tap has {at_tap}, the peer {told}", report.instance);
+                }
+                for class in CLASSES {
+                    let key = (report.instance.clone(), class, "rx");
+                    ensure!(after[&key] > before[&key], "no {class} was counted at the tap of {}", report.instance);
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        let strays: u64 = counted.iter().map(|report| report.strays).sum();
+        measured("lan-frames", "frames for one that came to another", strays, "frames");
+        ensure!(reports.len() == peers.names.len());
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "cluster: run by `cargo xtask test --cluster`"]
+async fn dhcp_gives_each_seat_its_own_identity() {
+    scenario("dhcp-identity", async |wall| {
+        let peers = Peers::on_each_node(wall).await?;
+        let reports = peers.reports().await?;
+        let mut addresses = BTreeSet::new();
+        for (index, report) in reports.iter().enumerate() {
+            let (port, lease) = (report.port.as_ref().context("no port")?, report.lease.as_ref().context("no lease")?);
+            ensure!(usize::from(port.seat) == index, "{} sits on seat {}", report.instance, port.seat);
+            ensure!(port.lan == "probe", "{} is on LAN {}", report.instance, port.lan);
+            ensure!(lease.ip == port.ip, "{}: DHCP gave {}, the seat is {}", report.instance, lease.ip, port.ip);
+            ensure!(lease.ip.octets() == [10, 98, 1, u8::try_from(index)? + 1], "{} has {}", report.instance, lease.ip);
+            ensure!(lease.host_name.as_deref() == Some(&port.host_name), "the name is {:?}", lease.host_name);
+            ensure!(addresses.insert(lease.ip), "{} was given twice", lease.ip);
+        }
+        // And the wall says the same, from what was seen.
+        until(SOON, "the addresses in lan-status", async || {
+            let status = wall.lan_status().await?;
+            for report in &reports {
+                let known = status.instances.get(&report.instance).context("not in lan-status")?;
+                let lease = report.lease.as_ref().context("no lease")?;
+                ensure!(known.ip == Some(lease.ip), "{}: {:?}", report.instance, known.ip);
+            }
+            Ok(())
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "cluster: run by `cargo xtask test --cluster`"]
+async fn nine_guests_form_one_directplay_session_over_nodes() {
+    scenario("directplay", async |wall| {
+        let status = until(LONG, "nine players in `Loco Party`", async || {
+            let status = wall.lan_status().await?;
+            let open: Vec<_> =
+                status.sessions.iter().filter(|session| session.name.as_deref() == Some("Loco Party")).collect();
+            let [session] = open.as_slice() else {
+                bail!("{} sessions of that name: {:?}", open.len(), status.sessions)
+            };
+            let players = session.current_players.unwrap_or(0);
+            ensure!(players as usize == LANS_SEATS, "{players} players");
+            let joined = status.instances.values().filter(|instance| {
+                let role = instance.directplay.as_ref().map(|dplay| dplay.role);
+                instance.lan == "party" && matches!(role, Some(LanRole::Host | LanRole::Joined))
+            });
+            ensure!(joined.count() == LANS_SEATS, "not everybody is a player: {:?}", status.players);
+            Ok(status)
+        })
+        .await?;
+        let nodes: BTreeSet<_> =
+            status.instances.values().filter(|i| i.lan == "party").map(|i| i.node.as_str()).collect();
+        ensure!(nodes.len() >= 2, "all players are on {nodes:?}: nothing crossed a node");
+        let hosts = status
+            .instances
+            .values()
+            .filter(|instance| instance.directplay.as_ref().is_some_and(|dplay| dplay.role == LanRole::Host));
+        ensure!(hosts.count() == 1, "one of them is the host");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "cluster: run by `cargo xtask test --cluster`"]
+async fn lan_status_says_what_was_measured() {
+    scenario("lan-status", async |wall| {
+        let nodes = wall.places().await?;
+        until(LONG, "a LAN on which everybody reaches everybody", async || {
+            let status = wall.lan_status().await?;
+            ensure!(status.network_mode.as_deref() == Some("vxlan"), "the mode is {:?}", status.network_mode);
+            for instance in status.instances.values().filter(|instance| instance.lan == "party") {
+                ensure!(instance.link.as_deref() == Some("up"), "a link is {:?}", instance.link);
+                ensure!(instance.ip.is_some(), "{} has no address", instance.mac);
+                ensure!(
+                    instance.counters.is_some_and(|c| c.tx_frames > 0 && c.rx_frames > 0),
+                    "{:?}",
+                    instance.counters
+                );
+            }
+            // Each node asks each guest over the segment: also those of other nodes.
+            for node in &nodes {
+                for seat in 0..LANS_SEATS {
+                    let to = format!("instance-{seat}");
+                    let row = status.connectivity.iter().find(|row| row.from == node.name && row.to == to);
+                    let row = row.with_context(|| format!("{} never asked {to}", node.name))?;
+                    ensure!(row.reachable, "{} does not reach {to}", node.name);
+                    ensure!(row.rtt_ms.is_some(), "{} to {to} has no time", node.name);
+                }
+            }
+            ensure!(status.diagnosis.is_empty(), "the doctor complains: {:?}", status.diagnosis);
+            Ok(())
+        })
+        .await
+    })
+    .await;
+}
