@@ -45,6 +45,10 @@ where values are used that could not be used otherwise; renders nothing.
 {{- if and (ge $vxlan $first) (le $vxlan $last) }}
 {{- fail (printf "agent.vxlanPort %d lies in agent.mediaPorts %s; move one of them" $vxlan .Values.agent.mediaPorts) }}
 {{- end }}
+{{- $api := int .Values.agent.port }}
+{{- if and (ge $api $first) (le $api $last) }}
+{{- fail (printf "agent.port %d lies in agent.mediaPorts %s; move one of them" $api .Values.agent.mediaPorts) }}
+{{- end }}
 {{- with .Values.agent.ipxRelay }}
 {{- if and .enabled .lan (not (hasKey $names .lan)) }}
 {{- fail (printf "agent.ipxRelay.lan: there is no LAN `%s` in lans; give the name of one" .lan) }}
@@ -61,6 +65,9 @@ where values are used that could not be used otherwise; renders nothing.
 {{- end }}
 {{- $base := include "loco.baseSource" . }}
 {{- $overlay := include "loco.overlaySource" . }}
+{{- if and (eq $overlay "hybrid") (eq .Values.guest.kind "demo") }}
+{{- fail "storage.mode is `hybrid`, which keeps a second claim for each guest's disk, and guest.kind `demo` has no disk; set storage.mode to `pvc` or guest.kind to `disk`" }}
+{{- end }}
 {{- if and (eq $base "pvc") (not .Values.storage.base.claimName) }}
 {{- fail "the base image is read from a claim (storage.base.source, or storage.mode, is `pvc`), and storage.base.claimName is empty; give its name, or another storage.base.source" }}
 {{- end }}
@@ -70,7 +77,7 @@ where values are used that could not be used otherwise; renders nothing.
 {{- if and (or (eq $base "nfs") (eq $overlay "nfs")) (not (and .Values.storage.nfs.server .Values.storage.nfs.path)) }}
 {{- fail (printf "storage.mode is `%s`, which reads from NFS; give storage.nfs.server and storage.nfs.path" .Values.storage.mode) }}
 {{- end }}
-{{- if and (eq $overlay "hostPath") (not .Values.storage.hostPath.shared) (not .Values.storage.hostPath.nodes) }}
+{{- if and (has $overlay (list "hostPath" "hybrid")) (not .Values.storage.hostPath.shared) (not .Values.storage.hostPath.nodes) }}
 {{- fail "guests' disks on the nodes' own directories stay where they are, so each guest must know its node: list the nodes in storage.hostPath.nodes, or set storage.hostPath.shared to true if the directory is the same on all nodes (or there is one node)" }}
 {{- end }}
 {{- if and .Values.gateway.ingress.enabled .Values.gateway.ingress.tls.enabled (not .Values.gateway.ingress.tls.secretName) }}

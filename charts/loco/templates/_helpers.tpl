@@ -92,7 +92,7 @@ Secret and the pods' checksums must agree.
 {{- end -}}
 {{- $_ := set .Values.tokens "generated" $tokens -}}
 {{- end -}}
-{{- .Values.tokens.generated | toJson -}}
+{{- get .Values.tokens "generated" | toJson -}}
 {{- end -}}
 
 {{/*
@@ -113,16 +113,16 @@ Pods read tokens at their start. A Secret of the user's is read if there is a cl
 {{- else if eq .Values.guest.kind "demo" -}}
 copy
 {{- else if eq .Values.storage.mode "hybrid" -}}
-nfs
+hostPath
 {{- else -}}
 {{- .Values.storage.mode -}}
 {{- end -}}
 {{- end -}}
 
-{{/* "" (emptyDir), "pvc", "hostPath" or "nfs". */}}
+{{/* "" (emptyDir), "pvc", "hostPath", "nfs" or "hybrid". */}}
 {{- define "loco.overlaySource" -}}
 {{- if eq .Values.storage.lifetime "persistent" -}}
-{{- if eq .Values.storage.mode "hybrid" -}}hostPath{{- else -}}{{ .Values.storage.mode }}{{- end -}}
+{{- .Values.storage.mode -}}
 {{- end -}}
 {{- end -}}
 

@@ -21,6 +21,7 @@ fn the_agent_is_privileged_or_split() {
     assert_eq!(container["securityContext"], json!({"privileged": true, "readOnlyRootFilesystem": true}));
     assert_eq!(mount(container, "run").unwrap()["mountPropagation"], "Bidirectional");
     assert!(pod["initContainers"].is_null() && volume(pod, "tun").is_none());
+    assert!(arguments(container).iter().any(|flag| flag.starts_with("--kvm-probe=")));
 
     let rendered = render(&["agent.privileged=false"]);
     let (pod, container) = agent(&rendered);
@@ -28,6 +29,8 @@ fn the_agent_is_privileged_or_split() {
     let want = json!({"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW", "SYS_ADMIN", "BPF", "PERFMON"]});
     assert_eq!((&security["capabilities"], &security["privileged"]), (&want, &Value::Null));
     assert_eq!(security["allowPrivilegeEscalation"], false);
+    // It could not open /dev/kvm.
+    assert!(!arguments(container).iter().any(|flag| flag.starts_with("--kvm-probe")));
     assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
     // The API refuses Bidirectional to containers that are not privileged.
     assert_eq!(mount(container, "run").unwrap()["mountPropagation"], "HostToContainer");
@@ -166,6 +169,7 @@ fn a_guest_is_told_what_it_is() {
     let of = |values: &[&str]| environment(guest(&render(values), "instance").1);
     let demo = of(&[]);
     assert_eq!(demo["LOCO_KERNEL"], "/base/demo-guest.elf");
+    assert_eq!((demo["LOCO_LIFETIME"].as_str(), demo["LOCO_RUN_DIR"].as_str()), ("ephemeral", "/run/loco-work"));
     for absent in ["LOCO_DISK", "LOCO_CDROM", "LOCO_MEMORY", "LOCO_VNC", "LOCO_APPEND"] {
         assert!(!demo.contains_key(absent), "{absent}");
     }
@@ -184,7 +188,7 @@ fn a_guest_is_told_what_it_is() {
 fn a_guest_has_time_to_start_and_to_end() {
     let rendered = render(&["guest.grace=40", "guest.startupSeconds=90", "guest.partition=8"]);
     let (pod, container) = guest(&rendered, "instance");
-    assert_eq!(pod["terminationGracePeriodSeconds"], 55);
+    assert_eq!(pod["terminationGracePeriodSeconds"], 60);
     assert_eq!(environment(container)["LOCO_GRACE"], "40");
     let startup = &container["startupProbe"];
     assert_eq!((&startup["periodSeconds"], &startup["failureThreshold"]), (&json!(1), &json!(90)));
@@ -228,11 +232,7 @@ fn the_base_image_comes_from_where_it_is_said() {
     for (file, source, want) in [
         ("hostpath-values.yaml", "hostPath", json!({"path": "/srv/loco/base", "type": "Directory"})),
         ("nfs-values.yaml", "nfs", json!({"server": "nfs.example.org", "path": "/export/loco/base", "readOnly": true})),
-        (
-            "hybrid-values.yaml",
-            "nfs",
-            json!({"server": "nfs.example.org", "path": "/export/loco/base", "readOnly": true}),
-        ),
+        ("hybrid-values.yaml", "hostPath", json!({"path": "/srv/loco/base", "type": "Directory"})),
     ] {
         let (volume, _, rendered) = base(&[file]);
         assert_eq!(volume["persistentVolumeClaim"]["claimName"], "loco-base", "{file}");
@@ -295,7 +295,21 @@ fn overlays_are_kept_where_it_is_said() {
     assert_eq!(disks[8]["spec"]["mountOptions"], json!(["hard", "nfsvers=4.2"]));
     assert_eq!(claim(&nfs)["accessModes"], json!(["ReadWriteMany"]));
     assert!(volumes(&render(&["nfs-values.yaml", "storage.lifetime=ephemeral"])).is_empty());
-    assert_eq!(volumes(&render(&["hybrid-values.yaml"]))[0]["spec"]["hostPath"]["path"], "/srv/loco/disks");
+
+    let hybrid = render(&["hybrid-values.yaml", "storage.overlay.storageClass=fast"]);
+    // No type: the kubelet must not insist on a share that is away.
+    assert_eq!(volumes(&hybrid)[0]["spec"]["hostPath"], json!({"path": "/srv/loco/disks"}));
+    let (_, container) = guest(&hybrid, "instance");
+    let told = environment(container);
+    assert_eq!(told["LOCO_WORK_DIR"], "/var/lib/loco/$(LOCO_INSTANCE)");
+    assert_eq!(told["LOCO_FALLBACK_DIR"], mount(container, "fallback").unwrap()["mountPath"]);
+    assert!(mount(container, "disk").unwrap()["subPathExpr"].is_null());
+    let claims = &hybrid.object("StatefulSet", "instance")["spec"]["volumeClaimTemplates"];
+    assert_eq!(
+        (&claims[1]["metadata"]["name"], &claims[1]["spec"]["storageClassName"]),
+        (&json!("fallback"), &json!("fast"))
+    );
+    assert!(!environment(guest(&nfs, "instance").1).contains_key("LOCO_FALLBACK_DIR"));
 }
 
 #[test]
