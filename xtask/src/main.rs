@@ -10,9 +10,13 @@
 
 mod bench;
 mod build;
+mod chart;
 mod closing;
+mod cluster;
 mod dirs;
 mod fuzz;
+mod genuine;
+mod image;
 mod monitoring;
 mod run;
 mod setup;
@@ -25,7 +29,17 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use flags::UpFlags;
 
-use crate::{bench::BenchArgs, dirs::Dirs, fuzz::FuzzArgs, run::Run as _, setup::SetupArgs, test::TestArgs};
+use crate::{
+    bench::BenchArgs,
+    chart::ChartArgs,
+    cluster::{ClusterArgs, ToolArgs},
+    dirs::Dirs,
+    fuzz::FuzzArgs,
+    image::ImageArgs,
+    run::Run as _,
+    setup::SetupArgs,
+    test::TestArgs,
+};
 
 /// Tasks of this repository
 #[derive(Debug, Parser)]
@@ -55,6 +69,14 @@ enum Task {
     Tidy(TidyArgs),
     /// Write docs/metrics.md from the wall that runs
     Metrics,
+    /// Build the container images; one line of JSON for each
+    Image(ImageArgs),
+    /// A real Kubernetes of three nodes on this machine
+    Cluster(ClusterArgs),
+    /// Run the pinned helm, kubectl or promtool
+    Tool(ToolArgs),
+    /// Write the chart's schema and table from its values, and check that every value is used
+    Chart(ChartArgs),
     /// Measure, and write the results to docs/benchmarks
     Bench(BenchArgs),
 }
@@ -81,7 +103,13 @@ fn main() -> ExitCode {
 
 fn run(task: Task, up_args: &[OsString]) -> Result<ExitCode> {
     let dirs = Dirs::find()?;
-    if !matches!(task, Task::Setup(_) | Task::Down) {
+    if let Task::Image(args) = &task
+        && let Err(error) = image::check(args)
+    {
+        tell(&format!("error: {error:#}"));
+        return Ok(ExitCode::from(2));
+    }
+    if !matches!(task, Task::Setup(_) | Task::Down | Task::Cluster(_) | Task::Tool(_)) {
         build::claim_cache(&dirs)?;
     }
     match task {
@@ -119,6 +147,10 @@ fn run(task: Task, up_args: &[OsString]) -> Result<ExitCode> {
             build::all(&dirs)?;
             test::with_a_wall(&dirs, |status| monitoring::write(&dirs, status))?;
         }
+        Task::Image(args) => image::run(&dirs, &args)?,
+        Task::Cluster(args) => cluster::run(&dirs, &args)?,
+        Task::Tool(args) => cluster::tool(&dirs, &args)?,
+        Task::Chart(args) => chart::run(&dirs, &args)?,
         Task::Bench(args) => bench::run(&dirs, &args)?,
     }
     Ok(ExitCode::SUCCESS)

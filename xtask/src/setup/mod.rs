@@ -17,9 +17,10 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-pub(crate) use tools::promtool;
+pub(crate) use tools::{prometheus, promtool};
 
 use crate::{
+    cluster,
     dirs::Dirs,
     run::{self, Run as _},
     tell,
@@ -27,13 +28,13 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct SetupArgs {
-    /// What the machine shall be able to do; each includes those before it
+    /// What the machine shall be able to do
     #[arg(long = "for", value_enum, default_value_t = For::Test)]
     need: For,
 }
 
-/// What packages are for. Later ones include earlier ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+/// What packages are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum For {
     /// Build everything and start a wall
     Up,
@@ -41,6 +42,15 @@ pub(crate) enum For {
     Test,
     /// Run the benches with their peers
     Bench,
+    /// Run a Kubernetes of three nodes, build images, and run the tests of the cluster
+    Cluster,
+}
+
+impl For {
+    /// A machine for `self` needs what is for `other`. Tests include a wall; benches and the cluster include the tests.
+    fn includes(self, other: Self) -> bool {
+        self == other || other == Self::Up || (other == Self::Test && self != Self::Up)
+    }
 }
 
 /// The oldest Node that builds the page.
@@ -57,10 +67,7 @@ pub(crate) fn run(args: &SetupArgs) -> Result<()> {
 
 /// Installs what `need` lacks. Silent and fast if that is nothing.
 pub(crate) fn ensure(need: For) -> Result<()> {
-    let mut missing = packages::missing(need, &installed(need));
-    if bpf::is_given() {
-        missing.retain(|name| !bpf::PACKAGES.contains(name));
-    }
+    let mut missing = missing(need);
     let node_is_fine = node_version("node").is_some_and(|version| version >= NODE_OLDEST) && on_path("npm");
     let dirs = Dirs::find()?;
     let own_node = !node_is_fine && own_node(&dirs).is_none();
@@ -73,10 +80,24 @@ pub(crate) fn ensure(need: For) -> Result<()> {
     if own_node && node_version("node").is_none_or(|version| version < NODE_OLDEST) {
         install_node(&dirs)?;
     }
-    if need >= For::Test {
+    if need.includes(For::Test) {
         promtool(&dirs)?;
     }
     bpf::ensure_linker(&dirs)
+}
+
+/// Packages that `need` lacks.
+pub(crate) fn missing(need: For) -> Vec<&'static str> {
+    let mut missing = packages::missing(need, &installed(need));
+    if bpf::is_given() {
+        missing.retain(|name| !bpf::PACKAGES.contains(name));
+    }
+    if missing.contains(&packages::GO) && cluster::go_is_fine() {
+        missing.retain(|name| *name != packages::GO);
+    }
+    // From where else they come is no matter, and Debian's would throw others' out.
+    missing.retain(|name| !packages::is_foreign(name, on_path, |path| Path::new(path).exists()));
+    missing
 }
 
 fn install(missing: &[&str]) -> Result<()> {
@@ -108,8 +129,18 @@ fn as_root(program: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Adds bookworm-backports, from where this machine gets its packages already.
-fn backports() -> Result<()> {
+/// Installs one package that only some task needs, unless its program is there.
+pub(crate) fn add(program_and_package: &str) -> Result<()> {
+    if on_path(program_and_package) { Ok(()) } else { install(&[program_and_package]) }
+}
+
+/// Where this machine gets Debian's packages from.
+pub(crate) fn archive() -> Result<String> {
+    sources::archive(&apt_sources()).context("no source of Debian bookworm is set in /etc/apt; add one")
+}
+
+/// The texts of apt's sources.
+fn apt_sources() -> Vec<String> {
     let mut texts = Vec::new();
     let files = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path());
     for path in files.chain([PathBuf::from("/etc/apt/sources.list")]) {
@@ -120,7 +151,12 @@ fn backports() -> Result<()> {
             texts.push(text);
         }
     }
-    match sources::backports(&texts) {
+    texts
+}
+
+/// Adds bookworm-backports, from where this machine gets its packages already.
+fn backports() -> Result<()> {
+    match sources::backports(&apt_sources()) {
         sources::Backports::Present => Ok(()),
         sources::Backports::NoArchive => bail!(
             "no source of Debian bookworm is set in /etc/apt, so {} cannot be derived from it; add it by hand",
@@ -204,6 +240,11 @@ fn installed(need: For) -> packages::Installed {
     )
 }
 
+/// Whether this machine's packages are those that the project's lists name.
+pub(crate) fn is_debian_12() -> bool {
+    fs::read_to_string("/etc/os-release").is_ok_and(|text| is_bookworm(&text))
+}
+
 fn is_bookworm(os_release_text: &str) -> bool {
     os_release(os_release_text, "ID") == Some("debian")
         && os_release(os_release_text, "VERSION_CODENAME") == Some("bookworm")
@@ -216,6 +257,14 @@ fn os_release<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neither_benches_nor_cluster_include_each_other() {
+        assert!(For::Cluster.includes(For::Test) && For::Bench.includes(For::Up) && For::Test.includes(For::Up));
+        assert!(
+            !For::Cluster.includes(For::Bench) && !For::Bench.includes(For::Cluster) && !For::Up.includes(For::Test)
+        );
+    }
 
     #[test]
     fn only_bookworm_is_bookworm() {

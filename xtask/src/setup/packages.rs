@@ -54,7 +54,30 @@ const PACKAGES: &[Package] = &[
     package("procps", For::Bench, Probe::Program("pgrep")),
     package("gstreamer1.0-tools", For::Bench, Probe::Program("gst-launch-1.0")),
     package("websockify", For::Bench, Probe::Program("websockify")),
+    package("containerd", For::Cluster, Probe::Program("containerd")),
+    package("runc", For::Cluster, Probe::Program("runc")),
+    package("containernetworking-plugins", For::Cluster, Probe::File("/usr/lib/cni/bridge")),
+    package("buildah", For::Cluster, Probe::Program("buildah")),
+    package("nftables", For::Cluster, Probe::Program("nft")),
+    package("conntrack", For::Cluster, Probe::Program("conntrack")),
+    package("openssl", For::Cluster, Probe::Program("openssl")),
+    package("procps", For::Cluster, Probe::Program("sysctl")),
+    package(GO, For::Cluster, Probe::Program("go")),
 ];
+
+/// Builds Kubernetes. Any newer one will do, and that is mostly not Debian's.
+pub(super) const GO: &str = "golang-go";
+
+/// What a machine has from another source is as good, for the cluster: containerd and runc come with Docker, for example.
+pub(super) fn is_foreign(name: &str, program: impl Fn(&str) -> bool, file: impl Fn(&str) -> bool) -> bool {
+    let there = |package: &Package| match package.probe {
+        Probe::Program(name) => program(name),
+        Probe::File(path) => file(path),
+        Probe::Library(_) => false,
+    };
+    // A Go that is too old is not good.
+    name != GO && PACKAGES.iter().any(|package| package.name == name && package.need == For::Cluster && there(package))
+}
 
 /// Packages that are there, with their versions where those are known.
 #[derive(Debug, Default)]
@@ -85,7 +108,7 @@ impl Installed {
 }
 
 pub(super) fn names(need: For) -> Vec<&'static str> {
-    PACKAGES.iter().filter(|package| package.need <= need).map(|package| package.name).collect()
+    PACKAGES.iter().filter(|package| need.includes(package.need)).map(|package| package.name).collect()
 }
 
 /// What `need` lacks: not there, or older than will do.
@@ -98,7 +121,7 @@ pub(super) fn missing(need: For, installed: &Installed) -> Vec<&'static str> {
                 || package.series.is_some_and(|series| !upstream(version).starts_with(series))
         }
     };
-    PACKAGES.iter().filter(|package| package.need <= need).filter(lacks).map(|package| package.name).collect()
+    PACKAGES.iter().filter(|package| need.includes(package.need)).filter(lacks).map(|package| package.name).collect()
 }
 
 /// A Debian version without its epoch.
@@ -135,6 +158,14 @@ mod tests {
         assert_eq!(missing(For::Up, &Installed::from_dpkg(&old)), ["qemu-system-x86"]);
         let other = all("rustc-web") + "rustc-web installed 1.85.0+dfsg3-1~deb12u3\n";
         assert_eq!(missing(For::Up, &Installed::from_dpkg(&other)), ["rustc-web"]);
+    }
+
+    #[test]
+    fn what_the_cluster_needs_may_come_from_elsewhere_and_all_else_may_not() {
+        let there = |_: &str| true;
+        assert!(is_foreign("containerd", there, there) && is_foreign("containernetworking-plugins", there, there));
+        assert!(!is_foreign("containerd", |_| false, there) && !is_foreign(GO, there, there));
+        assert!(!is_foreign("qemu-utils", there, there));
     }
 
     #[test]

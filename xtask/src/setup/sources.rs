@@ -33,6 +33,12 @@ pub(super) fn backports(texts: &[String]) -> Backports {
     Backports::Add(format!("Types: deb\nURIs: {}\nSuites: {BACKPORTS}\nComponents: main\n{signed_by}", bookworm.uri))
 }
 
+/// Where Debian itself comes from on this machine: any mirror of bookworm has all its releases.
+pub(super) fn archive(texts: &[String]) -> Option<String> {
+    let sources = texts.iter().flat_map(|text| deb822(text).chain(one_line(text)).collect::<Vec<_>>());
+    sources.into_iter().find(|source| source.suites.iter().any(|suite| suite == "bookworm")).map(|source| source.uri)
+}
+
 /// Stanzas of `Key: value` lines (sources.list(5)); a key that is written out in the file is not carried over.
 fn deb822(text: &str) -> impl Iterator<Item = Source> {
     text.split("\n\n").filter_map(|stanza| {
@@ -115,5 +121,12 @@ mod tests {
             &Backports::NoArchive,
         );
         check(&[], &Backports::NoArchive);
+    }
+
+    #[test]
+    fn the_archive_is_the_one_of_bookworm_itself() {
+        let texts = ["deb http://m.example/sec bookworm-security main\n", "deb http://m.example/d bookworm main\n"];
+        assert_eq!(archive(&texts.map(str::to_owned)).as_deref(), Some("http://m.example/d"));
+        assert_eq!(archive(&["deb http://m.example/d trixie main\n".to_owned()]), None);
     }
 }

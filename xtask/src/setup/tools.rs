@@ -8,19 +8,28 @@ use crate::{dirs::Dirs, run::Run as _, tell};
 
 /// Prometheus' own checker of metrics and rules: the one on the `PATH`, or the one in the cache, fetched if it is not there.
 pub(crate) fn promtool(dirs: &Dirs) -> Result<PathBuf> {
-    if on_path("promtool") {
-        return Ok("promtool".into());
+    of_prometheus(dirs, "promtool")
+}
+
+/// The server, for tests of what it makes of our rules.
+pub(crate) fn prometheus(dirs: &Dirs) -> Result<PathBuf> {
+    of_prometheus(dirs, "prometheus")
+}
+
+fn of_prometheus(dirs: &Dirs, name: &str) -> Result<PathBuf> {
+    if on_path(name) {
+        return Ok(name.into());
     }
     let home = dirs.cache().join("prometheus");
-    let program = home.join("usr/bin/promtool");
+    let program = home.join("usr/bin").join(name);
     if program.is_file() {
         return Ok(program);
     }
     ensure!(
         on_path("apt-get") && on_path("dpkg-deb"),
-        "promtool checks the alert rules, and it is not on the PATH; install it (it comes with Prometheus)"
+        "{name} is needed for the alert rules, and it is not on the PATH; install Prometheus"
     );
-    tell("set-up: fetching promtool (Debian's package prometheus, unpacked into the cache, not installed)");
+    tell("set-up: fetching Prometheus (Debian's package, unpacked into the cache, not installed)");
     fs::create_dir_all(&home).with_context(|| format!("{}", home.display()))?;
     Command::new("apt-get").current_dir(&home).args(["-q", "download", "prometheus"]).run()?;
     let packages: Vec<PathBuf> = fs::read_dir(&home)?
@@ -33,6 +42,6 @@ pub(crate) fn promtool(dirs: &Dirs) -> Result<PathBuf> {
     for package in &packages {
         fs::remove_file(package)?;
     }
-    ensure!(program.is_file(), "the package prometheus holds no promtool");
+    ensure!(program.is_file(), "the package prometheus holds no {name}");
     Ok(program)
 }
