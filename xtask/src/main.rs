@@ -18,6 +18,7 @@ mod fuzz;
 mod genuine;
 mod image;
 mod monitoring;
+mod paper;
 mod run;
 mod setup;
 mod test;

@@ -23,7 +23,7 @@ use crate::{
     cluster,
     dirs::Dirs,
     fuzz::{self, FuzzArgs},
-    genuine, monitoring, print,
+    genuine, monitoring, paper, print,
     run::{self, Run as _},
     setup, tell, tidy,
 };
@@ -217,7 +217,7 @@ pub(crate) fn ci(dirs: &Dirs) -> Result<ExitCode> {
     let demo_target = dirs.cache().join("demo-target");
     let mut doc = run::cargo(dirs);
     doc.args(["doc", "--workspace", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "-D warnings");
-    let checks: [(&str, Result<()>); 12] = [
+    let checks: [(&str, Result<()>); 13] = [
         ("fmt", fmt(".").run()),
         ("fmt of the demo game", fmt("demo-guest").run()),
         ("fmt of the eBPF programs", fmt("ebpf").run()),
@@ -238,6 +238,7 @@ pub(crate) fn ci(dirs: &Dirs) -> Result<ExitCode> {
         ("types of the page", run::node(dirs, "npm", &dirs.ui()).args(["run", "lint"]).run()),
         ("documentation", doc.run()),
         ("alert rules", monitoring::promtool(dirs)),
+        ("workflows", paper::actionlint(dirs)),
         ("tidy", tidy::check(dirs)),
     ];
     let failed: Vec<String> =

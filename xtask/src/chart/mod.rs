@@ -42,7 +42,7 @@ pub(crate) struct ChartArgs {
 /// `cargo xtask chart`
 pub(crate) fn run(dirs: &Dirs, args: &ChartArgs) -> Result<()> {
     if args.test {
-        let (status, _) = test(dirs)?.transcript()?;
+        let (status, _) = test(dirs, None)?.transcript()?;
         ensure!(status.success(), "the chart's tests failed: {status}");
         return Ok(());
     }
@@ -62,11 +62,17 @@ pub(crate) fn run(dirs: &Dirs, args: &ChartArgs) -> Result<()> {
     Ok(())
 }
 
-/// The command that runs the chart's tests; helm is built if it is not there.
-pub(crate) fn test(dirs: &Dirs) -> Result<Command> {
+/// The command that runs the chart's tests; helm is built if it is not there. With a cluster's `kubeconfig`, its API server
+/// is asked as well what it says to each object.
+pub(crate) fn test(dirs: &Dirs, kubeconfig: Option<&Path>) -> Result<Command> {
+    let programs = cluster::programs(dirs)?;
     let mut cargo = run::cargo(dirs);
-    cargo.env("LOCO_HELM", cluster::programs(dirs)?.join("helm"));
+    cargo.env("LOCO_HELM", programs.join("helm")).env("LOCO_KUBE", programs.join("kube"));
     cargo.args(["test", "--package", "xtask", "--", "--ignored", "chart::"]);
+    match kubeconfig {
+        Some(path) => cargo.env("KUBECONFIG", path),
+        None => cargo.args(["--skip", "chart::tests::server"]),
+    };
     Ok(cargo)
 }
 

@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 
-pub(crate) use tools::{prometheus, promtool};
+pub(crate) use tools::{actionlint, prometheus, promtool};
 
 use crate::{
     cluster,

@@ -45,3 +45,25 @@ fn of_prometheus(dirs: &Dirs, name: &str) -> Result<PathBuf> {
     ensure!(program.is_file(), "the package prometheus holds no {name}");
     Ok(program)
 }
+
+/// GitHub's workflows by their rules: the one on the `PATH`, or the one in the cache, built there once (20 s).
+pub(crate) fn actionlint(dirs: &Dirs) -> Result<PathBuf> {
+    const VERSION: &str = "1.7.7";
+    if on_path("actionlint") {
+        return Ok("actionlint".into());
+    }
+    let home = dirs.cache().join(format!("actionlint-{VERSION}"));
+    let program = home.join("actionlint");
+    if !program.is_file() {
+        ensure!(
+            on_path("go"),
+            "actionlint checks the workflows, and neither it nor Go, which builds it, is on the PATH; `cargo xtask setup --for cluster` brings Go"
+        );
+        tell("set-up: building actionlint");
+        fs::create_dir_all(&home).with_context(|| format!("{}", home.display()))?;
+        let package = format!("github.com/rhysd/actionlint/cmd/actionlint@v{VERSION}");
+        // In an empty directory: no module of ours says which toolchain it wants.
+        Command::new("go").current_dir(&home).env("GOBIN", &home).args(["install", &package]).run()?;
+    }
+    Ok(program)
+}

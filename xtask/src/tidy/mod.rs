@@ -40,6 +40,10 @@ pub(crate) fn check(dirs: &Dirs) -> Result<()> {
         complaints.extend(direction::complaints(&cargo.answer()?)?);
     }
     complaints.extend(crate::monitoring::check_files(dirs)?);
+    complaints.extend(crate::chart::complaints(dirs)?);
+    let texts = files.iter().filter_map(|file| Some((file.path.as_str(), file.text.as_deref()?)));
+    complaints.extend(crate::paper::complaints(texts));
+    complaints.extend(crate::paper::versions(dirs.root())?);
     complaints.extend(generated(dirs)?);
     if complaints.is_empty() {
         tell(&format!("tidy: {} files are in order", files.len()));

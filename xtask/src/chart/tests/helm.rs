@@ -56,11 +56,11 @@ impl Rendered {
 }
 
 /// Values as `--set` has them, files of `ci/` by name with `.yaml`.
-fn output(values: &[&str]) -> std::process::Output {
+fn output(values: &[&str], namespace: &str) -> std::process::Output {
     let mut helm = helm();
-    helm.args(["template", "loco", "charts/loco", "--namespace", "play", "--kube-version", KUBERNETES]);
+    helm.args(["template", "loco", "charts/loco", "--namespace", namespace, "--kube-version", KUBERNETES]);
     for value in values {
-        if value.ends_with(".yaml") {
+        if value.ends_with("-values.yaml") {
             helm.arg("--values").arg(format!("charts/loco/ci/{value}"));
         } else {
             helm.args(["--set", value]);
@@ -69,11 +69,22 @@ fn output(values: &[&str]) -> std::process::Output {
     helm.output().expect("helm runs")
 }
 
+/// Names of the files in `ci/`.
+pub(super) fn examples() -> Vec<String> {
+    let entries = std::fs::read_dir(root().join("charts/loco/ci")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[track_caller]
+pub(super) fn template(values: &[&str], namespace: &str) -> String {
+    let output = output(values, namespace);
+    assert!(output.status.success(), "{values:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[track_caller]
 pub(super) fn render(values: &[&str]) -> Rendered {
-    let output = output(values);
-    assert!(output.status.success(), "{values:?}: {}", String::from_utf8_lossy(&output.stderr));
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = template(values, "play");
     let documents = text.split("\n---\n").filter(|document| document.lines().any(|line| line.starts_with("kind:")));
     Rendered(documents.map(|document| serde_saphyr::from_str(document).expect(document)).collect())
 }
@@ -81,7 +92,7 @@ pub(super) fn render(values: &[&str]) -> Rendered {
 /// Helm refuses, and says all of `words`.
 #[track_caller]
 pub(super) fn refuses(values: &[&str], words: &[&str]) {
-    let output = output(values);
+    let output = output(values, "play");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{values:?} were taken");
     for word in words {

@@ -3,12 +3,13 @@
 mod conditions;
 mod helm;
 mod refusals;
+mod server;
 
 use std::{env, fs};
 
 use serde_json::Value;
 
-use helm::{Rendered, lints, render, root};
+use helm::{Rendered, examples, lints, render, root};
 
 const GOLDEN: &str = "xtask/src/chart/goldens/defaults.json";
 
@@ -46,8 +47,7 @@ fn the_defaults_are_those_of_the_golden() {
 #[ignore = "cluster: run by `cargo xtask test --cluster`, or alone by `cargo xtask chart --test`"]
 fn every_example_renders_and_is_clean() {
     let mut seen = 0;
-    for entry in fs::read_dir(root().join("charts/loco/ci")).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
+    for name in examples() {
         assert!(name.ends_with("-values.yaml"), "{name}: examples are called …-values.yaml");
         assert!(!render(&[&name]).0.is_empty());
         lints(&name);
@@ -61,8 +61,7 @@ fn every_example_renders_and_is_clean() {
 #[ignore = "cluster: run by `cargo xtask test --cluster`, or alone by `cargo xtask chart --test`"]
 fn every_pod_but_the_agents_is_restricted_in_every_example() {
     let allowed = ["configMap", "secret", "emptyDir", "persistentVolumeClaim", "image", "projected"];
-    for entry in fs::read_dir(root().join("charts/loco/ci")).unwrap() {
-        let file = entry.unwrap().file_name().into_string().unwrap();
+    for file in examples() {
         let rendered = render(&[&file]);
         let mut seen = 0;
         for (name, pod) in
@@ -73,7 +72,8 @@ fn every_pod_but_the_agents_is_restricted_in_every_example() {
             assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{who}");
             assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{who}");
             assert!(pod["automountServiceAccountToken"] == false || name == "loco-gateway", "{who}");
-            let containers = ["initContainers", "containers"].into_iter().flat_map(|key| pod[key].as_array()).flatten();
+            let containers =
+                ["initContainers", "containers"].into_iter().filter_map(|key| pod[key].as_array()).flatten();
             for container in containers {
                 let security = &container["securityContext"];
                 assert_eq!(security["allowPrivilegeEscalation"], false, "{who}");
