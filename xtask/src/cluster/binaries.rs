@@ -17,6 +17,7 @@ const SOURCES: [&str; 7] =
     ["go.mod", "go.sum", "main.go", "etcd/go.mod", "etcd/go.sum", "etcd/main.go", "etcd/pause/main.go"];
 /// Charts ask for the version of Kubernetes, which is not in its module.
 const VERSION: &str = "v1.34.4";
+const HELM: &str = "v3.19.5";
 const PROGRAMS: [&str; 6] = ["kube", "kubectl", "helm", "etcd", "pause", "pause.tar"];
 /// The first Go that fetches the toolchain that a module asks for.
 const GO_OLDEST: (u32, u32) = (1, 21);
@@ -102,6 +103,12 @@ fn flags() -> Vec<String> {
         set("k8s.io/component-base/version.gitMinor", "34"),
         set("k8s.io/component-base/version.gitTreeState", "clean"),
         set("k8s.io/client-go/pkg/version.gitVersion", VERSION),
+        // Without a cluster, helm believes in the one that it was built for.
+        set("helm.sh/helm/v3/internal/version.version", HELM),
+        set("helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor", "1"),
+        set("helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor", "34"),
+        set("helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor", "1"),
+        set("helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor", "34"),
     ];
     vec!["-trimpath".to_owned(), "-buildvcs=false".to_owned(), "-ldflags".to_owned(), linker.concat()]
 }
@@ -165,5 +172,6 @@ mod tests {
     fn the_version_is_that_of_the_module() {
         let module = include_str!("../../../k8s-tests/kube/go.mod");
         assert!(module.contains(&format!("k8s.io/kubernetes {VERSION}\n")));
+        assert!(module.contains(&format!("helm.sh/helm/v3 {HELM}\n")));
     }
 }

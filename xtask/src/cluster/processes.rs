@@ -160,6 +160,8 @@ pub(crate) fn until<T>(limit: Duration, look: impl Fn() -> Result<Option<T>>) ->
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+
     use super::*;
 
     #[test]
@@ -195,7 +197,6 @@ mod tests {
         io::BufRead::read_line(&mut io::BufReader::new(deaf.stdout.take().unwrap()), &mut String::new()).unwrap();
         let pid = i32::try_from(deaf.id()).unwrap();
         end(&[pid], Signal::SIGTERM, Duration::from_millis(100)).unwrap();
-        use std::os::unix::process::ExitStatusExt as _;
         assert_eq!(deaf.wait().unwrap().signal(), Some(9));
     }
 }

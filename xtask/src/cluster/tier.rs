@@ -1,11 +1,14 @@
 //! The cluster tier of tests: the chart's by helm, then the scenarios of `k8s-tests` on a cluster of its own.
-use anyhow::{Result, ensure};
+use std::{path::Path, process::Command};
+
+use anyhow::{Context as _, Result, ensure};
 
 use super::{binaries, control, down, images, is_up, kubeconfig, up_bare};
 use crate::{
+    chart,
     closing::Count,
     dirs::Dirs,
-    run::{self},
+    run::{self, Run as _},
     setup, tell,
     test::tests,
 };
@@ -31,26 +34,16 @@ pub(crate) fn run(dirs: &Dirs, count: &mut Count) -> Result<()> {
     let bin = binaries::ensure(dirs)?;
     // Before there is a cluster that would share the processors with the compiler.
     let images = images::test_images(dirs)?;
-    let mut cargo = run::cargo(dirs);
-    cargo.args(["test", "--no-run", "--package", "k8s-tests", "--package", "xtask"]);
-    run::Run::run(&mut cargo)?;
+    run::cargo(dirs).args(["test", "--no-run", "--package", "k8s-tests", "--package", "xtask"]).run()?;
     let was_up = is_up(&bin);
     let tested = up_bare(dirs).and_then(|_| {
-        let tars: Vec<_> = images.iter().map(|image| image.tar.clone()).collect();
-        images::load(&tars)?;
-        let mut cargo = run::cargo(dirs);
-        cargo.env("KUBECONFIG", kubeconfig()).env("LOCO_TEST_TAG", images::tag(&images)?);
-        cargo.env("HELM", bin.join("helm")).env("KUBECTL", bin.join("kubectl"));
-        cargo.env("PROMETHEUS", setup::prometheus(dirs)?).env("PROMTOOL", setup::promtool(dirs)?);
-        cargo.env("LOCO_XTASK", std::env::current_exe()?);
-        cargo.args(["test", "--package", "k8s-tests", "--package", "xtask", "--no-fail-fast"]);
-        let tested = tests(cargo.args(["--", "--ignored", "--test-threads=1"]), count);
-        if tested.is_err() && control::answers(&bin) {
-            let mut pods = control::kubectl(&bin);
-            let pods = run::Run::answer(pods.args(["get", "pods", "--all-namespaces", "--output=wide"]));
+        let charts = tests(&mut chart::test(dirs, Some(Path::new(&kubeconfig())))?, count);
+        let scenarios = scenarios(dirs, &bin, &images).and_then(|mut scenarios| tests(&mut scenarios, count));
+        if scenarios.is_err() && control::answers(&bin) {
+            let pods = control::kubectl(&bin).args(["get", "pods", "--all-namespaces", "--output=wide"]).answer();
             tell(&pods.unwrap_or_default());
         }
-        tested
+        charts.and(scenarios)
     });
     if was_up {
         tell("the cluster ran before and is left running");
@@ -58,4 +51,17 @@ pub(crate) fn run(dirs: &Dirs, count: &mut Count) -> Result<()> {
     }
     let ended = down(dirs);
     tested.and(ended)
+}
+
+/// Gives the cluster the images; the command that runs the scenarios with them.
+fn scenarios(dirs: &Dirs, bin: &Path, images: &[images::Image]) -> Result<Command> {
+    let tars: Vec<_> = images.iter().map(|image| image.tar.clone()).collect();
+    images::load(&tars)?;
+    let mut cargo = run::cargo(dirs);
+    cargo.env("KUBECONFIG", kubeconfig()).env("LOCO_TEST_TAG", images::tag(images)?);
+    cargo.env("HELM", bin.join("helm")).env("KUBECTL", bin.join("kubectl"));
+    cargo.env("PROMETHEUS", setup::prometheus(dirs)?).env("PROMTOOL", setup::promtool(dirs)?);
+    cargo.env("LOCO_XTASK", std::env::current_exe().context("this program has a file")?);
+    cargo.args(["test", "--package", "k8s-tests", "--no-fail-fast", "--", "--ignored", "--test-threads=1"]);
+    Ok(cargo)
 }
