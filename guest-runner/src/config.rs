@@ -10,6 +10,7 @@ use clap::Parser;
 use guest::{
     argv::{Mebibytes, NicModel, VideoCard, WorkDir},
     lifecycle::POWER_LIMIT,
+    storage::{Lifetime, Wanted},
 };
 use model::InstanceId;
 use nix::unistd::{Gid, Uid};
@@ -29,10 +30,25 @@ pub(crate) struct Args {
     /// Unix socket of this instance's seat
     #[arg(long, env = "LOCO_AGENT_SOCKET", value_name = "PATH")]
     agent_socket: PathBuf,
-    /// Directory for the overlay disk, sockets and logs; made if it is missing
+    /// Directory for what the guest writes (an overlay over --disk); made if it is missing
     #[arg(long, env = "LOCO_WORK_DIR", value_name = "DIR")]
     work_dir: PathBuf,
-    /// Address for /healthz, /readyz and /metrics
+    /// Used instead of --work-dir when that is away or full at the start; it is said wherever the instance is shown
+    #[arg(long, env = "LOCO_FALLBACK_DIR", value_name = "DIR")]
+    fallback_dir: Option<PathBuf>,
+    /// Directory for sockets and logs; the work directory unless given, or one in /tmp if sockets cannot be made there
+    #[arg(long, env = "LOCO_RUN_DIR", value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// How long what the guest writes is kept: `persistent`, until a reset; `ephemeral`, as long as the pod of --pod-uid
+    #[arg(long, env = "LOCO_LIFETIME", default_value = "persistent")]
+    lifetime: LifetimeArg,
+    /// The pod's uid, which tells a restarted container from a new pod; without it, this process is all there is
+    #[arg(long, env = "LOCO_POD_UID", value_name = "UID")]
+    pod_uid: Option<String>,
+    /// Put each write of the guest on the disk before the guest is told so: `on`, `off`, or `auto`: on if persistent
+    #[arg(long, env = "LOCO_WRITE_THROUGH", default_value = "auto")]
+    write_through: WriteThrough,
+    /// Address for /healthz, /readyz, /startupz and /metrics
     #[arg(long, env = "LOCO_LISTEN", value_name = "IP:PORT")]
     listen: SocketAddr,
     /// Kernel to boot (ELF or bzImage)
@@ -62,12 +78,28 @@ pub(crate) struct Args {
     /// Time for the guest to switch itself off at SIGTERM, before QEMU is ended
     #[arg(long, env = "LOCO_GRACE", value_name = "SECONDS", default_value_t = POWER_LIMIT.as_secs())]
     grace: u64,
+    /// How long QEMU may be silent before /healthz fails; raise it where processors are scarce
+    #[arg(long, env = "LOCO_STUCK_AFTER", value_name = "SECONDS", default_value_t = 60)]
+    stuck_after: u64,
     /// User to become; needed as root
     #[arg(long, env = "LOCO_UID", value_name = "N")]
     uid: Option<u32>,
     /// Group to become; needed as root
     #[arg(long, env = "LOCO_GID", value_name = "N")]
     gid: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum LifetimeArg {
+    Persistent,
+    Ephemeral,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum WriteThrough {
+    Auto,
+    On,
+    Off,
 }
 
 /// Who this process is to be.
@@ -91,7 +123,11 @@ pub(crate) enum Source {
 pub(crate) struct Config {
     pub(crate) instance: InstanceId,
     pub(crate) agent_socket: PathBuf,
-    pub(crate) work_dir: WorkDir,
+    /// Where the guest's disk is.
+    pub(crate) storage: Wanted,
+    pub(crate) write_through: bool,
+    /// Where sockets and logs are, if that was said.
+    pub(crate) run_dir: Option<PathBuf>,
     pub(crate) listen: SocketAddr,
     pub(crate) source: Source,
     pub(crate) memory: Mebibytes,
@@ -99,6 +135,7 @@ pub(crate) struct Config {
     pub(crate) video: VideoCard,
     pub(crate) vnc: bool,
     pub(crate) grace: Duration,
+    pub(crate) stuck_after: Duration,
     pub(crate) owner: Owner,
 }
 
@@ -116,11 +153,31 @@ impl TryFrom<Args> for Config {
             Source::Disks { .. } => DISK_MEMORY,
         });
         // QEMU's arguments name files in it, and QEMU may be given another working directory.
-        let work_dir = absolute(&args.work_dir)?;
+        let primary = absolute(&args.work_dir)?;
+        // A chart says nothing with an empty value.
+        let said = |dir: Option<PathBuf>| dir.filter(|dir| !dir.as_os_str().is_empty());
+        let fallback = said(args.fallback_dir).as_deref().map(absolute).transpose()?;
+        ensure!(fallback.as_ref() != Some(&primary), "--fallback-dir must be another directory than --work-dir");
+        let run_dir = said(args.run_dir).as_deref().map(absolute).transpose()?;
+        // Refused now: QEMU would refuse it later, in words of its own.
+        WorkDir::new(run_dir.as_ref().unwrap_or(&primary)).context("sockets cannot be made there; see --run-dir")?;
+        let lifetime = match args.lifetime {
+            LifetimeArg::Persistent => Lifetime::Persistent,
+            LifetimeArg::Ephemeral => Lifetime::Ephemeral,
+        };
+        // Without a pod this very process stands for it: a restart by order keeps the disk, a new process does not.
+        let process = || format!("process {} of {:?}", std::process::id(), std::time::SystemTime::now());
+        let pod = args.pod_uid.filter(|uid| !uid.is_empty()).or_else(|| Some(process()));
         Ok(Self {
             instance: args.instance,
             agent_socket: absolute(&args.agent_socket)?,
-            work_dir: WorkDir::new(&work_dir).context("--work-dir cannot be used")?,
+            storage: Wanted { primary, fallback, lifetime, pod },
+            write_through: match args.write_through {
+                WriteThrough::Auto => lifetime == Lifetime::Persistent,
+                WriteThrough::On => true,
+                WriteThrough::Off => false,
+            },
+            run_dir,
             listen: args.listen,
             source,
             memory: Mebibytes::new(memory).context("--memory cannot be used")?,
@@ -128,6 +185,7 @@ impl TryFrom<Args> for Config {
             video: args.video,
             vnc: args.vnc,
             grace: Duration::from_secs(args.grace),
+            stuck_after: Duration::from_secs(args.stuck_after),
             owner: owner(args.uid, args.gid, Uid::effective(), Gid::effective())?,
         })
     }
@@ -199,6 +257,22 @@ mod tests {
         assert_eq!(parse("--kernel k").unwrap().memory, Mebibytes::new(24).unwrap());
         assert_eq!(parse("--cdrom c").unwrap().memory, Mebibytes::new(512).unwrap());
         assert_eq!(parse("--cdrom c --memory 64").unwrap().memory, Mebibytes::new(64).unwrap());
+    }
+
+    #[test]
+    fn storage_is_as_said() {
+        let plain = parse("--kernel k").unwrap();
+        assert!(plain.storage.lifetime == Lifetime::Persistent && plain.write_through && plain.run_dir.is_none());
+        assert!(plain.storage.pod.is_some() && plain.storage.fallback.is_none());
+        let said = parse("--kernel k --lifetime ephemeral --pod-uid u --fallback-dir /f --run-dir /r").unwrap();
+        assert!(said.storage.lifetime == Lifetime::Ephemeral && !said.write_through);
+        assert_eq!(said.storage.pod.as_deref(), Some("u"));
+        assert_eq!((said.storage.fallback, said.run_dir), (Some("/f".into()), Some("/r".into())));
+        assert!(parse("--kernel k --lifetime ephemeral --write-through on").unwrap().write_through);
+        assert!(!parse("--kernel k --write-through off").unwrap().write_through);
+        refused("--kernel k --fallback-dir /w", "must be another directory");
+        refused(&format!("--kernel k --run-dir /{}", "x".repeat(120)), "see --run-dir");
+        refused("--kernel k --lifetime forever", "persistent");
     }
 
     #[test]

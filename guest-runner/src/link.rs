@@ -115,6 +115,11 @@ impl Link {
         self.away(RETRY, reason);
     }
 
+    /// Ends the connection to ask for a port anew, at once.
+    pub(crate) fn hang_up(&mut self) {
+        self.state = State::Away { until: Instant::now() };
+    }
+
     /// Says something, with descriptors. After an error the link is away.
     pub(crate) async fn send(&mut self, message: &FromRunner, fds: &[&OwnedFd]) -> Result<(), String> {
         let State::Attached { socket } = &self.state else {

@@ -3,7 +3,7 @@
 //! ```text
 //! as started (maybe root)   flags -> open kernel, disks, health port -> make the work directory
 //! from then on nobody       drop user, groups, capabilities; no new privileges; system-call filter   (privilege, sandbox)
-//! as nobody                 overlay -> agent -> QEMU -> hand-over -> wait; again for each agent           (runner)
+//! as nobody                 disk and agent -> QEMU -> hand-over -> wait; again for each agent, each order (runner)
 //! ```
 //!
 //! **Invariants.** Nothing is parsed that a guest or an agent wrote before the privileges are gone. QEMU never outlives
@@ -15,13 +15,17 @@ use clap::Parser as _;
 
 mod config;
 mod files;
+mod handover;
 mod health;
 mod link;
+mod metrics;
 mod privilege;
 mod qemu;
 mod runner;
 mod sandbox;
+mod storage;
 mod tail;
+mod upkeep;
 
 fn main() -> ExitCode {
     let args = config::Args::parse();
@@ -42,6 +46,8 @@ fn run(args: config::Args) -> anyhow::Result<ExitCode> {
     sandbox::enter()?;
     // No thread has been started before this line: user and filter hold for all that come.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let code = runtime.block_on(runner::run(config, files))?;
-    Ok(ExitCode::from(code))
+    let code = runtime.block_on(runner::run(config, files));
+    // A thread that waits for a volume that is away must not keep us.
+    runtime.shutdown_background();
+    Ok(ExitCode::from(code?))
 }

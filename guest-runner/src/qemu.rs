@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use guest::{
     MachineSpec, Qmp, QmpError,
     argv::{FD_CDROM, FD_DISK, FD_KERNEL, FD_KVM, FD_TAP},
+    overlay::Base,
     process,
 };
 use tokio::{
@@ -46,6 +47,7 @@ impl Qemu {
         spec: &MachineSpec,
         serial_log: PathBuf,
         boot: &BootFiles,
+        base: Option<&Base>,
         tap: &OwnedFd,
         kvm: Option<&OwnedFd>,
     ) -> anyhow::Result<Self> {
@@ -53,8 +55,8 @@ impl Qemu {
         fds.extend(kvm.map(|fd| (fd.as_fd(), FD_KVM)));
         match boot {
             BootFiles::Kernel { kernel, .. } => fds.push((kernel.as_fd(), FD_KERNEL)),
-            BootFiles::Disks { disk, cdrom } => {
-                fds.extend(disk.as_ref().map(|base| (base.file.as_fd(), FD_DISK)));
+            BootFiles::Disks { cdrom, .. } => {
+                fds.extend(base.map(|base| (base.file.as_fd(), FD_DISK)));
                 fds.extend(cdrom.as_ref().map(|file| (file.as_fd(), FD_CDROM)));
             }
         }

@@ -1,23 +1,22 @@
-//! The loop: facts into [`Lifecycle`], its actions into effects; and the hand-over to whichever agent is there.
+//! The loop: facts into [`Lifecycle`], its actions into effects.
 //!
-//! **Invariants.** QEMU is not touched when an agent comes or goes. What an agent still has to be given is kept as flags
-//! ([`Owed`]) and tried until it is done, so no failure of one attempt loses anything.
+//! **Invariants.** A guest is started when it has both, a port and its disk, in whichever order they come. Each branch of the
+//! loop is cancel-safe, and none waits for QEMU, an agent or a volume without a limit: a SIGTERM is heard within seconds.
 use std::{os::fd::OwnedFd, path::PathBuf, pin::Pin, process::ExitStatus, time::Duration};
 
 use anyhow::Context as _;
 use guest::{
     MachineSpec, Qmp, QmpError,
-    argv::{Accelerator, Boot, Monitor},
-    handshake::{Bus, HandshakeError},
+    argv::{Accelerator, Boot, HardDisk, Monitor, WorkDir},
+    handshake::Bus,
     lifecycle::{Action, Fact, Lifecycle, QUIT_LIMIT, State},
-    overlay,
     qmp::Event,
     version,
 };
 use model::MacAddr;
 use qapi::qmp;
-use seat::{Exited, FromAgent, FromRunner, Started, Welcome};
-use telemetry::chain;
+use seat::{Exited, FromAgent, FromRunner, Welcome};
+use telemetry::{Heartbeat, chain};
 use tokio::{
     net::UnixStream,
     signal::unix::{Signal, SignalKind, signal},
@@ -27,19 +26,15 @@ use tokio::{
 use crate::{
     config::Config,
     files::{BootFiles, Files},
+    handover::Owed,
     health::{self, Signs},
     link::{Link, News},
     qemu::{self, Qemu},
+    storage::{self, Held, Storage},
+    upkeep::{Asking, Pulse},
 };
 
 const TICK: Duration = Duration::from_secs(1);
-/// Pause after a hand-over that did not succeed: QEMU may not have noticed yet that the agent before is gone.
-const HAND_OVER_RETRY: Duration = Duration::from_millis(100);
-/// After this many in a row the pause is longer: something else is wrong.
-const HAND_OVER_QUICK_TRIES: u32 = 20;
-const HAND_OVER_SLOW_RETRY: Duration = Duration::from_secs(2);
-/// How often a guest that was stopped by a full disk is let go on.
-const DISK_FULL_RETRY: Duration = Duration::from_secs(5);
 /// `quit` is answered before QEMU flushes its disks.
 const QUIT_ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
@@ -52,18 +47,23 @@ const LAST_EVENTS_LIMIT: Duration = Duration::from_millis(100);
 
 /// Runs the instance to its end; gives the exit code.
 pub(crate) async fn run(config: Config, mut files: Files) -> anyhow::Result<u8> {
+    // First of all: as process 1 of a container, a signal that has no handler yet is not heard.
+    let signals = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
     let (program, version) = version::qemu().await?;
     tracing::info!(%version, instance = %config.instance, "QEMU found");
-    if let BootFiles::Disks { disk: Some(base), .. } = &mut files.boot {
-        overlay::prepare(base, &config.work_dir.overlay()).await?;
-    }
+    let base = match &mut files.boot {
+        BootFiles::Disks { disk, .. } => disk.take(),
+        BootFiles::Kernel { .. } => None,
+    };
     let health_url = format!("http://{}/healthz", files.health.local_addr().context("no health address")?);
     let signs = health::serve(files.health)?;
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let runner = Runner {
         link: Link::new(config.agent_socket.clone(), config.instance.to_string(), health_url),
-        signals: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
+        signals,
+        storage: Storage::new(config.storage.clone(), base),
+        run_dir: files.run_dir,
         life: Lifecycle::default(),
         config,
         program,
@@ -75,7 +75,13 @@ pub(crate) async fn run(config: Config, mut files: Files) -> anyhow::Result<u8> 
         monitor: None,
         accelerator: Accelerator::Tcg,
         late_at: None,
-        resume_at: None,
+        held: None,
+        said: None,
+        granted: None,
+        resetting: false,
+        asking: Asking::default(),
+        pulse: Pulse::default(),
+        qemu_beat: None,
         owed: Owed::default(),
         hand_over_at: Instant::now(),
         bus: None,
@@ -86,47 +92,51 @@ pub(crate) async fn run(config: Config, mut files: Files) -> anyhow::Result<u8> 
     Ok(runner.run().await)
 }
 
-/// What the connected agent has not been given yet.
-#[derive(Debug, Clone, Copy, Default)]
-struct Owed {
-    control: bool,
-    display: bool,
-    audio: bool,
+/// A place on the LAN, as an agent gave it, until QEMU has it.
+#[derive(Debug)]
+struct Granted {
+    welcome: Welcome,
+    mac: MacAddr,
+    tap: OwnedFd,
+    kvm: Option<OwnedFd>,
 }
 
-impl Owed {
-    const ALL: Self = Self { control: true, display: true, audio: true };
-
-    const fn anything(self) -> bool {
-        self.control || self.display || self.audio
-    }
-}
-
-struct Runner {
-    config: Config,
+pub(crate) struct Runner {
+    pub(crate) config: Config,
+    pub(crate) run_dir: WorkDir,
     program: PathBuf,
     boot: BootFiles,
-    signs: Signs,
+    pub(crate) signs: Signs,
+    pub(crate) storage: Storage,
     signals: [Signal; 2],
     tick: Interval,
-    life: Lifecycle,
-    link: Link,
-    qemu: Option<Qemu>,
+    pub(crate) life: Lifecycle,
+    pub(crate) link: Link,
+    pub(crate) qemu: Option<Qemu>,
     /// The monitor of a QEMU that is starting.
     opening: Option<Opening>,
-    monitor: Option<Qmp<UnixStream>>,
-    accelerator: Accelerator,
+    pub(crate) monitor: Option<Qmp<UnixStream>>,
+    pub(crate) accelerator: Accelerator,
     /// When the current step of stopping is late.
     late_at: Option<Instant>,
-    /// The guest waits for space on the disk; when it may try again.
-    resume_at: Option<Instant>,
-    owed: Owed,
-    hand_over_at: Instant,
+    /// The guest stands still because of its disk.
+    pub(crate) held: Option<Held>,
+    /// What the agent was last told of the disk.
+    pub(crate) said: Option<seat::Storage>,
+    granted: Option<Granted>,
+    /// The restart that is under way is for a fresh disk.
+    pub(crate) resetting: bool,
+    pub(crate) asking: Asking,
+    pub(crate) pulse: Pulse,
+    /// While its monitor stands.
+    pub(crate) qemu_beat: Option<Heartbeat>,
+    pub(crate) owed: Owed,
+    pub(crate) hand_over_at: Instant,
     /// Our copy of the D-Bus connection that the agent has: sound is registered over it.
-    bus: Option<Bus>,
-    hand_over_tries: u32,
+    pub(crate) bus: Option<Bus>,
+    pub(crate) hand_over_tries: u32,
     /// QEMU was told to end by a signal from outside: nobody switched the guest off.
-    signalled: bool,
+    pub(crate) signalled: bool,
     exit: Option<u8>,
 }
 
@@ -138,6 +148,7 @@ enum Happening {
     HandOver,
     MonitorUp(Result<Qmp<UnixStream>, QmpError>),
     Event(Result<Event, QmpError>),
+    Storage(storage::News),
     Ended(std::io::Result<ExitStatus>),
     Late,
 }
@@ -174,6 +185,7 @@ impl Runner {
             event = or_never(self.monitor.as_mut().map(Qmp::event)) => Happening::Event(event),
             () = or_never(self.late_at.map(sleep_until)) => Happening::Late,
             news = self.link.news() => Happening::Agent(news),
+            news = self.storage.news() => Happening::Storage(news),
             () = or_never(hand_over.then(|| sleep_until(self.hand_over_at))) => Happening::HandOver,
             _ = self.tick.tick() => Happening::Tick,
         }
@@ -181,7 +193,11 @@ impl Runner {
 
     async fn handle(&mut self, happening: Happening) {
         match happening {
-            Happening::Tick => self.resume_if_due().await,
+            Happening::Tick => self.look_after().await,
+            Happening::Storage(news) => {
+                self.storage_news(news).await;
+                self.start_if_ready().await;
+            }
             Happening::Stop => {
                 tracing::info!("asked to stop");
                 self.take(Fact::StopAsked).await;
@@ -202,7 +218,7 @@ impl Runner {
                     }
                 }
             }
-            Happening::Event(Ok(event)) => self.event(&event),
+            Happening::Event(Ok(event)) => self.event(&event).await,
             Happening::Event(Err(error)) => {
                 self.monitor = None;
                 // Mostly it closes because QEMU ends, which the next turn says.
@@ -224,14 +240,16 @@ impl Runner {
         }
     }
 
-    async fn take(&mut self, fact: Fact) {
+    pub(crate) async fn take(&mut self, fact: Fact) {
         let Some(action) = self.life.take(fact) else { return };
         match action {
             // Only with a port's descriptors, in `welcome`.
             Action::StartQemu => {}
             Action::PressPower => {
                 self.signs.qemu.fail("switching off");
-                self.late_at = Some(Instant::now() + self.config.grace);
+                // One that its disk holds cannot switch itself off.
+                let grace = if self.held.is_some() { Duration::ZERO } else { self.config.grace };
+                self.late_at = Some(Instant::now() + grace);
                 if let Some(monitor) = &mut self.monitor
                     && let Err(error) = monitor.execute(qmp::system_powerdown {}).await
                 {
@@ -254,6 +272,7 @@ impl Runner {
                     qemu.kill();
                 }
             }
+            Action::Again => self.again(),
             // Who asked for the end knows of it; to all others it must not look as if the guest had switched itself off.
             Action::Exit(0) if self.life.asked() => self.exit = Some(STOPPED),
             Action::Exit(code) => self.exit = Some(code),
@@ -263,7 +282,7 @@ impl Runner {
     async fn agent(&mut self, news: News) {
         match news {
             News::Dial => {
-                if let Err(reason) = self.link.dial(self.life.has_port()).await {
+                if let Err(reason) = self.link.dial(self.life.has_port() || self.granted.is_some()).await {
                     self.signs.agent.fail(reason);
                 }
             }
@@ -283,6 +302,8 @@ impl Runner {
                 self.owe(Owed { display: true, ..self.owed });
             }
             News::Said(FromAgent::Audio, _) if self.link.is_attached() => self.owe(Owed { audio: true, ..self.owed }),
+            News::Said(FromAgent::Port(port), _) if self.link.is_attached() => self.port(port),
+            News::Said(FromAgent::Order { id, order }, _) if self.link.is_attached() => self.order(id, order).await,
             News::Said(message, _) => {
                 let reason = format!("the agent said {message:?} out of turn; are both of one release?");
                 self.link.drop_agent(&reason);
@@ -291,10 +312,23 @@ impl Runner {
         }
     }
 
-    fn agent_gone(&mut self, reason: &str) {
+    pub(crate) fn agent_gone(&mut self, reason: &str) {
+        self.asking = Asking::default();
+        self.said = None;
+        self.signs.picture.fail("no agent says so; see agent");
+        self.signs.startup.waits_for_others();
         self.signs.agent.fail(format!("{reason}; it is asked again"));
         self.bus = None;
         self.owed = Owed::default();
+    }
+
+    /// After QEMU ended by order: the disk is looked for anew, and an agent asked for a port.
+    fn again(&mut self) {
+        self.storage.again(std::mem::take(&mut self.resetting));
+        self.signs.qemu.fail("it is being started again");
+        let reason = "the guest is started again by order";
+        self.link.hang_up();
+        self.agent_gone(reason);
     }
 
     fn owe(&mut self, owed: Owed) {
@@ -304,7 +338,7 @@ impl Runner {
     }
 
     async fn welcome(&mut self, welcome: &Welcome, fds: Vec<OwnedFd>) {
-        if !self.life.has_port() {
+        if !self.life.has_port() && self.granted.is_none() {
             let mut fds = fds.into_iter();
             let (tap, kvm) = (fds.next(), fds.next());
             let (Some(tap), Some(mac)) = (tap, MacAddr::parse(&welcome.mac)) else {
@@ -313,22 +347,37 @@ impl Runner {
                 self.agent_gone(reason);
                 return;
             };
-            self.take(Fact::PortGranted).await;
-            if let Err(error) = self.start(welcome, mac, &tap, kvm.filter(|_| welcome.kvm).as_ref()) {
-                tracing::error!("{error:#}");
-                self.take(Fact::StartFailed).await;
-                self.take(Fact::QemuEnded { clean: false }).await;
-                return;
-            }
+            let kvm = kvm.filter(|_| welcome.kvm);
+            self.granted = Some(Granted { welcome: welcome.clone(), mac, tap, kvm });
         }
         tracing::info!(lan = welcome.lan, seat = welcome.seat, ip = %welcome.ip, "attached to the agent");
         self.link.attach();
         self.signs.port.hold();
         self.signs.agent.fail("connected; display and control are being handed over");
         self.owe(Owed::ALL);
+        if self.life.has_port() {
+            self.signs.startup.our_turn();
+        }
+        self.tell_storage().await;
+        self.start_if_ready().await;
     }
 
-    fn start(&mut self, welcome: &Welcome, mac: MacAddr, tap: &OwnedFd, kvm: Option<&OwnedFd>) -> anyhow::Result<()> {
+    /// Port and disk: the guest starts.
+    async fn start_if_ready(&mut self) {
+        if self.life.state() != State::WaitingPort || self.storage.ready().is_none() {
+            return;
+        }
+        let Some(granted) = self.granted.take() else { return };
+        self.take(Fact::PortGranted).await;
+        if let Err(error) = self.start(&granted) {
+            tracing::error!("{error:#}");
+            self.take(Fact::StartFailed).await;
+            self.take(Fact::QemuEnded { clean: false }).await;
+        }
+    }
+
+    fn start(&mut self, Granted { welcome, mac, tap, kvm }: &Granted) -> anyhow::Result<()> {
+        let disk = self.storage.ready().flatten();
         self.accelerator = if kvm.is_some() { Accelerator::Kvm } else { Accelerator::Tcg };
         let boot = match &self.boot {
             BootFiles::Kernel { append, .. } => {
@@ -336,27 +385,35 @@ impl Runner {
                 let Welcome { seat, host_name, lan, .. } = welcome;
                 Boot::Kernel { append: format!("seat={seat} name={host_name} lan={lan}{more}") }
             }
-            BootFiles::Disks { disk, cdrom } => {
-                Boot::Disks { disk: disk.as_ref().map(|base| base.format), cdrom: cdrom.is_some() }
+            BootFiles::Disks { cdrom, .. } => {
+                let disk = disk.map(|(base, disk)| HardDisk {
+                    format: base.format,
+                    lock_base: base.lockable,
+                    overlay: disk.overlay.clone(),
+                    write_through: self.config.write_through,
+                });
+                Boot::Disks { disk, cdrom: cdrom.is_some() }
             }
         };
         let spec = MachineSpec {
             instance: self.config.instance.clone(),
-            work_dir: self.config.work_dir.path().to_owned(),
+            work_dir: self.run_dir.path().to_owned(),
             memory: self.config.memory,
             boot,
             nic: self.config.nic,
-            mac,
+            mac: *mac,
             video: self.config.video,
             accelerator: self.accelerator,
             vnc: self.config.vnc,
         };
-        let log = self.config.work_dir.serial_log();
-        let qemu = Qemu::start(&self.program, &spec, log, &self.boot, tap, kvm)?;
+        let log = self.run_dir.serial_log();
+        let base = disk.map(|(base, _)| base);
+        let qemu = Qemu::start(&self.program, &spec, log, &self.boot, base, tap, kvm.as_ref())?;
         tracing::info!(pid = qemu.pid(), accelerator = self.accelerator.as_str(), "QEMU started");
         self.signs.qemu.fail("starting");
+        self.signs.startup.our_turn();
         self.qemu = Some(qemu);
-        self.opening = Some(Box::pin(qemu::monitor_up(self.config.work_dir.monitor(Monitor::Runner))));
+        self.opening = Some(Box::pin(qemu::monitor_up(self.run_dir.monitor(Monitor::Runner))));
         Ok(())
     }
 
@@ -367,112 +424,10 @@ impl Runner {
             Err(error) => tracing::warn!(error = %chain(&error), "QEMU does not say what accelerates it"),
         }
         self.monitor = Some(monitor);
+        self.pulse = Pulse::default();
+        self.qemu_beat = Some(self.signs.qemu_beat(self.config.stuck_after));
         self.signs.qemu.hold();
         self.take(Fact::MonitorUp).await;
-    }
-
-    /// Gives the agent what it is owed: control, sound, picture.
-    async fn hand_over(&mut self) {
-        let result = self.try_hand_over().await;
-        // A guest without sound is still a guest.
-        if self.link.is_attached() && !self.owed.control && !self.owed.display {
-            self.signs.agent.hold();
-        }
-        let Err(error) = result else {
-            tracing::info!("control, display and sound handed over");
-            self.hand_over_tries = 0;
-            return;
-        };
-        self.hand_over_tries += 1;
-        let reason = chain(&*error);
-        if self.hand_over_tries == HAND_OVER_QUICK_TRIES {
-            tracing::warn!(reason, owed = ?self.owed, "hand-over to the agent does not succeed; going on trying");
-        }
-        let pause = if self.hand_over_tries < HAND_OVER_QUICK_TRIES { HAND_OVER_RETRY } else { HAND_OVER_SLOW_RETRY };
-        self.hand_over_at = Instant::now() + pause;
-        if !self.link.is_attached() {
-            self.agent_gone(&reason);
-        }
-    }
-
-    async fn try_hand_over(&mut self) -> Result<(), Box<dyn std::error::Error>> {
-        let (Some(monitor), Some(qemu)) = (&mut self.monitor, &self.qemu) else { return Ok(()) };
-        if self.owed.control {
-            let started = Started { qemu_pid: qemu.pid(), accelerator: self.accelerator.as_str().to_owned() };
-            // Not blocking: a QEMU that accepts nobody must not stop this runner; full is an error, and tried again.
-            let connect = async |which| -> std::io::Result<OwnedFd> {
-                let stream = UnixStream::connect(self.config.work_dir.monitor(which)).await?.into_std()?;
-                Ok(stream.into())
-            };
-            let (input, poke) = (connect(Monitor::Input).await?, connect(Monitor::Poke).await?);
-            self.link.send(&FromRunner::Started(started), &[]).await?;
-            self.link.send(&FromRunner::Qmp, &[&input, &poke]).await?;
-            self.owed.control = false;
-        }
-        if self.owed.display || self.bus.is_none() {
-            // A new bus replaces the one that QEMU had; a listener of sound is not touched by that.
-            self.bus = None;
-            self.bus = Some(Bus::open(monitor).await?);
-            self.owed.display = true;
-        }
-        let Some(bus) = &mut self.bus else { return Ok(()) };
-        // Sound before the picture: once it has a display listener QEMU calls it, and waits for the agent's answer.
-        let mut no_sound = None;
-        if self.owed.audio {
-            match bus.audio().await {
-                Ok(listener) => {
-                    let message = FromRunner::Audio { listener_guid: listener.guid };
-                    self.link.send(&message, &[&listener.fd]).await?;
-                    self.owed.audio = false;
-                }
-                Err(error @ HandshakeError::BusGone { .. }) => {
-                    self.bus = None;
-                    return Err(error.into());
-                }
-                // Mostly: QEMU has not noticed yet that the listener before is gone. The picture must not wait for it.
-                Err(error) => no_sound = Some(error),
-            }
-        }
-        if self.owed.display {
-            let fds = bus.display().await?;
-            let (bus_guid, listener_guid) = (fds.bus_guid, fds.listener_guid);
-            self.link.send(&FromRunner::Display { bus_guid, listener_guid }, &[&fds.bus, &fds.listener]).await?;
-            self.owed.display = false;
-        }
-        no_sound.map_or(Ok(()), |error| Err(error.into()))
-    }
-
-    fn event(&mut self, event: &Event) {
-        match event.name.as_str() {
-            "SHUTDOWN" | "RESET" | "POWERDOWN" => {
-                // qapi/run-state.json, ShutdownCause.
-                self.signalled |= event.data["reason"] == "host-signal";
-                tracing::info!(event = event.name, reason = %event.data["reason"], "guest");
-            }
-            "BLOCK_IO_ERROR" if event.data["nospace"] == true => {
-                let place = self.config.work_dir.path().display();
-                self.signs.qemu.fail(format!(
-                    "the guest waits, because the disk that holds `{place}` is full; free some space there"
-                ));
-                tracing::error!(%place, "disk full; the guest waits and goes on by itself when there is space");
-                self.resume_at = Some(Instant::now() + DISK_FULL_RETRY);
-            }
-            "STOP" if self.resume_at.is_none() => self.signs.qemu.fail("the guest is paused"),
-            "RESUME" => self.signs.qemu.hold(),
-            _ => {}
-        }
-    }
-
-    async fn resume_if_due(&mut self) {
-        if self.resume_at.is_none_or(|at| at > Instant::now()) {
-            return;
-        }
-        self.resume_at = None;
-        if let Some(monitor) = &mut self.monitor
-            && let Err(error) = monitor.execute(qmp::cont {}).await
-        {
-            tracing::warn!(error = %chain(&error), "the guest could not be let go on");
-        }
     }
 
     async fn ended(&mut self, status: std::io::Result<ExitStatus>) {
@@ -481,9 +436,12 @@ impl Runner {
         // Why it ended may stand unread; what was written before the end can be read after it.
         if let Some(mut monitor) = self.monitor.take() {
             while let Ok(Ok(event)) = timeout(LAST_EVENTS_LIMIT, monitor.event()).await {
-                self.event(&event);
+                self.event(&event).await;
             }
         }
+        self.qemu_beat = None;
+        self.held = None;
+        self.bus = None;
         self.opening = None;
         self.late_at = None;
         self.signs.qemu.fail("it ended");
@@ -492,16 +450,27 @@ impl Runner {
             Err(_) => (None, None),
         };
         let stderr_tail = qemu.last_words().await;
+        let comes_back = self.life.comes_back();
+        let asked = self.life.asked() || comes_back;
+        if comes_back {
+            self.tell_exit(Exited { code, signal, stderr_tail: stderr_tail.clone(), asked, comes_back }).await;
+        }
         self.take(Fact::QemuEnded { clean: code == Some(0) && !self.signalled }).await;
-        let asked = self.life.asked();
+        self.signalled = false;
         let failed = matches!(self.life.state(), State::Ended(code) if code != 0);
         if failed {
             tracing::error!(pid = qemu.pid(), ?code, ?signal, said = stderr_tail, "QEMU ended");
         } else {
             tracing::info!(pid = qemu.pid(), ?code, ?signal, asked, "QEMU ended");
         }
+        if !comes_back {
+            self.tell_exit(Exited { code, signal, stderr_tail, asked, comes_back }).await;
+        }
+    }
+
+    async fn tell_exit(&mut self, exited: Exited) {
         if self.link.is_attached() {
-            let exited = FromRunner::Exited(Exited { code, signal, stderr_tail, asked });
+            let exited = FromRunner::Exited(exited);
             if let Err(reason) = self.link.send(&exited, &[]).await {
                 tracing::info!(reason, "the agent could not be told");
             }

@@ -97,11 +97,11 @@ async fn runs_without_rights_and_stays_while_agents_come_and_go() {
     }
 
     // Display alone, sound alone, on request.
-    seat.say(&FromAgent::Display).await.unwrap();
+    seat.say(&FromAgent::Display).await;
     let (message, display) = rig.receive(&seat).await;
     assert!(matches!(message, FromRunner::Display { .. }) && display.len() == 2, "{message:?}");
     given.drop_audio();
-    seat.say(&FromAgent::Audio).await.unwrap();
+    seat.say(&FromAgent::Audio).await;
     let (message, audio) = rig.receive(&seat).await;
     assert!(matches!(message, FromRunner::Audio { .. }) && audio.len() == 1, "{message:?}");
     drop((display, audio));
@@ -193,7 +193,7 @@ async fn a_refusal_is_shown_and_asked_again() {
     let mut rig = Rig::start("refused", &[]);
     let (_, seat) = rig.greeted().await;
     let refused = FromAgent::Refused { reason: "no such seat".into(), remedy: "wait".into() };
-    seat.say(&refused).await.unwrap();
+    seat.say(&refused).await;
     drop(seat);
     let (_, seat) = rig.greeted().await;
     let (_, body) = rig.get("/readyz");

@@ -9,6 +9,7 @@
 //! GET    /v1/instances/{id}/screenshot.png       image/png
 //! GET    /v1/instances/{id}/pcap?last=60s&follow=1 application/x-pcapng: the port as it was, and as it goes on
 //! POST   /v1/instances/{id}/power                PowerRequest, 202
+//! POST   /v1/instances/{id}/control              ControlRequest, 202: its runner carries it out
 //! GET    /healthz /readyz /metrics               without a token
 //! ```
 use std::{collections::BTreeMap, net::Ipv4Addr};
@@ -187,4 +188,20 @@ pub enum PowerAction {
 #[serde(deny_unknown_fields)]
 pub struct PowerRequest {
     pub action: PowerAction,
+}
+
+/// What an instance's runner does with its guest, beyond the guest's own buttons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ControlAction {
+    /// Switch off in order, then start again on the same disk.
+    Restart,
+    /// Switch off in order, then start again on a fresh disk: what was written since is set aside, and kept until the next reset.
+    Reset,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ControlRequest {
+    pub action: ControlAction,
 }

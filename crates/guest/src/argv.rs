@@ -120,14 +120,28 @@ impl Accelerator {
 pub enum Boot {
     /// An ELF or bzImage as [`FD_KERNEL`], and the words it is given.
     Kernel { append: String },
-    /// The Windows 98 machine: a base disk as [`FD_DISK`] under an overlay in the work directory, a CD as [`FD_CDROM`].
-    Disks { disk: Option<DiskFormat>, cdrom: bool },
+    /// The Windows 98 machine: a base disk as [`FD_DISK`] under an overlay, a CD as [`FD_CDROM`].
+    Disks { disk: Option<HardDisk>, cdrom: bool },
+}
+
+/// What is under the guest's first hard disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HardDisk {
+    /// Of the base.
+    pub format: DiskFormat,
+    /// The base's file system takes locks, so that nobody can open it for writing while a guest runs from it.
+    pub lock_base: bool,
+    pub overlay: PathBuf,
+    /// Each write is on the disk before the guest is told so: for guests that never flush (Windows 98 does not) and whose
+    /// disk must outlive a power cut. Otherwise what was written since the last flush may be lost, and no more.
+    pub write_through: bool,
 }
 
 /// A machine, complete.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineSpec {
     pub instance: InstanceId,
+    /// Where the sockets and logs are.
     pub work_dir: PathBuf,
     pub memory: Mebibytes,
     pub boot: Boot,
@@ -187,10 +201,6 @@ impl WorkDir {
 
     pub fn vnc(&self) -> PathBuf {
         self.0.join("vnc.sock")
-    }
-
-    pub fn overlay(&self) -> PathBuf {
-        self.0.join("overlay.qcow2")
     }
 
     /// What the guest writes to COM1: the last 256 KiB, the part before in `serial.log.1`.
@@ -253,7 +263,7 @@ impl MachineSpec {
                 argv.put("-kernel", format!("/proc/self/fd/{FD_KERNEL}"));
                 argv.put("-append", append.as_str());
             }
-            Boot::Disks { disk, cdrom } => argv.disks(&work_dir, *disk, *cdrom),
+            Boot::Disks { disk, cdrom } => argv.disks(disk.as_ref(), *cdrom),
         }
         argv.0
     }
@@ -276,24 +286,37 @@ impl Argv {
 
     /// The rest of the Windows 98 machine. `pc`, because `q35` has no drivers there; one processor and at most 512 MiB
     /// are all it can use; the clock is in local time; `sb16` and both network cards have drivers on its CD.
-    fn disks(&mut self, work_dir: &WorkDir, disk: Option<DiskFormat>, cdrom: bool) {
+    fn disks(&mut self, disk: Option<&HardDisk>, cdrom: bool) {
         // SoftGPU's rasteriser needs SSE-class instructions; anything newer in CPUID confuses Windows 98.
         self.put("-cpu", "qemu32,+sse3,+ssse3,+sse4.1");
         self.put("-rtc", "base=localtime");
-        if let Some(format) = disk {
+        if let Some(HardDisk { format, lock_base, overlay, write_through }) = disk {
             self.put("-add-fd", format!("fd={FD_DISK},set=1,opaque=base"));
+            // QEMU takes a shared lock where it can: nine of them read one base, and none lets anybody write it.
+            let locking = if *lock_base { "auto" } else { "off" };
             self.put(
                 "-blockdev",
-                "driver=file,node-name=base-file,filename=/dev/fdset/1,read-only=on,auto-read-only=off",
+                format!(
+                    "driver=file,node-name=base-file,filename=/dev/fdset/1,read-only=on,auto-read-only=off,\
+                     locking={locking}"
+                ),
             );
             self.put("-blockdev", format!("driver={format},node-name=base,file=base-file,read-only=on"));
-            let mut value = OsString::from("driver=file,node-name=overlay-file,filename=");
-            value.push(escaped(&work_dir.overlay()));
+            // Through the host's page cache, each flush of the guest honoured.
+            let mut value = OsString::from("driver=file,node-name=overlay-file,cache.no-flush=off,filename=");
+            value.push(escaped(overlay));
             self.put("-blockdev", value);
             // `backing` by node: the path in the overlay's header is for people, QEMU never follows it.
             self.put("-blockdev", "driver=qcow2,node-name=disk0,file=overlay-file,backing=base");
-            // A full host disk stops the guest, which can go on later, instead of breaking its file system.
-            self.put("-device", "ide-hd,drive=disk0,bus=ide.0,unit=0,bootindex=1,werror=enospc");
+            // What goes wrong with the host's storage stops the guest, which can go on later, instead of breaking its file
+            // system: a full disk, a quota, a server that is away.
+            let write_cache = if *write_through { "off" } else { "on" };
+            self.put(
+                "-device",
+                format!(
+                    "ide-hd,drive=disk0,bus=ide.0,unit=0,bootindex=1,werror=stop,rerror=stop,write-cache={write_cache}"
+                ),
+            );
         }
         if cdrom {
             self.put("-add-fd", format!("fd={FD_CDROM},set=3,opaque=cdrom"));
@@ -387,7 +410,9 @@ mod tests {
 
     #[test]
     fn windows_98() {
-        let mut spec = spec(Boot::Disks { disk: Some(DiskFormat::Qcow2), cdrom: true });
+        let overlay = "/claim/c,d/overlay.qcow2".into();
+        let disk = HardDisk { format: DiskFormat::Qcow2, lock_base: true, overlay, write_through: true };
+        let mut spec = spec(Boot::Disks { disk: Some(disk), cdrom: true });
         spec.memory = Mebibytes::new(512).unwrap();
         spec.nic = NicModel::Ne2kPci;
         spec.accelerator = Accelerator::Kvm;
@@ -423,11 +448,11 @@ mod tests {
             -cpu qemu32,+sse3,+ssse3,+sse4.1
             -rtc base=localtime
             -add-fd fd=6,set=1,opaque=base
-            -blockdev driver=file,node-name=base-file,filename=/dev/fdset/1,read-only=on,auto-read-only=off
+            -blockdev driver=file,node-name=base-file,filename=/dev/fdset/1,read-only=on,auto-read-only=off,locking=auto
             -blockdev driver=qcow2,node-name=base,file=base-file,read-only=on
-            -blockdev driver=file,node-name=overlay-file,filename=/run/a,,b/overlay.qcow2
+            -blockdev driver=file,node-name=overlay-file,cache.no-flush=off,filename=/claim/c,,d/overlay.qcow2
             -blockdev driver=qcow2,node-name=disk0,file=overlay-file,backing=base
-            -device ide-hd,drive=disk0,bus=ide.0,unit=0,bootindex=1,werror=enospc
+            -device ide-hd,drive=disk0,bus=ide.0,unit=0,bootindex=1,werror=stop,rerror=stop,write-cache=off
             -add-fd fd=7,set=3,opaque=cdrom
             -blockdev driver=file,node-name=cdrom-file,filename=/dev/fdset/3,read-only=on,auto-read-only=off
             -blockdev driver=raw,node-name=cdrom0,file=cdrom-file,read-only=on

@@ -5,7 +5,7 @@
 //! process   spawns it with its descriptors                 kvm       proves that /dev/kvm runs guests before anybody uses it
 //! qmp       one monitor session over any byte stream       handshake display and sound over D-Bus, up to the first message
 //! input     keys, buttons, motion as one QMP command       lifecycle what a runner does next (pure)
-//! keymap    KeyboardEvent.code -> QEMU's key code
+//! keymap    KeyboardEvent.code -> QEMU's key code          storage   which place, which overlay, over which base
 //! ```
 //!
 //! **Invariants.** A base disk is never opened for writing. No command waits without a limit, no buffer grows without
@@ -20,6 +20,7 @@ pub mod lifecycle;
 pub mod overlay;
 pub mod process;
 pub mod qmp;
+pub mod storage;
 pub mod version;
 
 pub use argv::MachineSpec;

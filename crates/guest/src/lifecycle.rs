@@ -5,11 +5,11 @@
 //!      |                    |                    |                      |                        |       Stopping(kill)
 //!      stop                 +------ QEMU ended --+----------------------+------------------------+-------------+
 //!      v                                         v
-//!    Ended(0)                                Ended(code)
+//!    Ended(0)                   Ended(code), or, if a restart was ordered: WaitingPort
 //! ```
 //!
-//! **Invariants.** QEMU is started at most once: a runner is restarted from outside (supervisor or kubelet), where it
-//! is seen. What was asked for ends with 0; so does a guest that switched itself off; anything else ends with 1. `Ended`
+//! **Invariants.** One QEMU at a time. It is started again only by order: after a failure the runner is restarted from
+//! outside (supervisor or kubelet), where it is seen; and being asked to stop outweighs an order to restart. What was asked for ends with 0; so does a guest that switched itself off; anything else ends with 1. `Ended`
 //! is final. A step of stopping that comes too late is followed by a harder one, never by waiting again.
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub enum Fact {
     MonitorLost,
     /// SIGTERM. A second one means: now.
     StopAsked,
+    /// Switch the guest off in order and start it again.
+    RestartAsked,
     /// The current step took longer than its limit.
     Late,
     /// QEMU's process ended; `clean` = with status 0.
@@ -64,6 +66,8 @@ pub enum Action {
     Quit,
     /// SIGKILL.
     Kill,
+    /// Tell the agent how QEMU ended, then ask for a port anew.
+    Again,
     /// Tell the agent how QEMU ended, then exit.
     Exit(u8),
 }
@@ -72,11 +76,12 @@ pub enum Action {
 pub struct Lifecycle {
     state: State,
     asked: bool,
+    again: bool,
 }
 
 impl Default for Lifecycle {
     fn default() -> Self {
-        Self { state: State::WaitingPort, asked: false }
+        Self { state: State::WaitingPort, asked: false, again: false }
     }
 }
 
@@ -90,6 +95,11 @@ impl Lifecycle {
         self.asked
     }
 
+    /// QEMU is started anew when it has ended: a restart was ordered.
+    pub const fn comes_back(&self) -> bool {
+        self.again
+    }
+
     /// QEMU has been started, so the port is in use.
     pub const fn has_port(&self) -> bool {
         !matches!(self.state, State::WaitingPort | State::Ended(_))
@@ -99,12 +109,19 @@ impl Lifecycle {
     pub fn take(&mut self, fact: Fact) -> Option<Action> {
         use Fact as F;
         use State as S;
-        self.asked |= fact == F::StopAsked;
+        if fact == F::StopAsked {
+            self.asked = true;
+            if std::mem::take(&mut self.again) && self.state == S::Stopping(Step::Power) {
+                // The guest is switching itself off already; its time runs.
+                return None;
+            }
+        }
         let (state, action) = match (self.state, fact) {
             (S::WaitingPort, F::PortGranted) => (S::Starting, Action::StartQemu),
             (S::WaitingPort, F::StopAsked) => (S::Ended(0), Action::Exit(0)),
             (S::WaitingPort, F::StartFailed) => (S::Ended(1), Action::Exit(1)),
             (S::Ended(_) | S::WaitingPort, _) => return None,
+            (_, F::QemuEnded { .. }) if std::mem::take(&mut self.again) => (S::WaitingPort, Action::Again),
             (_, F::QemuEnded { clean }) => {
                 let code = u8::from(!(clean || self.asked));
                 (S::Ended(code), Action::Exit(code))
@@ -118,6 +135,14 @@ impl Lifecycle {
                 (S::Stopping(Step::Kill), Action::Kill)
             }
             (S::Running, F::StopAsked) => (S::Stopping(Step::Power), Action::PressPower),
+            (S::Running, F::RestartAsked) => {
+                self.again = true;
+                (S::Stopping(Step::Power), Action::PressPower)
+            }
+            (S::Starting, F::RestartAsked) => {
+                self.again = true;
+                (S::Stopping(Step::Kill), Action::Kill)
+            }
             (S::Stopping(Step::Power), F::StopAsked | F::Late) => (S::Stopping(Step::Quit), Action::Quit),
             (S::Stopping(Step::Quit), F::StopAsked | F::Late) => (S::Stopping(Step::Kill), Action::Kill),
             // The monitor closes as QEMU ends: the end itself is the fact that counts, and it has a limit.
@@ -134,12 +159,13 @@ mod tests {
 
     use super::*;
 
-    const FACTS: [Fact; 8] = [
+    const FACTS: [Fact; 9] = [
         Fact::PortGranted,
         Fact::MonitorUp,
         Fact::StartFailed,
         Fact::MonitorLost,
         Fact::StopAsked,
+        Fact::RestartAsked,
         Fact::Late,
         Fact::QemuEnded { clean: true },
         Fact::QemuEnded { clean: false },
@@ -171,18 +197,30 @@ mod tests {
         check(&with(&[F::MonitorLost, crash]), &[A::StartQemu, A::Kill, A::Exit(1)]);
         check(&[F::PortGranted, F::StartFailed, crash], &[A::StartQemu, A::Kill, A::Exit(1)]);
         check(&[F::PortGranted, F::StopAsked, crash], &[A::StartQemu, A::Kill, A::Exit(0)]);
+        // By order, again and again; being asked to stop outweighs it, and does not take the guest's time away.
+        let again = [F::RestartAsked, clean, F::PortGranted, F::MonitorUp, F::RestartAsked, F::Late, crash];
+        check(&with(&again), &[A::StartQemu, A::PressPower, A::Again, A::StartQemu, A::PressPower, A::Quit, A::Again]);
+        check(&with(&[F::RestartAsked, F::StopAsked, clean]), &[A::StartQemu, A::PressPower, A::Exit(0)]);
+        check(&with(&[F::StopAsked, F::RestartAsked, clean]), &[A::StartQemu, A::PressPower, A::Exit(0)]);
+        check(&[F::PortGranted, F::RestartAsked, crash], &[A::StartQemu, A::Kill, A::Again]);
+        check(&[F::RestartAsked, F::StopAsked], &[A::Exit(0)]);
     }
 
     proptest! {
         #[test]
         fn whatever_happens(facts in proptest::collection::vec(proptest::sample::select(FACTS.to_vec()), 0..30)) {
             let mut life = Lifecycle::default();
-            let (mut starts, mut exits, mut step) = (0, 0, None);
+            let (mut starts, mut agains, mut exits, mut step) = (0, 0, 0, None);
             for fact in facts {
                 let ended = matches!(life.state(), State::Ended(_));
                 let action = life.take(fact);
                 prop_assert!(!(ended && action.is_some()), "Ended is final");
                 starts += usize::from(action == Some(Action::StartQemu));
+                if action == Some(Action::Again) {
+                    agains += 1;
+                    step = None;
+                    prop_assert!(!life.asked() && life.state() == State::WaitingPort);
+                }
                 if let Some(Action::Exit(code)) = action {
                     exits += 1;
                     prop_assert!(code == 0 || !life.asked(), "what was asked for is no failure");
@@ -193,7 +231,7 @@ mod tests {
                     step = Some(now);
                 }
             }
-            prop_assert!(starts <= 1 && exits <= 1);
+            prop_assert!(starts <= 1 + agains && exits <= 1);
             // From wherever this is, being asked and late and told of the end suffices.
             for fact in [Fact::StopAsked, Fact::Late, Fact::Late, Fact::QemuEnded { clean: false }] {
                 life.take(fact);

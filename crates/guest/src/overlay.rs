@@ -2,7 +2,8 @@
 //!
 //! **Invariants.** The base is opened read-only, once, by whoever may; everything after works on that descriptor, so an
 //! unprivileged QEMU can use a file that only root may open, and the file that was checked is the file that is used. An
-//! overlay that exists is kept (it holds what the guest saved), unless it belongs to another base: then nothing is touched.
+//! overlay appears under its name only as a whole, and outlives a power cut from then on. Which overlay is used, and when a
+//! new one is made, is decided in [`crate::storage`].
 use std::{
     ffi::{OsStr, OsString},
     fmt,
@@ -13,6 +14,10 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    fcntl::{FcntlArg, fcntl},
+    libc,
+};
 use serde::Deserialize;
 
 use crate::{
@@ -108,9 +113,22 @@ pub enum OverlayError {
     Refused { doing: &'static str, path: PathBuf, said: String },
     #[error("qemu-img did not {doing} `{}` within {LIMIT:?}", path.display())]
     Timeout { doing: &'static str, path: PathBuf },
-    #[error("overlay `{}` belongs to the disk `{old}`, not to `{new}`; it was left alone: move it away to start anew, or \
-             start with the old disk", path.display())]
-    OtherBase { path: PathBuf, old: String, new: String },
+    #[error("overlay `{}` is damaged and was left alone; try `qemu-img check -r all` on it with the instance stopped, or \
+             reset the instance to start anew from its base", path.display())]
+    Damaged { path: PathBuf },
+    #[error("disk image `{}` is itself an overlay over another file; make it whole with \
+             `qemu-img convert -O qcow2 {} whole.qcow2` and use that", path.display(), path.display())]
+    Chained { path: PathBuf },
+}
+
+impl OverlayError {
+    /// What went wrong with a file, and a full disk by its name.
+    pub(crate) fn io(doing: &'static str, path: &Path, source: &io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path: path.to_owned() },
+            _ => Self::Refused { doing, path: path.to_owned(), said: source.to_string() },
+        }
+    }
 }
 
 /// A base disk, open for reading.
@@ -118,6 +136,8 @@ pub enum OverlayError {
 pub struct Base {
     pub file: File,
     pub format: DiskFormat,
+    /// Its file system takes shared locks; see [`crate::argv::HardDisk::lock_base`].
+    pub lockable: bool,
     path: PathBuf,
 }
 
@@ -133,7 +153,12 @@ impl Base {
         let (first, last, bytes) = sectors(&mut file).map_err(unreadable)?;
         let format = DiskFormat::detect(&first, &last, bytes)
             .ok_or_else(|| OverlayError::UnknownFormat { path: absolute.clone() })?;
-        Ok(Self { file, format, path: absolute })
+        // docs/interop/qcow2.rst: bytes 8 to 15 are the place of the backing file's name. QEMU would follow it.
+        if format == DiskFormat::Qcow2 && first[8..16].iter().any(|byte| *byte != 0) {
+            return Err(OverlayError::Chained { path: absolute });
+        }
+        let lockable = takes_locks(&file);
+        Ok(Self { file, format, lockable, path: absolute })
     }
 
     pub fn path(&self) -> &Path {
@@ -160,6 +185,26 @@ impl Base {
     }
 }
 
+/// Whether QEMU's shared lock on a base can be had: some network file systems have none, and QEMU would not start.
+fn takes_locks(file: &File) -> bool {
+    let lock = |kind: libc::c_int| {
+        let range = libc::flock {
+            l_type: libc::c_short::try_from(kind).expect("F_RDLCK and F_UNLCK are 0 and 2"),
+            l_whence: libc::c_short::try_from(libc::SEEK_SET).expect("SEEK_SET is 0"),
+            // Beyond QEMU's own bytes (100 to 299): nobody is disturbed.
+            l_start: 400,
+            l_len: 1,
+            l_pid: 0,
+        };
+        fcntl(file, FcntlArg::F_OFD_SETLK(&range))
+    };
+    let taken = lock(libc::F_RDLCK).is_ok();
+    if taken && let Err(error) = lock(libc::F_UNLCK) {
+        tracing::debug!(%error, "a lock on the base is kept until it is closed");
+    }
+    taken
+}
+
 fn sectors(file: &mut File) -> io::Result<([u8; SECTOR_BYTES], [u8; SECTOR_BYTES], u64)> {
     let (mut first, mut last) = ([0; SECTOR_BYTES], [0; SECTOR_BYTES]);
     let bytes = file.seek(SeekFrom::End(0))?;
@@ -178,27 +223,41 @@ fn sectors(file: &mut File) -> io::Result<([u8; SECTOR_BYTES], [u8; SECTOR_BYTES
     Ok((first, last, bytes))
 }
 
-/// Makes the overlay, or adopts the one that is there.
-pub async fn prepare(base: &mut Base, overlay: &Path) -> Result<(), OverlayError> {
-    let new = base.path.display().to_string();
-    if overlay.exists() {
-        let found = info(overlay, overlay.as_os_str(), DiskFormat::Qcow2, &[]).await?;
-        let old = found.backing_filename.unwrap_or_default();
-        return if old == new { Ok(()) } else { Err(OverlayError::OtherBase { path: overlay.to_owned(), old, new }) };
-    }
+/// Makes an empty overlay. It is on the disk when this returns, under its name only as a whole.
+pub async fn create(base: &mut Base, overlay: &Path) -> Result<(), OverlayError> {
     let size = base.virtual_bytes().await?.to_string();
     // Made under another name first: half an overlay must not be adopted by the next start.
     let half = overlay.with_extension("new");
     // `-u`: qemu-img must not open the base, which this user may be unable to; its size has just been read.
     let mut args: Vec<OsString> =
         ["create", "-q", "-u", "-f", "qcow2", "-F", base.format.as_str(), "-b"].map(Into::into).into();
-    args.extend([new.into(), half.as_os_str().to_owned(), size.into()]);
+    args.extend([base.path.clone().into(), half.as_os_str().to_owned(), size.into()]);
     run(&args, &[], "create", overlay).await?;
-    std::fs::rename(&half, overlay).map_err(|source| OverlayError::Refused {
-        doing: "put into place",
-        path: overlay.to_owned(),
-        said: source.to_string(),
-    })
+    put_in_place(&half, overlay).map_err(|source| OverlayError::io("create", overlay, &source))
+}
+
+/// Gives a finished file its name so that a power cut leaves either the old state or the new one.
+pub(crate) fn put_in_place(half: &Path, whole: &Path) -> io::Result<()> {
+    File::open(half)?.sync_all()?;
+    std::fs::rename(half, whole)?;
+    sync_dir(whole)
+}
+
+/// Makes names in the directory of `file` outlive a power cut.
+pub(crate) fn sync_dir(file: &Path) -> io::Result<()> {
+    match file.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// The path of the base that an overlay's header names, after a check that it can be used at all.
+pub async fn base_of(overlay: &Path) -> Result<String, OverlayError> {
+    let found = info(overlay, overlay.as_os_str(), DiskFormat::Qcow2, &[]).await?;
+    if found.specific.is_some_and(|specific| specific.data.corrupt) {
+        return Err(OverlayError::Damaged { path: overlay.to_owned() });
+    }
+    Ok(found.backing_filename.unwrap_or_default())
 }
 
 /// The part of `qemu-img info --output=json` that is used.
@@ -208,6 +267,21 @@ struct Info {
     virtual_size: u64,
     #[serde(rename = "backing-filename")]
     backing_filename: Option<String>,
+    #[serde(rename = "format-specific")]
+    specific: Option<Specific>,
+}
+
+#[derive(Deserialize)]
+struct Specific {
+    #[serde(default)]
+    data: SpecificData,
+}
+
+#[derive(Default, Deserialize)]
+struct SpecificData {
+    /// QEMU itself found the image inconsistent and opens it no more for writing.
+    #[serde(default)]
+    corrupt: bool,
 }
 
 async fn info(
@@ -248,7 +322,7 @@ async fn run(
 }
 
 fn refusal(doing: &'static str, path: &Path, said: &str) -> OverlayError {
-    if said.contains("No space left on device") {
+    if said.contains("No space left on device") || said.contains("Disk quota exceeded") {
         return OverlayError::DiskFull { path: path.to_owned() };
     }
     OverlayError::Refused { doing, path: path.to_owned(), said: said.trim().chars().take(400).collect() }

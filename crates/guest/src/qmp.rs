@@ -32,6 +32,8 @@ use tokio::{
 
 /// How long QEMU may take to answer. Its main loop answers in a millisecond; seconds mean a starved machine.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(5);
+/// A few bytes go into the socket's buffer at once.
+const NUDGE_LIMIT: Duration = Duration::from_millis(100);
 /// Longest line taken from QEMU, in bytes. `query-qmp-schema`, the longest answer there is, is a fifth of it.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
 /// Events kept while nobody asks for them.
@@ -97,6 +99,7 @@ pub struct Qmp<S> {
     events_dropped_total: u64,
     last_id: u64,
     writing: bool,
+    heard_at: Instant,
     version: Option<VersionInfo>,
 }
 
@@ -144,6 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Qmp<S> {
             events_dropped_total: 0,
             last_id: 0,
             writing: false,
+            heard_at: Instant::now(),
             version: None,
         };
         let during = "greeting";
@@ -165,6 +169,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Qmp<S> {
     /// Events lost because nobody took them.
     pub fn events_dropped_total(&self) -> u64 {
         self.events_dropped_total
+    }
+
+    /// When QEMU last said anything: a sign that its main loop turns.
+    pub fn heard_at(&self) -> Instant {
+        self.heard_at
+    }
+
+    /// Makes QEMU say something, without waiting for it: the answer is read by the next call of [`Self::event`] or any
+    /// other. One at a time, or QEMU's input may fill up.
+    pub async fn nudge(&mut self) -> Result<(), QmpError> {
+        let during = qmp::query_status::NAME;
+        let (_, bytes) = self.encode(qmp::query_status {});
+        timeout_at(Instant::now() + NUDGE_LIMIT, self.write(during, &bytes))
+            .await
+            .map_err(|_| QmpError::Timeout { during, limit: NUDGE_LIMIT })?
     }
 
     /// Runs one command and gives its answer.
@@ -261,6 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Qmp<S> {
         let parsed = serde_json::from_slice::<Line>(&self.buffer[..end]);
         self.buffer.drain(..=end);
         self.scanned = 0;
+        self.heard_at = Instant::now();
         let mut line = parsed.map_err(|source| QmpError::Malformed { during, source })?;
         if let Some(name) = line.event.take() {
             if self.events.len() == EVENTS_MAX {

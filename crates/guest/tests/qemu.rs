@@ -16,7 +16,7 @@ use std::{
 
 use guest::{
     MachineSpec, Qmp,
-    argv::{Accelerator, Boot, FD_DISK, FD_TAP, Mebibytes, Monitor, NicModel, VideoCard, WorkDir},
+    argv::{Accelerator, Boot, FD_DISK, FD_TAP, HardDisk, Mebibytes, Monitor, NicModel, VideoCard, WorkDir},
     handshake::{Bus, DisplayFds, HandshakeError, Listener},
     input, keymap, overlay, process, version,
 };
@@ -46,12 +46,14 @@ impl Machine {
         File::options().write(true).open(&disk).unwrap().set_len(1 << 20).unwrap();
         let mut base = overlay::Base::open(&disk).unwrap();
         let work_dir = WorkDir::new(&dir).unwrap();
-        overlay::prepare(&mut base, &work_dir.overlay()).await.unwrap();
+        let overlay = dir.join("overlay.qcow2");
+        overlay::create(&mut base, &overlay).await.unwrap();
+        let disk = HardDisk { format: base.format, lock_base: base.lockable, overlay, write_through: true };
         let spec = MachineSpec {
             instance: "instance-0".parse().unwrap(),
             work_dir: dir,
             memory: Mebibytes::new(24).unwrap(),
-            boot: Boot::Disks { disk: Some(base.format), cdrom: false },
+            boot: Boot::Disks { disk: Some(disk), cdrom: false },
             nic: NicModel::Pcnet,
             mac: model::MacAddr([2, 0x4c, 0, 0, 1, 1]),
             video: VideoCard::Std,

@@ -1,5 +1,9 @@
 //! What is passed on to the agent that owns the instance: signalling, screenshots, power.
-use api::{ErrorBody, agent::PowerRequest, gateway::Role};
+use api::{
+    ErrorBody,
+    agent::{ControlRequest, PowerRequest},
+    gateway::Role,
+};
 use axum::{
     Extension,
     body::{Body, Bytes},
@@ -17,6 +21,8 @@ use crate::agents;
 
 /// An agent answers an offer within its own ICE gathering time, which is below a second.
 pub(super) const AGENT_TIMEOUT: Duration = Duration::from_secs(8);
+/// With an agent's answer to an offer: all UDP ports that its sessions may use, first-last. What a person has to open.
+const MEDIA_PORTS: HeaderName = HeaderName::from_static("x-loco-media-ports");
 static ROLE_HEADER: HeaderName = HeaderName::from_static("x-loco-role");
 
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -144,10 +150,28 @@ pub(super) async fn power(
     pass_on(request, &node).await
 }
 
+/// Has the instance's runner restart its guest, on the same disk or on a fresh one.
+#[utoipa::path(
+    post, path = "/api/control/{instance}", params(("instance" = String, Path)), request_body = ControlRequest,
+    responses((status = 202), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody), (status = 503, body = ErrorBody))
+)]
+pub(super) async fn control(
+    State(state): State<AppState>,
+    Extension(role): Extension<Role>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    require(role, Role::Admin)?;
+    let (id, node) = owner(&state, &id)?;
+    let wanted: ControlRequest = json_body(request).await?;
+    let request = agent_request(&state, Method::POST, &node, &format!("/v1/instances/{id}/control"))?.json(&wanted);
+    pass_on(request, &node).await
+}
+
 /// The instance and the node that has it. Parsing the id first means that only a name goes into the agent's path.
 pub(super) fn owner(state: &AppState, id: &str) -> Result<(InstanceId, NodeName), ApiError> {
     let parsed: InstanceId = id.parse().map_err(|_| ApiError::unknown_instance(id))?;
-    let directory = state.directory.borrow();
+    let directory = state.discovery.directory.borrow();
     let placed = directory.snapshot.instance(&parsed).ok_or_else(|| ApiError::unknown_instance(id))?;
     Ok((parsed, placed.node.clone()))
 }
@@ -199,7 +223,7 @@ pub(super) async fn passed_on(answer: reqwest::Response, node: &NodeName) -> Res
         return Err(silent(node, "it does not take the gateway's token; both must read the same agent token file"));
     }
     let mut response = Response::builder().status(status);
-    for name in [header::CONTENT_TYPE, header::LOCATION] {
+    for name in [header::CONTENT_TYPE, header::LOCATION, MEDIA_PORTS] {
         if let Some(value) = answer.headers().get(&name) {
             response = response.header(name, value);
         }

@@ -10,15 +10,21 @@ use std::{
     },
     path::{Path, PathBuf},
     process::ExitStatus,
+    sync::Arc,
     time::Duration,
 };
 
 use guest::Qmp;
-use seat::{Exited, FromAgent, FromRunner, Hello, SeatListener, SeatSocket, Started, Welcome};
+use seat::{
+    Exited, FromAgent, FromRunner, Hello, MESSAGE_FDS_MAX, Order, Port, SeatListener, SeatSocket, SocketError, Started,
+    Storage, Welcome,
+};
 use testkit::{NetNs, Tap};
 use tokio::{
     net::UnixStream,
     process::{Child, Command},
+    sync::{Mutex, mpsc, watch},
+    task::JoinHandle,
     time::timeout,
 };
 
@@ -67,6 +73,89 @@ pub(crate) struct Rig {
     flags: Vec<String>,
     child: Child,
     port: u16,
+}
+
+/// One connection of a runner. It is read all the time, as an agent does; questions about the port are answered as `answers`
+/// says, and what it says of its disk is kept.
+pub(crate) struct Seat {
+    socket: Arc<SeatSocket>,
+    heard: Mutex<mpsc::Receiver<(FromRunner, Vec<OwnedFd>)>>,
+    /// `None`: as an agent that hangs.
+    pub(crate) answers: watch::Sender<Option<Port>>,
+    storage: watch::Receiver<Storage>,
+    pump: JoinHandle<SocketError>,
+}
+
+/// A port that is up, with a live picture.
+pub(crate) fn well() -> Port {
+    Port { up: true, picture_live: true, state: "live".into(), detail: None }
+}
+
+impl Seat {
+    fn new(socket: SeatSocket) -> Self {
+        let socket = Arc::new(socket);
+        let (tell, heard) = mpsc::channel(16 * MESSAGE_FDS_MAX);
+        let (answers, answer) = watch::channel(Some(well()));
+        let (storage_tx, storage) = watch::channel(Storage::default());
+        let shared = Arc::clone(&socket);
+        let pump = tokio::spawn(async move {
+            loop {
+                match shared.receive().await {
+                    Ok((FromRunner::AskPort, _)) => {
+                        let port = answer.borrow().clone();
+                        if let Some(port) = port {
+                            shared.say(&FromAgent::Port(port)).await.ok();
+                        }
+                    }
+                    Ok((FromRunner::Storage(storage), _)) => {
+                        storage_tx.send_replace(storage);
+                    }
+                    Ok(other) => tell.send(other).await.unwrap(),
+                    Err(error) => return error,
+                }
+            }
+        });
+        Self { socket, heard: Mutex::new(heard), answers, storage, pump }
+    }
+
+    pub(crate) async fn say(&self, message: &FromAgent) {
+        self.socket.say(message).await.unwrap();
+    }
+
+    /// Whatever it says next; `None` when the connection has ended.
+    pub(crate) async fn next(&self) -> Option<(FromRunner, Vec<OwnedFd>)> {
+        timeout(SOON, async { self.heard.lock().await.recv().await }).await.expect("the runner speaks")
+    }
+
+    /// What it says of its disk, once that fits.
+    pub(crate) async fn storage(&self, fits: impl Fn(&Storage) -> bool) -> Storage {
+        let mut storage = self.storage.clone();
+        let waited = timeout(SOON, storage.wait_for(|now| fits(now))).await;
+        match waited {
+            Ok(now) => now.unwrap().clone(),
+            Err(_) => panic!("{:?}", self.storage.borrow()),
+        }
+    }
+
+    pub(crate) async fn order(&self, order: Order) -> Option<String> {
+        self.say(&FromAgent::Order { id: 7, order }).await;
+        loop {
+            if let FromRunner::Took { id: 7, refused } = self.next().await.expect("the connection stands").0 {
+                return refused;
+            }
+        }
+    }
+
+    /// Waits until the runner ends the connection.
+    pub(crate) async fn ended(&mut self) {
+        timeout(SOON, &mut self.pump).await.expect("the runner ends the connection").unwrap();
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
 }
 
 /// What a runner hands over after a Welcome.
@@ -121,16 +210,17 @@ impl Rig {
     }
 
     /// The next connection and its Hello.
-    pub(crate) async fn greeted(&mut self) -> (Hello, SeatSocket) {
-        let seat = timeout(SOON, self.listener.accept()).await.expect("the runner connects").unwrap();
+    pub(crate) async fn greeted(&mut self) -> (Hello, Seat) {
+        let socket = timeout(SOON, self.listener.accept()).await.expect("the runner connects").unwrap();
+        let seat = Seat::new(socket);
         let (message, _) = self.receive(&seat).await;
         let FromRunner::Hello(hello) = message else { panic!("{message:?}") };
         (hello, seat)
     }
 
     /// Whatever it says next.
-    pub(crate) async fn receive(&self, seat: &SeatSocket) -> (FromRunner, Vec<OwnedFd>) {
-        timeout(SOON, seat.receive()).await.expect("the runner speaks").unwrap()
+    pub(crate) async fn receive(&self, seat: &Seat) -> (FromRunner, Vec<OwnedFd>) {
+        seat.next().await.expect("the connection stands")
     }
 
     fn words() -> FromAgent {
@@ -145,20 +235,24 @@ impl Rig {
     }
 
     /// Welcomes a runner with a tap, and takes what it gives.
-    pub(crate) async fn welcome(&self, seat: &SeatSocket) -> Given {
-        let tap = self.namespace.run(|| Tap::open("loco-t")).unwrap().unwrap();
-        seat.send(&Self::words(), &[&tap]).await.unwrap();
-        drop(tap);
+    pub(crate) async fn welcome(&self, seat: &Seat) -> Given {
+        self.grant(seat).await;
         self.take(seat).await
+    }
+
+    /// Gives a tap, and waits for nothing.
+    pub(crate) async fn grant(&self, seat: &Seat) {
+        let tap = self.namespace.run(|| Tap::open("loco-t")).unwrap().unwrap();
+        seat.socket.send(&Self::words(), &[&tap]).await.unwrap();
     }
 
     /// Welcomes a runner that has its port.
-    pub(crate) async fn welcome_back(&self, seat: &SeatSocket) -> Given {
-        seat.say(&Self::words()).await.unwrap();
+    pub(crate) async fn welcome_back(&self, seat: &Seat) -> Given {
+        seat.say(&Self::words()).await;
         self.take(seat).await
     }
 
-    async fn take(&self, seat: &SeatSocket) -> Given {
+    pub(crate) async fn take(&self, seat: &Seat) -> Given {
         let (mut started, mut qmp, mut display, mut audio) = (None, None, None, None);
         while started.is_none() || qmp.is_none() || display.is_none() || audio.is_none() {
             match self.receive(seat).await {
@@ -178,7 +272,7 @@ impl Rig {
         self.listener = SeatListener::bind(&self.place.join("agent.sock")).unwrap();
     }
 
-    pub(crate) async fn exited(&self, seat: &SeatSocket) -> Exited {
+    pub(crate) async fn exited(&self, seat: &Seat) -> Exited {
         loop {
             if let (FromRunner::Exited(exited), _) = self.receive(seat).await {
                 return exited;
