@@ -57,7 +57,7 @@ pub(crate) fn node_modules(dirs: &Dirs, dir: &Path) -> Result<()> {
     if fs::read(&stamp).is_ok_and(|installed| installed == lock) {
         return Ok(());
     }
-    run::node(dirs, "npm", dir).args(["ci", "--no-audit", "--no-fund"]).run()?;
+    run::node(dirs, "npm", dir).args(["ci", "--no-audit", "--no-fund"]).stdout(io::stderr()).run()?;
     fs::write(&stamp, lock).with_context(|| format!("{}", stamp.display()))
 }
 
@@ -70,7 +70,8 @@ pub(crate) fn page(dirs: &Dirs) -> Result<()> {
     if built.is_some_and(|built| built >= newest) {
         return Ok(());
     }
-    run::node(dirs, "npm", &ui).args(["run", "build"]).run()
+    // What npm tells is no result of ours.
+    run::node(dirs, "npm", &ui).args(["run", "build"]).stdout(io::stderr()).run()
 }
 
 /// When the newest file below `dir` was written; entries named in `but` are passed over.
@@ -92,7 +93,7 @@ fn newest(dir: &Path, but: &[&str]) -> io::Result<SystemTime> {
 }
 
 /// The demo game: another target than the workspace, so a build of its own. `loco` finds the result in the cache.
-fn demo_guest(dirs: &Dirs) -> Result<()> {
+pub(crate) fn demo_guest(dirs: &Dirs) -> Result<()> {
     let target = demo_target(dirs);
     let mut cargo = run::cargo(dirs);
     cargo.current_dir(dirs.root().join("demo-guest")).args([

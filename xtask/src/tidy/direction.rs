@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("traffic", &["model", "wire"]),
     ("ipxnet", &["fabric", "model", "wire"]),
     ("plugin", &[]),
-    ("switch", &["model", "wire"]),
+    ("switch", &["fabric", "model", "wire"]),
     ("ebpf", &["wire"]),
     ("copy", &[]),
     ("guest-runner", &["guest", "model", "seat", "telemetry"]),
@@ -55,7 +55,7 @@ const TESTS_ONLY: &str = "testkit";
 /// What a crate's tests may use beyond that: `stream` is tested on a real QEMU, which `guest` starts; `observe` on captures;
 /// `doctor` on what `observe` makes of frames that `wire` builds.
 const TESTS_MAY_USE: &[(&str, &str)] =
-    &[("observe", "capture"), ("doctor", "observe"), ("doctor", "wire"), ("stream", "guest")];
+    &[("observe", "capture"), ("switch", "api"), ("doctor", "observe"), ("doctor", "wire"), ("stream", "guest")];
 
 /// `metadata`: JSON of `cargo metadata --no-deps`.
 pub(super) fn complaints(metadata: &str) -> Result<Vec<String>> {
