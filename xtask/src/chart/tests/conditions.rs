@@ -324,6 +324,11 @@ fn the_gateway_is_reached_as_asked() {
     assert_eq!(service(&["gateway.service.annotations.a=b"])["metadata"]["annotations"], json!({"a": "b"}));
     assert_eq!(render(&["gateway.replicas=3"]).object("Deployment", "loco-gateway")["spec"]["replicas"], 3);
 
+    let drained = render(&["gateway.drain=9"]);
+    let pod = drained.pod("Deployment", "loco-gateway");
+    assert!(arguments(&pod["containers"][0]).contains(&"--drain=9".to_owned()));
+    assert_eq!(pod["terminationGracePeriodSeconds"], 24);
+
     let plain = render(&[]);
     assert!(plain.find("Ingress", "loco-gateway").is_none() && plain.find("HTTPRoute", "loco-gateway").is_none());
     let bare = render(&["gateway.ingress.enabled=true"]);
