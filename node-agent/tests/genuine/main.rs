@@ -44,7 +44,7 @@ fn wine_finds_joins_and_plays_the_demo_game_and_the_observer_sees_what_wine_says
     let lan = Lan::new(&[0, 1, 0, 1]);
     let _hosts = [lan.demo(0, 0), lan.demo(1, 1)];
     lan.until("the demo guests play", 0, |seen| {
-        ["Ana", "Bruno"].iter().all(|name| player(seen, name).is_some()) && seen.sessions.len() == 1
+        ["LOCO1068-1", "LOCO1068-2"].iter().all(|name| player(seen, name).is_some()) && seen.sessions.len() == 1
     });
 
     let wilma = join(&lan, 2, 25, "Wilma");
@@ -155,7 +155,8 @@ fn sambas_names_and_workgroup_are_seen_on_both_nodes() {
     };
     lan.until("its announcement", 1, browsing);
     // Samba's own tool on the other port finds it: the LAN carries what the model shows.
-    let lookup = lan.peer(1, &["nmblookup", "-B", "10.98.0.255", "SIDING"]);
+    let asking = "until nmblookup -B 10.98.0.255 SIDING; do sleep 1; done";
+    let lookup = lan.peer(1, &["sh", "-c", asking]);
     lookup.says("10.98.0.1 SIDING<00>");
 }
 
