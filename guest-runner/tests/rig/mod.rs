@@ -1,5 +1,6 @@
 //! What the tests of the program share: a place, an agent, a tap. No judgement in here.
 #![expect(clippy::unwrap_used, reason = "a rig that cannot be built ends its test")]
+#![allow(dead_code, reason = "each of the test programs uses its part")]
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
@@ -32,6 +33,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// Nobody's user and group.
 pub(crate) const USER: &str = "1098765";
 
+/// User and group of the chart's instances.
+pub(crate) const POD_USER: u32 = 10_001;
+
 /// A directory of one test.
 pub(crate) struct Place(PathBuf);
 
@@ -61,6 +65,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // A test's own file system there; mostly there is none.
+        nix::mount::umount2(&self.join("work"), nix::mount::MntFlags::MNT_DETACH).ok();
         fs::remove_dir_all(&self.0).unwrap();
     }
 }
@@ -73,6 +79,7 @@ pub(crate) struct Rig {
     flags: Vec<String>,
     child: Child,
     port: u16,
+    in_pod: bool,
 }
 
 /// One connection of a runner. It is read all the time, as an agent does; questions about the port are answered as `answers`
@@ -185,24 +192,52 @@ impl Given {
 }
 
 impl Rig {
-    /// Starts a runner on a disk that only root may read.
+    /// Starts a runner on an empty disk that only root may read.
     pub(crate) fn start(name: &str, flags: &[&str]) -> Self {
+        Self::start_from(name, &[], 1 << 20, flags, |_| ())
+    }
+
+    /// Likewise, with these bytes at the start of the disk. `before`: what else the place needs.
+    pub(crate) fn start_from(name: &str, boot: &[u8], bytes: u64, flags: &[&str], before: impl FnOnce(&Place)) -> Self {
         let place = Place::new(name);
         let secret = place.join("secret");
         fs::create_dir(&secret).unwrap();
-        File::create(secret.join("disk.img")).unwrap().set_len(1 << 20).unwrap();
+        fs::write(secret.join("disk.img"), boot).unwrap();
+        File::options().write(true).open(secret.join("disk.img")).unwrap().set_len(bytes).unwrap();
         fs::set_permissions(secret.join("disk.img"), fs::Permissions::from_mode(0o600)).unwrap();
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o700)).unwrap();
+        before(&place);
+        Self::finish(place, name, flags, false)
+    }
+
+    /// Starts one as a pod would: a user of its own without capabilities or new privileges, a read-only root, its volume
+    /// owned by root and writable for its group.
+    pub(crate) fn start_in_pod(name: &str, flags: &[&str]) -> Self {
+        let place = Place::new(name);
+        let disk = File::create(place.join("disk.img")).unwrap();
+        disk.set_len(1 << 20).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_guest-runner"), place.join("guest-runner")).unwrap();
+        fs::create_dir(place.join("work")).unwrap();
+        std::os::unix::fs::chown(place.join("work"), Some(0), Some(POD_USER)).unwrap();
+        fs::set_permissions(place.join("work"), fs::Permissions::from_mode(0o2770)).unwrap();
+        Self::finish(place, name, flags, true)
+    }
+
+    fn finish(place: Place, name: &str, flags: &[&str], in_pod: bool) -> Self {
         let namespace = NetNs::new(name).unwrap();
         let listener = SeatListener::bind(&place.join("agent.sock")).unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let child = spawn(&place, port, &flags);
-        Self { place, namespace, listener, flags, child, port }
+        let child = spawn(&place, port, &flags, in_pod);
+        Self { place, namespace, listener, flags, child, port, in_pod }
+    }
+
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.place.join(name)
     }
 
     pub(crate) fn start_again(&mut self) {
-        self.child = spawn(&self.place, self.port, &self.flags);
+        self.child = spawn(&self.place, self.port, &self.flags, self.in_pod);
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -310,11 +345,22 @@ impl Rig {
     }
 }
 
-fn spawn(place: &Place, port: u16, flags: &[String]) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_guest-runner"))
-        .args(["--instance", "instance-0", "--uid", USER, "--gid", USER, "--memory", "24", "--disk"])
-        .arg(place.join("secret/disk.img"))
-        .arg("--work-dir")
+fn spawn(place: &Place, port: u16, flags: &[String], in_pod: bool) -> Child {
+    let mut command = if in_pod {
+        // Only the volume can be written; the mounts are this process's own.
+        let script = "set -e; mount --make-rprivate /; mount --bind \"$0/work\" \"$0/work\"; mount -o remount,ro,bind /; \
+            exec setpriv --reuid 10001 --regid 10001 --clear-groups --inh-caps -all --bounding-set -all --no-new-privs \
+            \"$0/guest-runner\" \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(place.join("")).arg("--disk").arg(place.join("disk.img"));
+        command
+    } else {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_guest-runner"));
+        command.args(["--uid", USER, "--gid", USER, "--disk"]).arg(place.join("secret/disk.img"));
+        command
+    };
+    command
+        .args(["--instance", "instance-0", "--memory", "24", "--work-dir"])
         .arg(place.join("work"))
         .arg("--agent-socket")
         .arg(place.join("agent.sock"))
