@@ -437,8 +437,14 @@ fn hooks_test_and_clean_up() {
     assert_eq!(job["spec"]["template"]["metadata"]["labels"]["loco.dev/lan"], "helm-test");
     assert!(render(&["tests.enabled=false"]).find("Job", "loco-test-lan").is_none());
 
+    assert!(rendered.find("Job", "loco-cleanup").is_none(), "no cluster was asked, so no node is known");
+    let rendered = render(&["agent.cleanup.nodes={a,b,c}"]);
     let cleanup = rendered.object("Job", "loco-cleanup");
     assert_eq!(cleanup["metadata"]["annotations"]["helm.sh/hook"], "post-delete");
-    assert_eq!(arguments(&rendered.pod("Job", "loco-cleanup")["containers"][0])[0], "uninstall");
-    assert!(render(&["agent.cleanup.enabled=false"]).find("Job", "loco-cleanup").is_none());
+    assert_eq!((&cleanup["spec"]["completions"], &cleanup["spec"]["parallelism"]), (&json!(3), &json!(3)));
+    let pod = rendered.pod("Job", "loco-cleanup");
+    assert_eq!(arguments(&pod["containers"][0])[0], "uninstall");
+    let nodes = "/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchExpressions/0/values";
+    assert_eq!(pod.pointer(nodes), Some(&json!(["a", "b", "c"])));
+    assert!(render(&["agent.cleanup.enabled=false", "agent.cleanup.nodes={a}"]).find("Job", "loco-cleanup").is_none());
 }

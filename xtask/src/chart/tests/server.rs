@@ -52,7 +52,7 @@ impl Drop for Namespace {
 fn the_api_server_takes_every_object_of_every_example() {
     let namespace = Namespace::new();
     for file in examples() {
-        let values = [&[file.as_str()], &WITHOUT_OTHERS[..]].concat();
+        let values = [&[file.as_str(), "agent.cleanup.nodes={n1}"], &WITHOUT_OTHERS[..]].concat();
         let manifest = template(&values, &namespace.0);
         let (taken, made, said) = kubectl(&["apply", "--dry-run=server", "-n", &namespace.0, "-f", "-"], &manifest);
         assert!(taken, "{file}: {said}");
