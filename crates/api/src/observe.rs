@@ -143,6 +143,9 @@ pub struct Enumeration {
     /// Sessions of which an answer went to it, by name.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub answered_by: Vec<String>,
+    /// When an answer of each of them last went to it, since the epoch.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answered_at: BTreeMap<String, f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first: Option<Evidence>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -317,6 +320,9 @@ pub struct SapServer {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Netbios {
     pub hosts: Vec<NetbiosHost>,
+    /// Election frames of browsers that were seen.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub elections: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -81,7 +81,7 @@ impl Lags {
             Point::Wire => (Side::Near, Side::Near),
             Point::FromGuest(_) => (Side::Near, Side::Far),
             Point::ToGuest(_) => (Side::Far, Side::Near),
-            Point::Overlay => return,
+            Point::Overlay | Point::Edge | Point::Relay => return,
         };
         if segment.flags.contains(Flags::ACK) {
             self.acknowledged((flow.back(), acknowledgement), segment.acknowledgement, stamp.at);

@@ -64,6 +64,10 @@ pub enum Point {
     ToGuest(PortId),
     /// Came from another node.
     Overlay,
+    /// Came from the node itself, which gives out addresses, to a guest of its own.
+    Edge,
+    /// Came from a client of the node's IPX tunnel.
+    Relay,
 }
 
 /// A frame, from the destination MAC on, without check sequence.
@@ -228,7 +232,7 @@ impl Observer {
             dplay8: self.dplay8.report(),
             ipxnet: self.tunnel.report(),
             ipx: self.stations.report(),
-            netbios: Netbios { hosts: self.names.report() },
+            netbios: Netbios { hosts: self.names.report(), elections: self.names.elections() },
             anomalies: self.anomalies.report(),
             machines,
             timelines,

@@ -279,6 +279,8 @@ impl Machines {
         let port = match fact.stamp.point {
             Point::Wire => None,
             Point::Overlay => Some("overlay".to_owned()),
+            Point::Edge => Some("edge".to_owned()),
+            Point::Relay => Some("ipx-relay".to_owned()),
             Point::FromGuest(port) | Point::ToGuest(port) => {
                 Some(self.ports.get(&port).cloned().unwrap_or_else(|| format!("port-{}", port.0)))
             }

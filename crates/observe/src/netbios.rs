@@ -37,12 +37,14 @@ struct Owned {
 pub(crate) struct Names {
     owned: Table<(Station, Text), Owned>,
     workgroups: Table<Station, Text>,
+    elections: u64,
     text_max: usize,
 }
 
 impl Names {
     pub(crate) fn new(limits: &Limits) -> Self {
-        Self { owned: Table::new(limits.names), workgroups: Table::new(limits.names), text_max: limits.text }
+        let table = limits.names;
+        Self { owned: Table::new(table), workgroups: Table::new(table), elections: 0, text_max: limits.text }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -94,6 +96,7 @@ impl Names {
     fn spoken(&mut self, from: Station, source: Name, destination: Name, data: &[u8]) {
         let slot = MailSlot::parse(data).filter(MailSlot::is_browse);
         let said = slot.and_then(|slot| browser::Message::parse(slot.data));
+        self.elections += u64::from(matches!(said, Some(browser::Message::Election { .. })));
         let announced = said.as_ref().and_then(browser::Message::announced_host);
         if announced.is_none_or(|it| !it.server_type.is_leaving()) {
             self.has(from, source, false);
@@ -133,6 +136,11 @@ impl Names {
             }
             _ => {}
         }
+    }
+
+    /// Election frames of browsers: each is one machine's bid to keep the list of names.
+    pub(crate) const fn elections(&self) -> u64 {
+        self.elections
     }
 
     fn has(&mut self, station: Station, name: Name, group: bool) {

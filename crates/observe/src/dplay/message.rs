@@ -251,11 +251,13 @@ impl Games {
             });
         }
         let port = if via.transport == Transport::Ipx { 0 } else { via.to_port };
-        if let Some(asker) = self.askers.get_mut(&Process { station: via.to, port })
-            && !asker.answered_by.contains(&key)
-            && asker.answered_by.len() < FORMER_HOSTS
-        {
-            asker.answered_by.push(key);
+        if let Some(asker) = self.askers.get_mut(&Process { station: via.to, port }) {
+            let at = via.stamp().at;
+            if let Some((_, last)) = asker.answered_by.iter_mut().find(|(known, _)| *known == key) {
+                *last = at.max(*last);
+            } else if asker.answered_by.len() < FORMER_HOSTS {
+                asker.answered_by.push((key, at));
+            }
         }
         notes.machines.step(via.hop.destination, Step::IsAnswered, via.stamp(), "ENUMSESSIONSREPLY");
         if via.transport != Transport::Ipx {

@@ -157,7 +157,8 @@ struct Program {
 struct Asker {
     count: u64,
     application: Guid,
-    answered_by: Vec<SessionKey>,
+    /// With the time of the last answer.
+    answered_by: Vec<(SessionKey, Duration)>,
     dialect: Dialect,
     /// Where the questions went; the first eight.
     to: Vec<Station>,

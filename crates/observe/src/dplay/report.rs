@@ -9,7 +9,7 @@ use wire::dplay::{Id, SessionFlags};
 use super::{Fact, Games, Leave, Session as State, SessionKey, Transport, UNKNOWN};
 use crate::{
     machines::Machines,
-    stamp::{Station, hex},
+    stamp::{Station, hex, seconds},
 };
 
 impl Games {
@@ -109,7 +109,12 @@ impl Games {
             count: asker.count,
             reply_port: Some(process.port).filter(|port| *port != 0),
             app_guid_wire: Some(hex(&asker.application.0)),
-            answered_by: asker.answered_by.iter().filter_map(|key| self.session_name(*key)).collect(),
+            answered_by: asker.answered_by.iter().filter_map(|(key, _)| self.session_name(*key)).collect(),
+            answered_at: asker
+                .answered_by
+                .iter()
+                .filter_map(|(key, at)| Some((self.session_name(*key)?, seconds(*at))))
+                .collect(),
             dialect: Some(asker.dialect.0),
             to: asker.to.iter().map(Station::to_string).collect(),
             answers_refused: asker.refused,

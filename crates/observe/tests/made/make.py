@@ -186,10 +186,10 @@ def scenario(link):
      chat=[dict(**{'from':'Anna','text':'hallo zusammen'})],
      groups=[dict(id=hx(gid),members=[hx(j[0].pid)])],
      user_messages=[dict(src='10.0.0.10',dst='10.0.0.1',udp=4,tcp=1),dict(src='10.0.0.11',dst='10.0.0.1',udp=0,tcp=2),dict(src='10.0.0.10',dst='10.0.0.11',udp=0,tcp=1)],
-     join_order=['Anna','Carl','Dora','Bernd','Emil','Anna2','Frida'],leave_order=['Carl','Doris','Emil'],n_sessions=3,n_players=7,absent=['geheim','falsch'])
+     join_order=['Anna','Carl','Doris','Bernd','Emil','Anna2','Frida'],leave_order=['Carl','Doris','Emil'],n_sessions=3,n_players=7,absent=['geheim','falsch'])
     return c,e
 for l in ('eth','sll','sll2'):
-    c,e=scenario(l); c.save('hosts-'+l)
+    c,e=scenario(l); c.save('hosts-'+l); json.dump(e,open(f'{OUT}/hosts.json','w'),indent=1)
 # IPX: ipxbox-like server: random nodes, reply dest FFx6, checksum 0000 on the wire towards ethernet
 def ipx(dn,dk,ds,sn,sk,ss,pay,typ=4,ck=0xffff,hops=0): return struct.pack('>HHBBI6sHI6sH',ck,30+len(pay),hops,typ,dn,dk,ds,sn,sk,ss)+pay
 c=Cap(); srv='10.0.1.1'; F=b'\xff'*6; Z=b'\0'*6
@@ -220,7 +220,7 @@ p=ipx(0,F,0x455,0,m3,0x455,b'x'*9); c.raw(eth(F,m3,0x8137,p).ljust(60,b'\0'))
 sap=struct.pack('>H',2)+b''.join(struct.pack('>H48sI6sHH',t,n,0x77,m2,sk,1) for t,n,sk in ((4,b'FILESRV',0x451),(7,b'DRUCKER',0x8060)))
 p=ipx(0,F,0x452,0,m2,0x452,sap); c.raw(eth(F,m2,len(p)+8,b'\xaa\xaa\x03\0\0\0\x81\x37'+p))
 c.save('ipx-mixed')
-(dict(ipxnet=dict(server='10.0.1.1:213',registrations=3,clients=[dict(ip='10.0.1.2%d'%i,port=5000+i,node=nodes[i].hex()) for i in range(3)]),
+json.dump(dict(ipxnet=dict(server='10.0.1.1:213',registrations=3,clients=[dict(ip='10.0.1.2%d'%i,port=5000+i,node=nodes[i].hex()) for i in range(3)]),
   ipx=dict(framings=dict(ethernet_ii=1,raw_802_3=1,llc=1,snap=1),stations=[dict(node=m1.hex(),framing='llc'),dict(node=m3.hex(),framing='ethernet_ii')],sap=[dict(name='FILESRV',type=4,socket='0x0451'),dict(name='DRUCKER',type=7,socket='0x8060')])),open(f'{OUT}/ipx-mixed.json','w'))
 # DirectPlay 8
 c=Cap()
@@ -233,4 +233,57 @@ def dp8r(pid,name,inst,app,mx,cur,fl):
 c.udp('10.0.2.9',4000,'255.255.255.255',6073,dp8q(7,g(0x5a))); c.udp('10.0.2.9',4000,'255.255.255.255',6073,dp8q(8))
 c.udp('10.0.2.1',2302,'10.0.2.9',4000,dp8r(7,'Acht',g(1),g(0x5a),6,2,0x84)); c.udp('10.0.2.1',2302,'10.0.2.9',4000,dp8r(8,'Acht',g(1),g(0x5a),6,3,0x84))
 c.udp('10.0.2.2',2302,'10.0.2.9',4000,dp8r(8,'Neun',g(2),g(0x5a),0,1,0))
-c.save('dplay8'); (dict(dplay8=dict(queries=2,responses=3,sessions=[dict(name='Acht',max_players=6,current_players=3,flags='0x00000084'),dict(name='Neun',max_players=0,current_players=1,flags='0x00000000')])),open(f'{OUT}/dplay8.json','w'))
+c.save('dplay8'); json.dump(dict(dplay8=dict(queries=2,responses=3,sessions=[dict(name='Acht',max_players=6,current_players=3,flags='0x00000084'),dict(name='Neun',max_players=0,current_players=1,flags='0x00000000')])),open(f'{OUT}/dplay8.json','w'))
+
+# DirectPlay 4 over IPX: no envelope, "play" first; SP data is a sockaddr_ipx; all is datagram
+c=Cap(); n1,n2,n3=[bytes([0,0x40,0xf4,0,0,i]) for i in (1,2,3)]; SOCK=0x4002
+def bare(cmd,body): return b'play'+struct.pack('<HH',cmd,D)+body
+def spx(node,sock=SOCK): return struct.pack('<HI',6,0)+node+struct.pack('>H',sock)
+def ix(a,b,pay,sock=SOCK): p=ipx(0,b,sock,0,a,SOCK,pay); c.raw(eth(b,a,0x8137,p).ljust(60,b'\0'))
+key=0x5a5a0000; ida=lambda i: key^(i<<16|i)
+desc=lambda cur: sd(g(0x41),g(0x42),6,cur,0x4,key)
+ix(n2,F,bare(2,enum(g(0x42)))); ix(n1,n2,bare(1,enumrep(desc(1),'Nordbahn')))
+def ijoin(node,i,name,table,others):
+    ix(node,n1,bare(5,reqid(9))); ix(n1,node,bare(7,reqrep(ida(i))))
+    ix(node,n1,bare(0x13,addfwd(ida(i),pp(ida(i),9,ida(i),sp=spx(node)))))
+    for o in others:
+        ix(n1,o,bare(0x2e,fwd(ida(i),pp(ida(i),1,ida(i),sp=spx(node))))); ix(o,n1,bare(0x2f,struct.pack('<I',ida(i))))
+    table.append(spp(ida(i),1,D,sp=spx(node)))
+    ix(n1,node,bare(0x29,superenum(desc(1+len(others)),'Nordbahn',None,table)))
+    ix(node,n1,bare(5,reqid(8))); ix(n1,node,bare(7,reqrep(ida(i+1))))
+    for o in [n1]+others: ix(node,o,bare(8,create(ida(i+1),pp(ida(i+1),8,ida(i),name,name+' lang'))))
+    table.append(spp(ida(i+1),0,ida(i),name,name+' lang'))
+table=[spp(ida(1),3,D,sp=spx(n1)),spp(ida(2),0,ida(1),'Nora','Nora lang')]
+ijoin(n2,3,'Olaf',table,[]); ijoin(n3,5,'Pia',table,[n2])
+for i in range(3): ix(n2,n1,userudp(ida(4),ida(2),b'zug %d'%i))
+ix(n1,n2,userudp(ida(2),ida(4),b'ja'))
+# a message to a group, spread by the host
+ix(n3,n1,bare(0x25,struct.pack('<III',ida(9),ida(6),20)+bare(0x2d,struct.pack('<4I',ida(6),ida(9),0,24)+w('an alle'))))
+ix(n2,n1,bare(0xb,dele(ida(4)))); ix(n2,n1,bare(0xb,dele(ida(3))))
+c.save('dplay4-ipx'); st=lambda n: '00000000:'+n.hex()
+json.dump(dict(sessions=[dict(name='Nordbahn',transport='ipx',host_ipx=st(n1),max_players=6,instance_guid_wire='41'*16,app_guid_wire='42'*16,flags='0x00000004',host_system_id=hx(ida(1)),id_xor_key=hx(key),dialect=9)],
+ enumerations=[dict(ip=st(n2),count=1,answered_by=['Nordbahn'])],
+ players=[dict(id=hx(ida(2)),name='Nora',host=True,ip=st(n1)),dict(id=hx(ida(4)),name='Olaf',long='Olaf lang',ip=st(n2),system_id=hx(ida(3)),host=False,certainty='gone-by-message'),dict(id=hx(ida(6)),name='Pia',ip=st(n3),certainty='announced')],
+ user_messages=[dict(src=st(n2),dst=st(n1),udp=3,tcp=0),dict(src=st(n1),dst=st(n2),udp=1,tcp=0)],
+ chat=[dict(**{'from':'Pia','text':'an alle'})],
+ ipx=dict(stations=[dict(node=n1.hex(),framing='ethernet_ii'),dict(node=n2.hex()),dict(node=n3.hex())]),
+ join_order=['Nora','Olaf','Pia'],leave_order=['Olaf'],anomalies=[],n_sessions=1,n_players=3),open(f'{OUT}/dplay4-ipx.json','w'),indent=1)
+# DHCP from boot to address, ARP for it, and groups that are nobody
+c=Cap(); cm,sm=bytes.fromhex('024c00106803'),bytes.fromhex('064c00106800'); c.macs={'0.0.0.0':cm,'10.98.0.3':cm,'10.98.0.254':sm}
+def boot(op,kind,yi,extra=b''): return struct.pack('>BBBBIHH',op,1,6,0,0xfeedf00d,0,0x8000)+ip('0.0.0.0')+ip(yi)+ip('0.0.0.0')*2+cm+b'\0'*10+b'\0'*192+bytes([0x63,0x82,0x53,0x63,53,1,kind])+extra+b'\xff'
+sid=b'\x36\x04'+ip('10.98.0.254'); want=b'\x32\x04'+ip('10.98.0.3')
+c.udp('0.0.0.0',68,'255.255.255.255',67,boot(1,1,'0.0.0.0')); c.udp('10.98.0.254',67,'255.255.255.255',68,boot(2,2,'10.98.0.3',sid))
+c.udp('0.0.0.0',68,'255.255.255.255',67,boot(1,3,'0.0.0.0',want+sid)); c.udp('10.98.0.254',67,'255.255.255.255',68,boot(2,5,'10.98.0.3',sid))
+def arp(op,sh,sp_,th,tp): return struct.pack('>HHBBH',1,0x800,6,4,op)+sh+ip(sp_)+th+ip(tp)
+c.raw((F+cm+b'\x08\x06'+arp(1,cm,'0.0.0.0',Z,'10.98.0.3')).ljust(60,b'\0'))
+c.raw((F+cm+b'\x08\x06'+arp(1,cm,'10.98.0.3',Z,'10.98.0.3')).ljust(60,b'\0'))
+c.raw((F+cm+b'\x08\x06'+arp(1,cm,'10.98.0.3',Z,'10.98.0.254')).ljust(60,b'\0'))
+c.raw((cm+sm+b'\x08\x06'+arp(2,sm,'10.98.0.254',cm,'10.98.0.3')).ljust(60,b'\0'))
+for grp in ('224.0.0.2','239.255.255.250'):
+    c.macs[grp]=b'\x01\x00\x5e'+ip(grp)[1:]; c.udp('10.98.0.3',1900,grp,1900,b'M-SEARCH')
+# IGMP: joins the group; a refusal of DHCP gives nobody an address
+c.ipf('10.98.0.3','239.255.255.250',2,b'\x16\x00\xfa\x04'+ip('239.255.255.250'),ttl=1)
+c.udp('10.98.0.254',67,'255.255.255.255',68,boot(2,6,'0.0.0.0',sid))
+c.save('dhcp-groups')
+json.dump(dict(frames=12,machines=[dict(mac='02:4c:00:10:68:03',ips=['10.98.0.3'],frames=8,broadcasts=5,dhcp_asked=2,dhcp_acked=1,arp={'10.98.0.254':'06:4c:00:10:68:00'}),dict(mac='06:4c:00:10:68:00',ips=['10.98.0.254'],frames=4,dhcp_asked=0,dhcp_acked=0)],
+ timelines=[dict(mac='02:4c:00:10:68:03',steps=[dict(step='frame',evidence=dict(frame=1)),dict(step='address',evidence=dict(frame=4))])],anomalies=[],n_sessions=0,n_players=0),open(f'{OUT}/dhcp-groups.json','w'),indent=1)

@@ -53,6 +53,16 @@ fn a_foreign_tunnel_server_and_four_framings() {
 }
 
 #[test]
+fn directplay_4_over_ipx() {
+    check("dplay4-ipx", "dplay4-ipx");
+}
+
+#[test]
+fn an_address_from_dhcp_and_groups_that_are_nobody() {
+    check("dhcp-groups", "dhcp-groups");
+}
+
+#[test]
 fn directplay_8() {
     check("dplay8", "dplay8");
 }

@@ -52,11 +52,18 @@ export function frameTime(epochSeconds: number): string {
   return `${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}.${String(d.getMilliseconds()).padStart(3, "0")}`;
 }
 
+/** Points that are no seat's. */
+const ELSEWHERE: Record<string, string> = {
+  overlay: "between the nodes",
+  edge: "from the node itself",
+  "ipx-relay": "from the IPX tunnel",
+};
+
 /** Where a frame was seen: "seat 4 on node-b", "between the nodes, node-b"; absent in a capture without ports. */
 export function tap(evidence: Evidence, seatName: (instance: string) => string): string | undefined {
   const { port, node } = evidence;
   if (port === undefined || port === null) return node ?? undefined;
-  const where = port === "overlay" ? "between the nodes" : seatName(port);
+  const where = ELSEWHERE[port] ?? seatName(port);
   return node === undefined || node === null ? where : port === "overlay" ? `${where}, seen on ${node}` : `${where} on ${node}`;
 }
 

@@ -188,6 +188,8 @@ describe("doctor", () => {
     const name = (id: string) => (id === "party-3" ? "seat 4" : id);
     expect(tap(evidence(NOW, "", { node: "node-b", port: "party-3" }), name)).toBe("seat 4 on node-b");
     expect(tap(evidence(NOW, "", { node: "node-b", port: "overlay" }), name)).toBe("between the nodes, seen on node-b");
+    expect(tap(evidence(NOW, "", { node: "node-b", port: "edge" }), name)).toBe("from the node itself on node-b");
+    expect(tap(evidence(NOW, "", { node: "node-b", port: "ipx-relay" }), name)).toBe("from the IPX tunnel on node-b");
     expect(tap(evidence(NOW), name)).toBeUndefined();
     expect(evidenceHead(evidence(NOW + 0.118, "", { frame: 18204, node: "node-b", port: "party-3" }), name)).toBe(`frame 18204  ${frameTime(NOW + 0.118)}  seat 4 on node-b`);
     expect(frameTime(NOW + 0.118)).toMatch(/^\d\d:\d\d:\d\d\.118$/);
