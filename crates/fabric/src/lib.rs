@@ -31,7 +31,7 @@ mod tap;
 
 pub use error::FabricError;
 pub use fabric::{Fabric, FabricConfig, is_prepared, prepare, uninstall};
-pub use observed::tunnel_name;
+pub use observed::{station_name, tunnel_name};
 pub use spec::{FabricSpec, FdbEntry, LanSpec, Peer, PortSpec, RemoteGuest};
 pub use station::Station;
 pub use status::{FabricStatus, LanStatus, PortCounters, PortStatus, ReachStatus};

@@ -53,8 +53,8 @@ pub(crate) struct Tunnel {
 }
 
 /// The tap of a program of this node that is a station of the LAN itself (see [`crate::Fabric::open_station`]). Whoever
-/// opens it makes it, and it goes with its last fd, so the plan only keeps it plugged.
-pub(crate) fn station_name(vni: Vni) -> String {
+/// opens it makes it, and it goes with its last fd, so the plan only keeps it plugged. Public for whoever looks at its frames.
+pub fn station_name(vni: Vni) -> String {
     format!("locoix{:06x}", vni.get())
 }
 

@@ -26,6 +26,8 @@ pub struct Wanted {
     pub ports: BTreeMap<InstanceId, String>,
     /// VXLAN device of each LAN.
     pub tunnels: BTreeMap<LanName, String>,
+    /// Tap of each LAN's IPX relay.
+    pub relays: BTreeMap<LanName, String>,
 }
 
 /// A device that is watched.
@@ -48,6 +50,7 @@ pub(crate) struct Attachments {
     /// What taps that are gone have counted for instances that are still here.
     earlier: BTreeMap<Arc<InstanceId>, PortReport>,
     earlier_tunnels: BTreeMap<Arc<LanName>, Directions>,
+    earlier_relays: BTreeMap<Arc<LanName>, Directions>,
 }
 
 /// Words of a row: classes, buckets, flags, owner.
@@ -68,6 +71,7 @@ impl Attachments {
             watched: BTreeMap::new(),
             earlier: BTreeMap::new(),
             earlier_tunnels: BTreeMap::new(),
+            earlier_relays: BTreeMap::new(),
         }
     }
 
@@ -82,9 +86,11 @@ impl Attachments {
         let mut problems = Vec::new();
         let ports = wanted.ports.iter().map(|(id, device)| (Place::Port(Arc::new(id.clone())), device));
         let tunnels = wanted.tunnels.iter().map(|(lan, device)| (Place::Tunnel(Arc::new(lan.clone())), device));
+        let relays = wanted.relays.iter().map(|(lan, device)| (Place::Relay(Arc::new(lan.clone())), device));
         // A device that is not there yet is no problem of ours: the fabric says why.
         let there: BTreeMap<Place, (&String, u32)> = ports
             .chain(tunnels)
+            .chain(relays)
             .filter_map(|(place, device)| Some((place, (device, if_nametoindex(device.as_str()).ok()?))))
             .collect();
         let gone: Vec<Place> = self
@@ -97,6 +103,7 @@ impl Attachments {
             let wanted = match &place {
                 Place::Port(instance) => wanted.ports.contains_key(&**instance),
                 Place::Tunnel(lan) => wanted.tunnels.contains_key(&**lan),
+                Place::Relay(lan) => wanted.relays.contains_key(&**lan),
             };
             self.forget(&place, wanted);
         }
@@ -108,6 +115,7 @@ impl Attachments {
         self.sweep();
         self.earlier.retain(|instance, _| wanted.ports.contains_key(&**instance));
         self.earlier_tunnels.retain(|lan, _| wanted.tunnels.contains_key(&**lan));
+        self.earlier_relays.retain(|lan, _| wanted.relays.contains_key(&**lan));
         problems
     }
 
@@ -154,9 +162,9 @@ impl Attachments {
         row[ROW_OWNER] = owner;
         row[ROW_FLAGS] = match (place, direction) {
             (Place::Port(_), _) => FLAG_EVENTS | FLAG_PAIRS,
-            // What goes out there came in at a port of this node, and was shown there.
-            (Place::Tunnel(_), Direction::Ingress) => FLAG_EVENTS,
-            (Place::Tunnel(_), Direction::Egress) => 0,
+            // What goes out there came in somewhere else on this node, and was shown there.
+            (Place::Tunnel(_) | Place::Relay(_), Direction::Ingress) => FLAG_EVENTS,
+            (Place::Tunnel(_) | Place::Relay(_), Direction::Egress) => 0,
         };
         let rows = PerCpuValues::try_from(vec![row; self.cpus]).map_err(|error| {
             MapError::SyscallError(aya::sys::SyscallError { call: "possible CPUs", io_error: error })
@@ -185,9 +193,11 @@ impl Attachments {
             }
             Place::Tunnel(lan) => {
                 let counts = self.directions_of(watched.ifindex);
-                let earlier = self.earlier_tunnels.entry(Arc::clone(lan)).or_default();
-                earlier.ingress += &counts.ingress;
-                earlier.egress += &counts.egress;
+                *self.earlier_tunnels.entry(Arc::clone(lan)).or_default() += &counts;
+            }
+            Place::Relay(lan) => {
+                let counts = self.directions_of(watched.ifindex);
+                *self.earlier_relays.entry(Arc::clone(lan)).or_default() += &counts;
             }
         }
     }
@@ -285,11 +295,13 @@ impl Attachments {
                 }
                 Place::Tunnel(lan) => {
                     let mut counts = self.directions_of(watched.ifindex);
-                    if let Some(earlier) = self.earlier_tunnels.get(lan) {
-                        counts.ingress += &earlier.ingress;
-                        counts.egress += &earlier.egress;
-                    }
+                    self.earlier_tunnels.get(lan).into_iter().for_each(|earlier| counts += earlier);
                     report.tunnels.insert(LanName::clone(lan), counts);
+                }
+                Place::Relay(lan) => {
+                    let mut counts = self.directions_of(watched.ifindex);
+                    self.earlier_relays.get(lan).into_iter().for_each(|earlier| counts += earlier);
+                    report.relays.insert(LanName::clone(lan), counts);
                 }
             }
         }
@@ -344,8 +356,9 @@ mod tests {
     #[test]
     fn places_have_names_of_their_own() {
         let port = Place::Port(Arc::new("a".parse().unwrap()));
-        let tunnel = Place::Tunnel(Arc::new("a".parse().unwrap()));
-        assert_ne!(owner(&port), owner(&tunnel));
-        assert_ne!(port.word(), tunnel.word());
+        let lan: Arc<LanName> = Arc::new("a".parse().unwrap());
+        let places = [port, Place::Tunnel(Arc::clone(&lan)), Place::Relay(lan)];
+        assert_eq!(places.iter().map(owner).collect::<BTreeSet<_>>().len(), 3);
+        assert_eq!(places.iter().map(Place::word).collect::<BTreeSet<_>>().len(), 3);
     }
 }

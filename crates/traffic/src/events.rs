@@ -19,6 +19,8 @@ pub enum Point {
     ToGuest(Arc<InstanceId>),
     /// It came from another node, in the LAN's tunnel.
     Overlay(Arc<LanName>),
+    /// It came from a client of the LAN's IPX relay on this node.
+    Relay(Arc<LanName>),
 }
 
 /// One frame that matters.
@@ -39,6 +41,7 @@ pub struct Event {
 pub(crate) enum Place {
     Port(Arc<InstanceId>),
     Tunnel(Arc<LanName>),
+    Relay(Arc<LanName>),
 }
 
 impl Place {
@@ -47,6 +50,7 @@ impl Place {
         match self {
             Self::Port(instance) => format!("port_{instance}"),
             Self::Tunnel(lan) => format!("lan_{lan}"),
+            Self::Relay(lan) => format!("relay_{lan}"),
         }
     }
 }
@@ -61,6 +65,7 @@ pub(crate) fn decode(record: &[u8], epoch_offset: Duration, places: &Places) -> 
         (Place::Port(instance), EGRESS) => Point::ToGuest(Arc::clone(instance)),
         (Place::Port(instance), _) => Point::FromGuest(Arc::clone(instance)),
         (Place::Tunnel(lan), _) => Point::Overlay(Arc::clone(lan)),
+        (Place::Relay(lan), _) => Point::Relay(Arc::clone(lan)),
     };
     let frame = bytes.get(..usize::from(header.captured))?;
     let bytes = match frame.split_at_checked(12) {
@@ -121,7 +126,8 @@ mod tests {
 
     fn places() -> Places {
         let instance = Arc::new("instance-3".parse().unwrap());
-        [(7, Place::Port(instance)), (8, Place::Tunnel(Arc::new("party".parse().unwrap())))].into()
+        let lan = Arc::new("party".parse().unwrap());
+        [(7, Place::Port(instance)), (8, Place::Tunnel(Arc::clone(&lan))), (10, Place::Relay(lan))].into()
     }
 
     /// A record as the kernel writes it, with room behind the frame.
@@ -149,6 +155,7 @@ mod tests {
         assert_eq!((from.at, from.wire_len, &*from.bytes), (Duration::from_millis(10_500), 1514, &*frame));
         assert_eq!(event(7, 1).unwrap().point, Point::ToGuest(instance));
         assert!(matches!(event(8, 0).unwrap().point, Point::Overlay(_)));
+        assert!(matches!(event(10, 0).unwrap().point, Point::Relay(_)));
         assert_eq!(event(9, 0), None, "a device that is gone");
     }
 

@@ -61,6 +61,13 @@ impl AddAssign for Count {
     }
 }
 
+impl AddAssign<&Self> for Directions {
+    fn add_assign(&mut self, other: &Self) {
+        self.ingress += &other.ingress;
+        self.egress += &other.egress;
+    }
+}
+
 impl AddAssign<&Self> for ClassCounts {
     fn add_assign(&mut self, other: &Self) {
         for (mine, more) in self.0.iter_mut().zip(other.0) {
@@ -101,8 +108,7 @@ const PAIRS_CARRIED_MAX: usize = 1024;
 impl PortReport {
     /// Adds what an earlier tap of the same instance has counted.
     pub(crate) fn add(&mut self, earlier: &Self) {
-        self.classes.ingress += &earlier.classes.ingress;
-        self.classes.egress += &earlier.classes.egress;
+        self.classes += &earlier.classes;
         for (peer, pair) in &earlier.pairs {
             if self.pairs.len() >= PAIRS_CARRIED_MAX && !self.pairs.contains_key(peer) {
                 continue;
@@ -122,6 +128,8 @@ pub struct Report {
     pub attach: Option<Attach>,
     pub ports: BTreeMap<InstanceId, PortReport>,
     pub tunnels: BTreeMap<LanName, Directions>,
+    /// Ingress: from clients of the IPX tunnel into the LAN.
+    pub relays: BTreeMap<LanName, Directions>,
     /// What could not be counted or shown, by reason; see [`Report::events_lost`].
     pub lost: BTreeMap<&'static str, u64>,
     /// Events that were handed over since this agent started.

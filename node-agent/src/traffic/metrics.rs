@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::observe::{Certainty, Observed};
 use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -43,6 +43,10 @@ struct Reading {
     netbios_hosts: IntGaugeVec,
     machines: IntGaugeVec,
     anomalies: IntGaugeVec,
+    duplicate_macs: IntGaugeVec,
+    elections: IntCounterVec,
+    player_rtt: GaugeVec,
+    guest_response: GaugeVec,
 }
 
 const VALID: &str = "names and labels are constants that Prometheus takes";
@@ -53,6 +57,10 @@ fn counter(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
 
 fn gauge(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
     IntGaugeVec::new(Opts::new(name, help), labels).expect(VALID)
+}
+
+fn seconds(name: &str, help: &str) -> GaugeVec {
+    GaugeVec::new(Opts::new(name, help), &["instance"]).expect(VALID)
 }
 
 impl Reading {
@@ -95,10 +103,24 @@ impl Reading {
             netbios_hosts: gauge("loco_netbios_hosts", "Hosts with NetBIOS names, as seen at this node.", &["lan"]),
             machines: gauge("loco_lan_machines", "Cards that sent a frame, as seen at this node.", &["lan"]),
             anomalies: gauge("loco_lan_anomalies", "Kinds of things that no healthy program sends.", &["lan"]),
+            duplicate_macs: gauge("loco_duplicate_mac", "MAC addresses that two cards have.", &["lan"]),
+            elections: counter(
+                "loco_netbios_elections_total",
+                "Election frames of NetBIOS browsers that were seen.",
+                &["lan"],
+            ),
+            player_rtt: seconds(
+                "loco_player_rtt_seconds",
+                "Median round trip from the instance to the player that it takes longest to, as game connections show it.",
+            ),
+            guest_response: seconds(
+                "loco_guest_response_seconds",
+                "Median time that the instance itself takes to acknowledge, the longest of its players'.",
+            ),
         }
     }
 
-    fn parts(&self) -> [&(dyn Collector + '_); 16] {
+    fn parts(&self) -> [&(dyn Collector + '_); 20] {
         [
             &self.tap_frames,
             &self.tap_bytes,
@@ -116,6 +138,10 @@ impl Reading {
             &self.netbios_hosts,
             &self.machines,
             &self.anomalies,
+            &self.duplicate_macs,
+            &self.elections,
+            &self.player_rtt,
+            &self.guest_response,
         ]
     }
 
@@ -153,6 +179,28 @@ impl Reading {
         self.netbios_hosts.with_label_values(lan).set(number(observed.netbios.hosts.len()));
         self.machines.with_label_values(lan).set(number(observed.machines.len()));
         self.anomalies.with_label_values(lan).set(number(observed.anomalies.len()));
+        let duplicates = observed.anomalies.iter().filter(|anomaly| anomaly.kind == "duplicate-mac");
+        self.duplicate_macs.with_label_values(lan).set(number(duplicates.count()));
+        self.elections.with_label_values(lan).inc_by(observed.netbios.elections);
+        self.fill_lags(observed);
+    }
+
+    /// Of instances only: a stranger's address is no label.
+    fn fill_lags(&self, observed: &Observed) {
+        let instance = |ip: &String| {
+            let mut machines = observed.machines.iter().filter(|machine| machine.ips.first() == Some(ip));
+            machines.find_map(|machine| machine.instance.as_deref())
+        };
+        for lag in &observed.lags {
+            for (metric, end, ms) in
+                [(&self.player_rtt, &lag.from, lag.rtt_ms), (&self.guest_response, &lag.to, lag.guest_ms)]
+            {
+                if let (Some(instance), Some(ms)) = (instance(end), ms) {
+                    let metric = metric.with_label_values(&[instance]);
+                    metric.set(metric.get().max(ms / 1000.0));
+                }
+            }
+        }
     }
 }
 
@@ -185,7 +233,7 @@ impl Collector for SeenCollector {
 
 #[cfg(test)]
 mod tests {
-    use api::observe::Session;
+    use api::observe::{Anomaly, Lag, Machine, Netbios, Session};
     use traffic::Report;
 
     use super::*;
@@ -200,6 +248,24 @@ mod tests {
         let observed = Observed {
             sessions: vec![session(Certainty::Announced), session(Certainty::GoneByFin)],
             dplay_commands: [("ENUMSESSIONS".to_owned(), 7)].into(),
+            netbios: Netbios { elections: 3, ..Netbios::default() },
+            anomalies: vec![Anomaly { kind: "duplicate-mac".to_owned(), ..Anomaly::default() }],
+            machines: vec![Machine {
+                ips: vec!["10.98.0.1".to_owned()],
+                instance: Some("i-0".to_owned()),
+                ..Machine::default()
+            }],
+            lags: ["10.98.0.2", "10.98.0.3", "10.98.0.4"]
+                .iter()
+                .zip([Some(4.0), Some(20.0), None])
+                .flat_map(|(other, ms)| {
+                    let (us, other) = ("10.98.0.1".to_owned(), (*other).to_owned());
+                    [
+                        Lag { from: us.clone(), to: other.clone(), rtt_ms: ms, ..Lag::default() },
+                        Lag { from: other, to: us, guest_ms: ms.map(|ms| ms / 2.0), ..Lag::default() },
+                    ]
+                })
+                .collect(),
             ..Observed::default()
         };
         let report = Report {
@@ -214,6 +280,10 @@ mod tests {
             r#"loco_dplay_sessions{lan="party"} 1"#,
             r#"loco_dplay_enum_queries_total{lan="party"} 7"#,
             r#"loco_events_lost_total{source="ring_full"} 2"#,
+            r#"loco_netbios_elections_total{lan="party"} 3"#,
+            r#"loco_duplicate_mac{lan="party"} 1"#,
+            r#"loco_player_rtt_seconds{instance="i-0"} 0.02"#,
+            r#"loco_guest_response_seconds{instance="i-0"} 0.01"#,
             "loco_observer_taps 1",
             "loco_observer_problem 1",
         ] {

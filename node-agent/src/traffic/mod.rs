@@ -205,7 +205,7 @@ impl Task {
                 let point = match &event.point {
                     Point::FromGuest(_) => observe::Point::FromGuest(port),
                     // The edge speaks to one guest at its tap: nowhere else does that frame enter the LAN.
-                    _ if event.bytes.get(6..12) == Some(&lan.edge.0) => observe::Point::Overlay,
+                    _ if event.bytes.get(6..12) == Some(&lan.edge.0) => observe::Point::Edge,
                     _ => observe::Point::ToGuest(port),
                 };
                 (lan, point)
@@ -213,6 +213,10 @@ impl Task {
             Point::Overlay(name) => {
                 let Some(lan) = self.lans.get_mut(&**name) else { return };
                 (lan, observe::Point::Overlay)
+            }
+            Point::Relay(name) => {
+                let Some(lan) = self.lans.get_mut(&**name) else { return };
+                (lan, observe::Point::Relay)
             }
         };
         lan.observer.frame(&Frame { at: event.at, point, bytes: &event.bytes, wire_len: event.wire_len });
@@ -238,6 +242,8 @@ fn wanted(fabric: &FabricStatus) -> Wanted {
     Wanted {
         ports: fabric.ports.iter().map(|(id, port)| (id.clone(), port.tap.clone())).collect(),
         tunnels: fabric.lans.iter().map(|(name, lan)| (name.clone(), fabric::tunnel_name(lan.vni))).collect(),
+        // Where no relay runs there is no such device, and nothing to watch.
+        relays: fabric.lans.iter().map(|(name, lan)| (name.clone(), fabric::station_name(lan.vni))).collect(),
     }
 }
 
@@ -298,5 +304,6 @@ mod tests {
         let wanted = wanted(&status);
         assert_eq!(wanted.ports.values().collect::<Vec<_>>(), ["locot001068-3"]);
         assert_eq!(wanted.tunnels.values().collect::<Vec<_>>(), ["locovx001068"]);
+        assert_eq!(wanted.relays.values().collect::<Vec<_>>(), ["locoix001068"]);
     }
 }

@@ -81,28 +81,32 @@ async fn every_shape_is_counted_and_shown_by_clsact() {
     every_shape(Attach::Clsact).await;
 }
 
-/// A tunnel: frames out of it are events of the overlay, frames into it are counted only.
+/// Frames out of a tunnel, or out of a relay, are events of theirs; frames into them are counted only.
 #[tokio::test]
 #[ignore = "privileged: run by `cargo xtask test --privileged`"]
-async fn a_tunnel_shows_what_comes_from_other_nodes() {
-    let rig = Rig::new();
-    // What a VXLAN device is to the bridge, a tap is as well; here the test is the other node.
-    rig.wanted.send_modify(|wanted| {
-        let wanted = wanted.as_mut().unwrap();
-        let device = wanted.ports.remove(&"b".parse().unwrap()).unwrap();
-        wanted.tunnels.insert("party".parse().unwrap(), device);
-    });
-    let (traffic, mut events) = traffic::Traffic::start(rig.config(None), rig.wanted.subscribe()).await.unwrap();
-    until(&traffic, |report| report.ports.len() == 1 && report.tunnels.len() == 1).await;
-    rig.send("locotb", &shapes::arp());
-    rig.send("locota", &shapes::all()[6].frame);
-    let report = until(&traffic, |report| {
-        let tunnel = report.tunnels.values().next().unwrap();
-        tunnel.ingress.total().frames == 1 && tunnel.egress.total().frames == 1
-    });
-    report.await;
-    let points: Vec<_> = drain(&mut events).await.into_iter().map(|event| event.point).collect();
-    let instance: std::sync::Arc<InstanceId> = std::sync::Arc::new("a".parse().unwrap());
-    let overlay = Point::Overlay(std::sync::Arc::new("party".parse().unwrap()));
-    assert_eq!(points, [overlay, Point::ToGuest(instance.clone()), Point::FromGuest(instance)]);
+async fn tunnels_and_relays_show_what_comes_from_elsewhere() {
+    for relay in [false, true] {
+        let rig = Rig::new();
+        // What a VXLAN device is to the bridge, a tap is as well; here the test is the other node, or the relay.
+        rig.wanted.send_modify(|wanted| {
+            let wanted = wanted.as_mut().unwrap();
+            let device = wanted.ports.remove(&"b".parse().unwrap()).unwrap();
+            let devices = if relay { &mut wanted.relays } else { &mut wanted.tunnels };
+            devices.insert("party".parse().unwrap(), device);
+        });
+        let counts = |report: &traffic::Report| {
+            let counts = if relay { report.relays.values().next() } else { report.tunnels.values().next() };
+            counts.map(|counts| (counts.ingress.total().frames, counts.egress.total().frames))
+        };
+        let (traffic, mut events) = traffic::Traffic::start(rig.config(None), rig.wanted.subscribe()).await.unwrap();
+        until(&traffic, |report| report.ports.len() == 1 && counts(report).is_some()).await;
+        rig.send("locotb", &shapes::arp());
+        rig.send("locota", &shapes::all()[6].frame);
+        until(&traffic, |report| counts(report) == Some((1, 1))).await;
+        let points: Vec<_> = drain(&mut events).await.into_iter().map(|event| event.point).collect();
+        let instance: std::sync::Arc<InstanceId> = std::sync::Arc::new("a".parse().unwrap());
+        let lan = std::sync::Arc::new("party".parse().unwrap());
+        let elsewhere = if relay { Point::Relay(lan) } else { Point::Overlay(lan) };
+        assert_eq!(points, [elsewhere, Point::ToGuest(instance.clone()), Point::FromGuest(instance)]);
+    }
 }

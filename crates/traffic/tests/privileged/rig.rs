@@ -51,7 +51,7 @@ impl Rig {
         let bpffs = std::env::temp_dir().join(format!("loco-traffic-{}-{number}", std::process::id()));
         fs::create_dir_all(&bpffs).unwrap();
         let ports = [("a", "locota"), ("b", "locotb")].map(|(id, tap)| (id.parse().unwrap(), tap.to_owned()));
-        let (wanted, _) = watch::channel(Some(Wanted { ports: ports.into(), tunnels: BTreeMap::new() }));
+        let (wanted, _) = watch::channel(Some(Wanted { ports: ports.into(), ..Wanted::default() }));
         let mut rig = Self { netns, bpffs: bpffs.join("bpf"), wanted, taps: BTreeMap::new() };
         rig.make_tap("locota");
         rig.make_tap("locotb");

@@ -49,7 +49,7 @@ async fn fifty_thousand_frames_a_second_are_counted_and_five_thousand_control_fr
             match event.point {
                 Point::FromGuest(_) => from += 1,
                 Point::ToGuest(_) => to += 1,
-                Point::Overlay(_) => {}
+                Point::Overlay(_) | Point::Relay(_) => {}
             }
         }
     }
