@@ -19,6 +19,8 @@ use crate::{
 const QUESTIONS_MIN: u64 = 2;
 /// An answer takes less than this, in seconds.
 const ANSWER_S: f64 = 3.0;
+/// A host that let questions go by for this long, in seconds, has stopped answering: programs ask every few.
+const STALE_S: f64 = 15.0;
 /// Frames that are lost because of their size are longer than this: 1450 is what VXLAN leaves of 1500.
 const LONG_BYTES: u64 = 1400;
 /// A node asks each guest once a second by ARP; after so many questions without an answer, and so many seconds, it is cut off.
@@ -113,6 +115,9 @@ fn answered(facts: &Facts, a: &SeatFacts, game: &Session) -> Option<Shown> {
         return None;
     }
     let name = game.name.as_ref();
+    if name.is_some_and(|name| stale(facts, a, name)) {
+        return None;
+    }
     let by_name = a
         .questions(seen)
         .into_iter()
@@ -122,6 +127,16 @@ fn answered(facts: &Facts, a: &SeatFacts, game: &Session) -> Option<Shown> {
         let timeline = a.timeline.as_ref().filter(|t| t.session.is_none() || t.session == game.name)?;
         timeline.steps.iter().find(|s| s.step >= Step::IsAnswered).map(|s| Shown(Some(s.evidence.clone())))
     })
+}
+
+/// The game answered `a` once, and lets later questions go by: what it saw then it does not see now.
+fn stale(facts: &Facts, a: &SeatFacts, game: &str) -> bool {
+    let Some(seen) = facts.seen(a) else { return false };
+    let questions = a.questions(seen);
+    let asked = questions.iter().map(|q| q.last_at()).fold(0.0, f64::max);
+    let answers = questions.iter().filter_map(|q| q.asked.answered_at.get(game));
+    let answered = answers.copied().reduce(f64::max);
+    answered.is_some_and(|at| asked - at > STALE_S) && facts.at - asked <= ASKED_RECENTLY_S
 }
 
 pub(crate) fn reaches(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Finding {

@@ -71,6 +71,22 @@ pub(crate) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
+        name: "host falls silent after it was seen",
+        rung: Rung::Answers,
+        cause: "host-silent",
+        shown: true,
+        inject: || {
+            let mut lab = with_game(&Game::new(1));
+            assert!(lab.ask(4).contains(&1));
+            // It goes on with whom it has, and hears questions no more.
+            lab.guest(1).game = None;
+            for _ in 0..2 {
+                ask_for_a_while(&mut lab, 4);
+            }
+            (lab, 4, 1)
+        },
+    },
+    Fault {
         name: "asker refuses the answer (RST)",
         rung: Rung::Answers,
         cause: "answer-refused",
