@@ -1,17 +1,18 @@
-//! ARP over Ethernet (RFC 826): the question the fabric asks, the answer it gives, and what guests say. Pure.
+//! ARP over Ethernet (RFC 826): the question the fabric asks, the answer it gives, and what guests say. Pure. The packets
+//! themselves are `wire`'s; what counts as a statement about a port is decided here.
 use std::net::Ipv4Addr;
 
 use model::MacAddr;
-use pnet::packet::{
-    MutablePacket, Packet,
-    arp::{ArpHardwareTypes, ArpOperation, ArpOperations, ArpPacket, MutableArpPacket},
-    ethernet::{EtherTypes, EthernetPacket, MutableEthernetPacket},
-};
 use pnet::util::MacAddr as PnetMac;
+use wire::{
+    arp::{self, Packet},
+    frame::{Class, Frame},
+};
 
 /// Shortest Ethernet frame without its check sequence (IEEE 802.3): old drivers drop runts.
 const FRAME_LEN_MIN: usize = 60;
 const ETHERNET_LEN: usize = 14;
+const ETHERTYPE: [u8; 2] = [0x08, 0x06];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Arp {
@@ -33,53 +34,34 @@ pub(crate) const fn pnet_mac(mac: MacAddr) -> PnetMac {
 
 /// Reads an Ethernet frame; `None` for anything but a well-formed request or reply for IPv4.
 pub(crate) fn parse(frame: &[u8]) -> Option<Arp> {
-    let ethernet = EthernetPacket::new(frame)?;
-    if ethernet.get_ethertype() != EtherTypes::Arp {
-        return None;
-    }
-    let arp = ArpPacket::new(ethernet.payload())?;
-    let known = arp.get_hardware_type() == ArpHardwareTypes::Ethernet
-        && arp.get_protocol_type() == EtherTypes::Ipv4
-        && arp.get_hw_addr_len() == 6
-        && arp.get_proto_addr_len() == 4;
-    let is_reply = match arp.get_operation() {
-        ArpOperations::Request => false,
-        ArpOperations::Reply => true,
-        _ => return None,
-    };
+    let ethernet = Frame::parse(frame).filter(|frame| frame.class == Class::Arp)?;
+    let packet = Packet::parse(ethernet.payload)?;
     // A frame whose outer and inner sender differ is proxy ARP or a forgery; neither says anything about a port.
-    let sender_mac = mac_of(arp.get_sender_hw_addr());
-    (known && mac_of(ethernet.get_source()) == sender_mac).then(|| Arp {
-        is_reply,
-        sender_mac,
-        sender_ip: arp.get_sender_proto_addr(),
-        target_mac: mac_of(arp.get_target_hw_addr()),
-        target_ip: arp.get_target_proto_addr(),
+    let honest = ethernet.source == packet.sender_mac && (packet.is_request() || packet.is_reply());
+    honest.then(|| Arp {
+        is_reply: packet.is_reply(),
+        sender_mac: packet.sender_mac,
+        sender_ip: packet.sender_ip,
+        target_mac: packet.target_mac,
+        target_ip: packet.target_ip,
     })
 }
 
 /// Builds the frame; it goes to `destination` (a unicast question spares the other guests).
 pub(crate) fn build(arp: &Arp, destination: MacAddr) -> Vec<u8> {
-    let mut frame = vec![0; FRAME_LEN_MIN];
-    let mut ethernet = MutableEthernetPacket::new(&mut frame).expect("60 octets hold an Ethernet header");
-    ethernet.set_destination(pnet_mac(destination));
-    ethernet.set_source(pnet_mac(arp.sender_mac));
-    ethernet.set_ethertype(EtherTypes::Arp);
-    let mut body = MutableArpPacket::new(ethernet.payload_mut()).expect("46 octets hold an ARP packet");
-    body.set_hardware_type(ArpHardwareTypes::Ethernet);
-    body.set_protocol_type(EtherTypes::Ipv4);
-    body.set_hw_addr_len(6);
-    body.set_proto_addr_len(4);
-    let operation: ArpOperation = if arp.is_reply { ArpOperations::Reply } else { ArpOperations::Request };
-    body.set_operation(operation);
-    body.set_sender_hw_addr(pnet_mac(arp.sender_mac));
-    body.set_sender_proto_addr(arp.sender_ip);
-    body.set_target_hw_addr(pnet_mac(arp.target_mac));
-    body.set_target_proto_addr(arp.target_ip);
-    frame
+    let packet = Packet {
+        operation: if arp.is_reply { arp::REPLY } else { arp::REQUEST },
+        sender_mac: arp.sender_mac,
+        sender_ip: arp.sender_ip,
+        target_mac: arp.target_mac,
+        target_ip: arp.target_ip,
+    };
+    let mut body = [0; FRAME_LEN_MIN - ETHERNET_LEN];
+    packet.write(&mut body).expect("46 octets hold an ARP packet");
+    [&destination.0[..], &arp.sender_mac.0, &ETHERTYPE, &body].concat()
 }
 
-const _: () = assert!(FRAME_LEN_MIN >= ETHERNET_LEN + 28);
+const _: () = assert!(FRAME_LEN_MIN >= ETHERNET_LEN + arp::LEN);
 
 #[cfg(test)]
 mod tests {

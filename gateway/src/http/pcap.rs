@@ -3,7 +3,7 @@
 //! Frames hold what people type and say: only an administrator gets them, and it is logged.
 use api::{
     ErrorBody,
-    capture::{PCAPNG, parse_span},
+    capture::{PCAPNG, parse_query},
     gateway::Role,
 };
 use axum::{
@@ -57,12 +57,7 @@ pub(super) async fn pcap(
         ApiError::new(StatusCode::BAD_REQUEST, "bad-query", message, "write ?last=60s, ?follow=1, both or none")
     };
     let Query(query) = query.map_err(|error| bad(error.body_text()))?;
-    let last = query.last.as_deref().map(parse_span).transpose().map_err(bad)?;
-    let follows = match query.follow.as_deref() {
-        None | Some("0" | "false") => false,
-        Some("1" | "true" | "") => true,
-        Some(_) => return Err(bad("follow is neither 1 nor 0".to_owned())),
-    };
+    let (last, follows) = parse_query(query.last.as_deref(), query.follow.as_deref()).map_err(bad)?;
     let span = last.map(|last| format!("&last={}ms", last.as_millis())).unwrap_or_default();
     let path = format!("/v1/instances/{id}/pcap?follow={}{span}", u8::from(follows));
     tracing::info!(instance = %id, ?last, follows, "an administrator reads its port's capture");

@@ -1,5 +1,5 @@
 //! A port's capture: what is held of the last seconds, and what comes if wanted.
-use api::capture::{PCAPNG, parse_span};
+use api::capture::{PCAPNG, parse_query};
 use axum::{
     body::Body,
     extract::{Path, Query, State, rejection::QueryRejection},
@@ -28,12 +28,7 @@ pub(super) async fn pcap(
         ApiError::new(StatusCode::BAD_REQUEST, "bad-request", message, "write ?last=60s, ?follow=1, both or none")
     };
     let Query(query) = query.map_err(|error| bad(error.body_text()))?;
-    let last = query.last.as_deref().map(parse_span).transpose().map_err(bad)?;
-    let follows = match query.follow.as_deref() {
-        None | Some("0" | "false") => false,
-        Some("1" | "true" | "") => true,
-        Some(_) => return Err(bad("follow is neither 1 nor 0".to_owned())),
-    };
+    let (last, follows) = parse_query(query.last.as_deref(), query.follow.as_deref()).map_err(bad)?;
     let stream = api.captures.open(&instance.id, last, follows).map_err(|error| {
         let (code, remedy) = match error {
             CaptureError::Off(_) => ("no-capture", "see the agent's log and its flag --capture-bytes"),
