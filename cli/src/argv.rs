@@ -33,6 +33,8 @@ impl Flags {
 }
 
 pub(crate) fn agent(wall: &Wall, paths: &Paths, node: &NodePlan) -> Vec<OsString> {
+    // One relay for the wall: two would be two worlds to whoever must choose where to connect.
+    let relay = wall.ipx_relay.filter(|_| wall.nodes.first() == Some(node)).zip(wall.lans.first());
     Flags(Vec::new())
         .with("--node", &node.name)
         .with("--snapshot", paths.snapshot())
@@ -43,6 +45,8 @@ pub(crate) fn agent(wall: &Wall, paths: &Paths, node: &NodePlan) -> Vec<OsString
         .with("--token-file", paths.agent_token())
         .with("--vxlan-port", VXLAN_PORT.to_string())
         .maybe("--kvm-probe", wall.kvm_probe.as_deref())
+        .maybe("--ipx-relay", relay.map(|(port, _)| format!("{}:{port}", node.ip)))
+        .maybe("--ipx-relay-lan", relay.map(|(_, lan)| &lan.name))
         .0
 }
 
@@ -65,6 +69,8 @@ pub(crate) fn runner(wall: &Wall, paths: &Paths, instance: &InstancePlan, work: 
         .maybe("--kernel", wall.boot.kernel.as_deref())
         .maybe("--append", wall.boot.append.as_deref())
         .maybe("--disk", wall.boot.disk.as_deref())
+        // Overlays that `down` removes need not outlive a power cut, and Windows starts faster.
+        .maybe("--write-through", (wall.boot.disk.is_some() && wall.boot.keep_disks.is_none()).then_some("off"))
         .maybe("--cdrom", wall.boot.cdrom.as_deref())
         .switch("--vnc", wall.boot.vnc)
         .with("--uid", instance.uid.to_string())
@@ -104,6 +110,11 @@ mod tests {
              --media-ip 10.99.0.12 --media-ports 14900-14999 --token-file /run/loco/agent-token --vxlan-port 14789 \
              --kvm-probe /c/demo-guest.elf"
         );
+        wall.ipx_relay = Some(213);
+        assert!(
+            joined(&agent(&wall, &paths, &wall.nodes[0])).ends_with("--ipx-relay 10.99.0.11:213 --ipx-relay-lan party")
+        );
+        assert!(!joined(&agent(&wall, &paths, &wall.nodes[1])).contains("relay"));
         assert_eq!(
             joined(&gateway(&wall, &paths)),
             "--listen 127.0.0.1:8123 --snapshot /run/loco/snapshot.json --tokens-file /run/loco/tokens \
@@ -126,7 +137,7 @@ mod tests {
         let work = wall.work_dir(&paths, "instance-0");
         assert_eq!(work, Path::new("/var/lib/loco/overlays/instance-0"));
         let argv = joined(&runner(&wall, &paths, &wall.instances[0], &work));
-        assert!(argv.contains("--disk /d.img --cdrom /c.iso") && !argv.contains("--kernel"), "{argv}");
+        assert!(argv.contains("--disk /d.img --write-through off --cdrom /c.iso") && !argv.contains("--kernel"), "{argv}");
         wall.boot.keep_disks = Some("/kept".into());
         assert_eq!(wall.work_dir(&paths, "instance-0"), Path::new("/kept/instance-0"));
     }

@@ -55,6 +55,10 @@ pub struct UpFlags {
     #[arg(long)]
     pub no_autoplay: bool,
 
+    /// Join DOSBox, DOSBox-X and IPXWrapper to the LAN by IPX: the first node listens at this UDP port (DOSBox's own is 213)
+    #[arg(long, value_name = "PORT", value_parser = relay_port)]
+    pub ipx_relay: Option<u16>,
+
     /// Give every guest a VNC socket in its work directory as well, to compare with
     #[arg(long)]
     pub vnc: bool,
@@ -86,6 +90,17 @@ fn mode(text: &str) -> Result<String, String> {
         "vxlan" => Ok(text.to_owned()),
         "macvlan" | "socket" | "user" => Err(format!("mode `{text}` is not there yet; use vxlan")),
         _ => Err("the modes are vxlan, macvlan, socket and user, of which only vxlan is there so far".to_owned()),
+    }
+}
+
+/// Ports at which a node's other parts listen by UDP.
+fn relay_port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("write a port from 1 to 65535; DOSBox's own is 213".to_owned()),
+        Ok(port @ (14789 | 14900..=14999)) => {
+            Err(format!("the nodes use {port} themselves; take another, such as 213"))
+        }
+        Ok(port) => Ok(port),
     }
 }
 
@@ -170,6 +185,8 @@ mod tests {
         refuses("--port 0", "--port");
         refuses("--port 65536", "--port");
         refuses("--port x", "--port");
+        refuses("--ipx-relay 0", "--ipx-relay");
+        refuses("--ipx-relay 14950", "take another");
         refuses("--disk a --kernel b", "--kernel");
         refuses("--cdrom a --kernel b", "--kernel");
         refuses("--keep-disks d", "--disk");
