@@ -344,10 +344,12 @@ async fn bench(instances: usize, raw: &mut Vec<String>, rows: &mut Vec<String>) 
     std::fs::write(folder.join("agent-token"), AGENT).unwrap();
     let app = App::start(&Config {
         listen: "127.0.0.1:0".parse().unwrap(),
-        snapshot: folder.join("snapshot.json"),
+        source: directory::Source::File(folder.join("snapshot.json")),
         tokens_file: folder.join("tokens"),
         agent_token_file: folder.join("agent-token"),
+        drain: Duration::ZERO,
     })
+    .await
     .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());

@@ -2,7 +2,10 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use gateway::{config::Args, run};
+use gateway::{
+    config::{Args, Config},
+    run,
+};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -19,8 +22,15 @@ async fn main() -> ExitCode {
             Err(error) => fail(&error.into()),
         };
     }
+    let config = match Config::load(args) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("gateway: {error}");
+            return ExitCode::from(2);
+        }
+    };
     telemetry::init("gateway");
-    match run(args).await {
+    match run(&config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }

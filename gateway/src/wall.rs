@@ -8,23 +8,31 @@ use api::{
 use directory::Directory;
 use doctor::Facts;
 use model::{PlacedInstance, Snapshot};
-use tokio::{sync::watch, time};
+use tokio::{
+    sync::watch,
+    time::{self, Instant},
+};
 
 use crate::{
     agents::{AgentView, AgentViews, now},
-    lan::{Kept, MANY, connectivity::Meter, merge as lan},
+    discovery::on_wall,
+    lan::{Kept, connectivity::Meter, merge as lan},
 };
 
 /// Changes within this time go out as one event.
 const COALESCE: Duration = Duration::from_millis(100);
-/// The same with many instances, where putting a wall together and sending it takes longer.
-const COALESCE_MANY: Duration = Duration::from_secs(1);
+/// The same at most with many instances, where putting a wall together takes longer. What a person sees within a second has
+/// this, and the time to find out, and the time to send it.
+const COALESCE_MANY: Duration = Duration::from_millis(600);
+/// Putting walls together takes at most one part in so many of the time, up to that.
+const SHARE: u32 = 8;
 /// An event goes out at least this often, so that a reader knows that the gateway lives.
 const BEAT: Duration = Duration::from_secs(2);
 
 /// Everything that is shown, at one moment, and what it was made of.
 pub fn merge(
     directory: &Directory,
+    mode: &str,
     agents: &AgentViews,
     active: &[String],
     at: f64,
@@ -35,7 +43,7 @@ pub fn merge(
         snapshot.instances().filter_map(|placed| instance(snapshot, placed, agents, at)).collect();
     let facts = lan::facts(snapshot, agents, at, meter);
     let lan = lan::status(snapshot, agents, &instances, &facts, meter);
-    (Wall { at, instances, lan, active: active.to_vec() }, facts)
+    (Wall { at, directory: on_wall(directory, mode), instances, lan, active: active.to_vec() }, facts)
 }
 
 fn instance(snapshot: &Snapshot, placed: &PlacedInstance, agents: &AgentViews, at: f64) -> Option<Instance> {
@@ -67,7 +75,7 @@ fn status_of<'a>(view: &'a AgentView, placed: &PlacedInstance) -> Option<&'a Ins
 }
 
 /// `/api/instances/live`.
-pub fn live(wall: &Wall, agents: &AgentViews) -> LiveInstances {
+pub fn live(wall: &Wall, agents: &AgentViews, mode: &str) -> LiveInstances {
     let mut stats = LiveStats::default();
     for instance in &wall.instances {
         stats.total += 1;
@@ -78,7 +86,7 @@ pub fn live(wall: &Wall, agents: &AgentViews) -> LiveInstances {
         }
     }
     LiveInstances {
-        mode: "file".to_owned(),
+        mode: mode.to_owned(),
         last_update: agents.values().filter_map(|view| view.heard_at).reduce(f64::max),
         stats,
         instances: wall.instances.clone(),
@@ -88,15 +96,17 @@ pub fn live(wall: &Wall, agents: &AgentViews) -> LiveInstances {
 /// Keeps the merged wall: a new one on every change (coalesced) and every two seconds.
 pub fn start(
     mut directory: watch::Receiver<Directory>,
+    mode: &'static str,
     mut agents: watch::Receiver<AgentViews>,
     mut active: watch::Receiver<Vec<String>>,
     kept: Kept,
 ) -> watch::Receiver<Arc<Wall>> {
     let mut meter = Meter::default();
-    let (wall, facts) = merge(&directory.borrow(), &agents.borrow(), &active.borrow(), now(), &mut meter);
+    let (wall, facts) = merge(&directory.borrow(), mode, &agents.borrow(), &active.borrow(), now(), &mut meter);
     kept.set_facts(facts);
     let (sender, receiver) = watch::channel(Arc::new(wall));
     tokio::spawn(async move {
+        let mut took = Duration::ZERO;
         loop {
             tokio::select! {
                 changed = directory.changed() => if changed.is_err() { return },
@@ -104,14 +114,15 @@ pub fn start(
                 changed = active.changed() => if changed.is_err() { return },
                 () = time::sleep(BEAT) => {}
             }
-            let many = sender.borrow().instances.len() > MANY;
-            time::sleep(if many { COALESCE_MANY } else { COALESCE }).await;
+            time::sleep((took * SHARE).clamp(COALESCE, COALESCE_MANY)).await;
+            let began = Instant::now();
             // Cloned, so that no agent's word waits for the merge: statuses are behind `Arc`s.
             let (directory, agents) = (directory.borrow_and_update().clone(), agents.borrow_and_update().clone());
-            let (wall, facts) = merge(&directory, &agents, &active.borrow_and_update(), now(), &mut meter);
+            let (wall, facts) = merge(&directory, mode, &agents, &active.borrow_and_update(), now(), &mut meter);
             kept.with_history(|history| history.record(&wall.lan, &wall.instances));
             kept.set_facts(facts);
             sender.send_replace(Arc::new(wall));
+            took = began.elapsed();
         }
     });
     receiver
@@ -130,7 +141,11 @@ mod tests {
         let text = r#"{"version":1,"lans":[{"name":"party","vni":4200,"mode":"vxlan","subnet":"10.98.0.0/24","seats":9}],
             "nodes":[{"name":"node-a","underlay_ip":"10.99.0.11","agent_url":"u"},{"name":"node-b","underlay_ip":"10.99.0.12","agent_url":"u"}],
             "instances":[{"id":"instance-0","lan":"party","seat":0,"node":"node-a"},{"id":"instance-1","lan":"party","seat":1,"node":"node-b"}]}"#;
-        Directory { snapshot: Arc::new(api::snapshot::parse(text).unwrap()), loaded_at: Some(1.0), ..Directory::default() }
+        Directory {
+            snapshot: Arc::new(api::snapshot::parse(text).unwrap()),
+            loaded_at: Some(1.0),
+            ..Directory::default()
+        }
     }
 
     fn status(id: &str, node: &str, state: State) -> InstanceStatus {
@@ -192,26 +207,26 @@ mod tests {
     #[test]
     fn an_instance_that_no_agent_spoke_of_is_starting() {
         let agents = agents([("node-a", view("node-a", "instance-0", Some("vxlan"), true))]);
-        let (wall, _) = merge(&directory(), &agents, &[], 10.5, &mut Meter::default());
+        let (wall, _) = merge(&directory(), "file", &agents, &[], 10.5, &mut Meter::default());
         let states: Vec<_> = wall.instances.iter().map(|i| (i.id.as_str(), i.state)).collect();
         assert_eq!(states, [("instance-0", State::Live), ("instance-1", State::Starting)]);
         assert_eq!(wall.instances[1].ip, "10.98.0.2");
         assert_eq!(wall.lan.network_mode.as_deref(), Some("vxlan"));
         assert_eq!(wall.lan.connectivity[0].loss, Some(0.25));
-        let counts = live(&wall, &agents).stats;
+        let counts = live(&wall, &agents, "file").stats;
         assert_eq!((counts.total, counts.ready, counts.degraded, counts.not_ready), (2, 1, 0, 1));
     }
 
     #[test]
     fn a_silent_agents_ports_are_not_shown_as_the_present() {
         let agents = agents([("node-a", view("node-a", "instance-0", Some("vxlan"), false))]);
-        let (wall, _) = merge(&directory(), &agents, &[], 14.0, &mut Meter::default());
+        let (wall, _) = merge(&directory(), "file", &agents, &[], 14.0, &mut Meter::default());
         assert_eq!(wall.instances[0].agent_silent_for, Some(4.0));
         assert_eq!(wall.lan.instances["instance-0"].link, None);
         assert_eq!(wall.lan.instances["instance-0"].ip, None);
         assert_eq!(wall.lan.network_mode, None);
         assert!(wall.lan.connectivity.is_empty());
-        assert_eq!(live(&wall, &agents).stats.degraded, 1);
+        assert_eq!(live(&wall, &agents, "file").stats.degraded, 1);
     }
 
     #[test]
@@ -221,7 +236,7 @@ mod tests {
                 ("node-a", view("node-a", "instance-0", a, true)),
                 ("node-b", view("node-b", "instance-1", b, true)),
             ]);
-            merge(&directory(), &agents, &[], 10.0, &mut Meter::default()).0.lan.network_mode
+            merge(&directory(), "file", &agents, &[], 10.0, &mut Meter::default()).0.lan.network_mode
         };
         assert_eq!(mode(Some("vxlan"), Some("vxlan")).as_deref(), Some("vxlan"));
         assert_eq!(mode(Some("vxlan"), Some("user")).as_deref(), Some("mixed"));

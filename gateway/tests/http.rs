@@ -24,7 +24,7 @@ struct Rig {
     folder: PathBuf,
     base: String,
     http: Client,
-    _app: App,
+    app: App,
 }
 
 impl Drop for Rig {
@@ -112,13 +112,15 @@ async fn rig(agent_url: &str) -> Rig {
     std::fs::write(folder.join("agent-token"), AGENT).unwrap();
     let app = App::start(&Config {
         listen: "127.0.0.1:0".parse().unwrap(),
-        snapshot: folder.join("snapshot.json"),
+        source: directory::Source::File(folder.join("snapshot.json")),
         tokens_file: folder.join("tokens"),
         agent_token_file: folder.join("agent-token"),
+        drain: Duration::ZERO,
     })
+    .await
     .unwrap();
     let base = format!("http://{}", serve(app.router()).await);
-    Rig { folder, base, http: Client::builder().no_proxy().build().unwrap(), _app: app }
+    Rig { folder, base, http: Client::builder().no_proxy().build().unwrap(), app }
 }
 
 impl Rig {
@@ -208,7 +210,11 @@ async fn an_agent_that_is_away_is_said_to_be() {
     assert_eq!(rig.get("/api/lan-status").await.get("networkMode"), None);
     let answer = rig.offer("instance-0", VIEW, "v=0").send().await.unwrap();
     Rig::check(answer, 503, "agent-silent").await;
-    assert_eq!(rig.http.get(format!("{}/ready", rig.base)).send().await.unwrap().status(), 503);
+    // No other gateway could reach it either: the page is served, and says so.
+    let ready = rig.http.get(format!("{}/ready", rig.base)).send().await.unwrap();
+    assert_eq!(ready.status(), 200);
+    let ready: Value = ready.json().await.unwrap();
+    assert_eq!((ready["status"].as_str(), ready["problems"].as_array().unwrap().len()), (Some("degraded"), 1));
 }
 
 #[tokio::test]
@@ -326,4 +332,70 @@ async fn the_last_hour_can_be_asked_for() {
     assert_eq!((before.get("state"), &before["samples"]), (None, &json!([])));
     let answer = rig.request(Method::GET, "/api/lan-status/history?from=soon", VIEW).send().await.unwrap();
     Rig::check(answer, 400, "bad-query").await;
+}
+
+/// Events of a stream as they come: name and data.
+struct Events {
+    answer: reqwest::Response,
+    rest: String,
+}
+
+impl Events {
+    async fn next(&mut self) -> Option<(String, Value)> {
+        loop {
+            if let Some(end) = self.rest.find("\n\n") {
+                let event: String = self.rest.drain(..end + 2).collect();
+                let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+                if let (Some(name), Some(data)) = (field("event:"), field("data:")) {
+                    return Some((name.to_owned(), serde_json::from_str(data).unwrap()));
+                }
+                continue;
+            }
+            let chunk = time::timeout(Duration::from_secs(10), self.answer.chunk()).await.expect("in time").unwrap()?;
+            self.rest.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn changes_follow_the_first_wall_and_an_end_is_said() {
+    let rig = rig(&format!("http://{}", agent().await)).await;
+    rig.until("/api/instances/live", |live| live["stats"]["ready"] == 1).await;
+    let answer = rig.request(Method::GET, "/api/events?changes=1", VIEW).send().await.unwrap();
+    let mut events = Events { answer, rest: String::new() };
+    let (name, wall) = events.next().await.unwrap();
+    assert_eq!(name, "wall");
+    assert_eq!(
+        (wall["directory"]["mode"].as_str(), wall["instances"][0]["id"].as_str()),
+        (Some("file"), Some("instance-0"))
+    );
+    let (name, change) = events.next().await.unwrap();
+    assert_eq!(name, "change");
+    assert!(change["at"].as_f64() >= wall["at"].as_f64());
+
+    // The directory breaks: the wall stays, and says since when it is old.
+    std::fs::write(rig.folder.join("snapshot.json"), "{").unwrap();
+    let change = loop {
+        let (name, change) = events.next().await.unwrap();
+        assert_eq!(name, "change");
+        if change["directory"]["stale_since"].is_number() {
+            break change;
+        }
+    };
+    assert!(change["directory"]["problem"].as_str().unwrap().contains("EOF"));
+    assert_eq!(change.get("gone"), None);
+    let ready = rig.http.get(format!("{}/ready", rig.base)).send().await.unwrap();
+    assert_eq!(ready.status(), 200, "what was known last is in force");
+    assert_eq!(ready.json::<Value>().await.unwrap()["status"], "degraded");
+
+    rig.app.enter(gateway::Phase::Draining);
+    assert_eq!(rig.http.get(format!("{}/ready", rig.base)).send().await.unwrap().status(), 503);
+    assert_eq!(events.next().await.unwrap().0, "change", "streams go on while nothing new is sent here");
+    rig.app.enter(gateway::Phase::Closing);
+    let mut last = String::new();
+    while let Some((name, _)) = events.next().await {
+        last = name;
+    }
+    assert_eq!(last, "bye");
+    Rig::check(rig.request(Method::GET, "/api/events?changes=2", VIEW).send().await.unwrap(), 400, "bad-query").await;
 }

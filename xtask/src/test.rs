@@ -147,7 +147,8 @@ fn privileged(dirs: &Dirs, count: &mut Count) -> Result<()> {
     // What is ignored in those two is the cluster tier's.
     cargo.args(["test", "--workspace", "--exclude", "k8s-tests", "--exclude", "xtask", "--no-fail-fast"]);
     cargo.args(["--lib", "--bins", "--tests"]);
-    let workspace = tests(cargo.args(["--", "--ignored", "--test-threads=1"]), count);
+    // And so is what needs an API server.
+    let workspace = tests(cargo.args(["--", "--ignored", "--test-threads=1", "--skip", "api_server::"]), count);
     let mut cargo = run::cargo(dirs);
     cargo.current_dir(dirs.root().join("demo-guest")).args(["test", "--test", "party", "--target-dir"]);
     let demo = tests(cargo.arg(dirs.cache().join("demo-target")).args(["--", "--ignored", "--test-threads=1"]), count);

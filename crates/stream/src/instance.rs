@@ -1,6 +1,7 @@
 //! All streams of a node, and of one instance.
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -25,6 +26,8 @@ pub const VIEWERS_MAX: usize = 32;
 pub struct Answer {
     pub session: SessionId,
     pub sdp: String,
+    /// UDP ports of which any session here may get one: what has to be open for all of them to connect.
+    pub ports: RangeInclusive<u16>,
 }
 
 /// Everything the instances of one node share: media ports, metrics, GStreamer.
@@ -174,7 +177,7 @@ impl InstanceStream {
             let _place = place;
             session.run().await;
         });
-        Ok(Answer { session: id, sdp })
+        Ok(Answer { session: id, sdp, ports: self.ports.range() })
     }
 
     /// Ends one session, and waits for it; false if there is none of that name.

@@ -1,7 +1,7 @@
 //! What there is: instances, LAN, discovery, the seats shown large.
 use api::{
     ErrorBody,
-    gateway::{Active, AgentLink, DiscoveryInfo, Health, Instance, LiveInstances, Refreshed, Role, WhoAmI},
+    gateway::{Active, DiscoveryInfo, Health, Instance, LiveInstances, Refreshed, Role, WhoAmI},
 };
 use axum::{
     Extension, Json,
@@ -10,10 +10,12 @@ use axum::{
 };
 
 use super::{AppState, error::ApiError, relay, require};
-use crate::{agents, wall};
+use crate::{Phase, agents, wall};
 
 /// At most nine seats are shown large: a board.
 const ACTIVE_MAX: usize = 9;
+/// As many are named; a thousand nodes may be away at once.
+const PROBLEMS_MAX: usize = 32;
 
 /// All instances, by id.
 #[utoipa::path(get, path = "/api/instances", responses((status = 200, body = Vec<Instance>), (status = 401, body = ErrorBody)))]
@@ -25,7 +27,7 @@ pub(super) async fn list(State(state): State<AppState>) -> Json<Vec<Instance>> {
 #[utoipa::path(get, path = "/api/instances/live", responses((status = 200, body = LiveInstances)))]
 pub(super) async fn live(State(state): State<AppState>) -> Json<LiveInstances> {
     let agents = state.agents.watch();
-    let live = wall::live(&state.wall.borrow(), &agents.borrow());
+    let live = wall::live(&state.wall.borrow(), &agents.borrow(), state.discovery.mode());
     Json(live)
 }
 
@@ -39,42 +41,24 @@ pub(super) async fn one(State(state): State<AppState>, Path(id): Path<String>) -
 /// Where the list comes from and which agents answer.
 #[utoipa::path(get, path = "/api/instances/discovery-info", responses((status = 200, body = DiscoveryInfo)))]
 pub(super) async fn discovery_info(State(state): State<AppState>) -> Json<DiscoveryInfo> {
-    let directory = state.directory.borrow().clone();
-    let now = agents::now();
     let agents = state.agents.watch();
-    let agents = agents
-        .borrow()
-        .iter()
-        .map(|(node, view)| AgentLink {
-            node: node.to_string(),
-            url: view.url.clone(),
-            answers: view.connected && view.silent_for(now).is_none(),
-            silent_for: view.silent_for(now),
-            problem: view.problem.clone(),
-        })
-        .collect();
-    Json(DiscoveryInfo {
-        mode: "file".into(),
-        source: state.snapshot_path.display().to_string(),
-        last_discovery: directory.loaded_at,
-        instance_count: u32::try_from(directory.snapshot.instances().count()).unwrap_or(u32::MAX),
-        problem: directory.problem,
-        agents,
-    })
+    let info = state.discovery.info(&agents.borrow());
+    Json(info)
 }
 
-/// Reads the directory again now. It is followed by itself; this is for the impatient.
+/// Reads the directory again now: the file, or everything that the Kubernetes API has, which is asked at most every 5 s. It is
+/// followed by itself; this is for the impatient.
 #[utoipa::path(post, path = "/api/instances/refresh", responses((status = 200, body = Refreshed)))]
 pub(super) async fn refresh(State(state): State<AppState>) -> Json<Refreshed> {
     let mut walls = state.wall.clone();
     walls.mark_unchanged();
-    state.refresh.refresh();
+    state.discovery.refresher.refresh();
     // The next wall holds what was read: one comes on a change or with the beat, whichever is first.
     if walls.changed().await.is_err() {
         tracing::warn!("the wall has ended");
     }
     let instances = walls.borrow().instances.clone();
-    let problem = state.directory.borrow().problem.clone();
+    let problem = state.discovery.directory.borrow().problem.clone();
     Json(Refreshed {
         message: problem.unwrap_or_else(|| "read again".into()),
         instance_count: u32::try_from(instances.len()).unwrap_or(u32::MAX),
@@ -88,7 +72,7 @@ pub(super) async fn active(State(state): State<AppState>) -> Json<Active> {
     Json(Active { active: state.active.borrow().clone() })
 }
 
-/// Sets the seats that walls show large: known ids, at most nine.
+/// Sets the seats that walls show large: known ids, at most nine. Each replica of the gateway has its own, until it ends.
 #[utoipa::path(post, path = "/api/active", request_body = Active, responses((status = 200, body = Active), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn set_active(
     State(state): State<AppState>,
@@ -119,21 +103,35 @@ pub(super) async fn session(Extension(role): Extension<Role>) -> Json<WhoAmI> {
     Json(WhoAmI { role, version: env!("CARGO_PKG_VERSION").into() })
 }
 
-/// Readiness: a directory was read, and every node's agent answers.
+/// Readiness: a directory was read, and the gateway was not told to end. Agents that do not answer are problems and no reason
+/// to send people elsewhere: no other gateway could reach them either, and the rest of the wall plays.
 #[utoipa::path(get, path = "/ready", responses((status = 200, body = Health), (status = 503, body = Health)), security(()))]
 pub(super) async fn ready(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
     let mut problems = Vec::new();
-    let directory = state.directory.borrow().clone();
-    if directory.loaded_at.is_none() {
-        problems.push(directory.problem.unwrap_or_else(|| "no directory was read yet".into()));
+    let mut ready = true;
+    if *state.phase.borrow() != Phase::Serving {
+        ready = false;
+        problems.push("it was told to end".to_owned());
+    }
+    let directory = state.discovery.directory.borrow().clone();
+    match (directory.loaded_at, directory.problem) {
+        (None, problem) => {
+            ready = false;
+            problems.push(problem.unwrap_or_else(|| "no directory was read yet".into()));
+        }
+        (Some(_), Some(problem)) => problems.push(format!("the directory is stale: {problem}")),
+        (Some(_), None) => {}
     }
     let now = agents::now();
     for (node, view) in &*state.agents.watch().borrow() {
-        if !view.connected || view.silent_for(now).is_some() {
+        if problems.len() < PROBLEMS_MAX && (!view.connected || view.silent_for(now).is_some()) {
             problems.push(format!("the agent on {node} does not answer"));
         }
     }
-    let (code, status) =
-        if problems.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not-ready") };
+    let (code, status) = match (ready, problems.is_empty()) {
+        (true, true) => (StatusCode::OK, "ready"),
+        (true, false) => (StatusCode::OK, "degraded"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
+    };
     (code, Json(Health { status: status.into(), version: env!("CARGO_PKG_VERSION").into(), problems }))
 }

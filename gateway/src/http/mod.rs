@@ -11,9 +11,9 @@ mod metrics;
 mod pcap;
 mod relay;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
-use api::gateway::{Role, Wall};
+use api::gateway::{Role, Wall, WallChange};
 use axum::{
     Json, Router,
     extract::{Request, State},
@@ -22,14 +22,13 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, delete, get, post},
 };
-use directory::Directory;
 use tokio::sync::watch;
 use tower_http::set_header::SetResponseHeaderLayer;
 use utoipa::OpenApi as _;
 
 pub use self::metrics::Metrics;
 use self::{error::ApiError, instances as i, relay as r};
-use crate::{agents::Agents, auth::Tokens, lan::Kept};
+use crate::{Phase, agents::Agents, auth::Tokens, changes::Changes, discovery::Discovery, lan::Kept};
 
 /// Largest request body: an SDP offer of a browser is about 6 kB.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -38,12 +37,12 @@ pub const BODY_BYTES_MAX: usize = 64 * 1024;
 pub struct AppState {
     pub tokens: Arc<Tokens>,
     pub agents: Arc<Agents>,
-    pub directory: watch::Receiver<Directory>,
-    pub snapshot_path: PathBuf,
+    pub(crate) discovery: Arc<Discovery>,
     pub wall: watch::Receiver<Arc<Wall>>,
+    pub(crate) changes: Changes,
     pub kept: Kept,
     pub active: Arc<watch::Sender<Vec<String>>>,
-    pub refresh: directory::Refresher,
+    pub phase: watch::Receiver<Phase>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -57,6 +56,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/instances/{id}/screenshot.png", get(r::screenshot))
         .route("/api/instances/{id}/pcap", get(pcap::pcap))
         .route("/api/instances/{id}/power", post(r::power))
+        .route("/api/control/{instance}", post(r::control))
         .route("/api/active", get(i::active).post(i::set_active))
         .route("/api/lan-status", get(lan::status))
         .route("/api/lan-status/history", get(lan::history))
@@ -126,9 +126,9 @@ async fn health() -> Json<api::gateway::Health> {
     info(title = "Loco gateway", description = "Discovery, LAN status and stream signalling of a Loco cluster."),
     paths(
         health, i::ready, i::list, i::live, i::discovery_info, i::refresh, i::one, i::active, i::set_active, lan::status,
-        lan::history, lan::doctor, i::session, events::events, r::offer, r::end, r::screenshot, r::power, pcap::pcap, metrics::metrics
+        lan::history, lan::doctor, i::session, events::events, r::offer, r::end, r::screenshot, r::power, r::control, pcap::pcap, metrics::metrics
     ),
-    components(schemas(api::ErrorBody, Wall)),
+    components(schemas(api::ErrorBody, Wall, WallChange)),
     modifiers(&BearerToken),
     security(("token" = []))
 )]

@@ -6,7 +6,7 @@ import { Capture } from "./app/capture";
 import { Bar, Route, useBodyAttributes } from "./view/bar";
 import { Guard } from "./view/guard";
 import { AppContext, usePage } from "./view/hooks";
-import { Away, Empty, SignIn } from "./view/pages";
+import { Away, Empty, SignIn, Stale } from "./view/pages";
 import { SettingsView } from "./view/settings-view";
 import { Wall } from "./view/wall";
 import "./styles/tokens.css";
@@ -57,7 +57,7 @@ function Page(): ReactNode {
         Skip to the seats
       </a>
       <Bar />
-      {page.signedIn && page.answered && page.api === "away" ? <Away strip /> : <span hidden />}
+      {page.signedIn && page.answered ? page.api === "away" ? <Away strip /> : <Stale /> : <span hidden />}
       <main>
         <Main />
       </main>

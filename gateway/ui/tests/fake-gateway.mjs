@@ -28,6 +28,8 @@ export function instance(seat, change = {}) {
 
 export class FakeGateway {
   wall = { instances: [], lans: [{ name: "party", vni: 4200, mode: "vxlan", seats: 9 }] };
+  /** Where the list comes from, and whether it is stale. */
+  directory = { mode: "file" };
   /** LanStatus at a time, as observers would have it; without it, LANs and nothing measured. */
   lan = undefined;
   /** Answers of /api/lan-status/history and /api/doctor; without them, 404. */
@@ -58,6 +60,11 @@ export class FakeGateway {
     for (const response of this.#streams) response.write(this.#event());
   }
 
+  /** As a gateway that is replaced: the streams end with the word to come back at once. */
+  bye() {
+    for (const response of this.#streams) response.end("event: bye\ndata: {}\n\n");
+  }
+
   /** Hangs up on every page and refuses the API until `back()`. */
   leave() {
     this.away = true;
@@ -77,7 +84,7 @@ export class FakeGateway {
   #event() {
     const { instances, lans } = this.wall;
     const lan = this.lan?.(now()) ?? { networkMode: "vxlan", at: now(), lans, instances: {}, connectivity: [] };
-    return `event: wall\ndata: ${JSON.stringify({ at: now(), instances, lan, active: [] })}\n\n`;
+    return `event: wall\ndata: ${JSON.stringify({ at: now(), directory: this.directory, instances, lan, active: [] })}\n\n`;
   }
 
   async #serve(request, response) {

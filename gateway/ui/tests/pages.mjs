@@ -101,6 +101,38 @@ await visit("gateway away: the wall stays and pictures keep running", { wall: th
   equal(await page.getAttribute(SEAT, "data-state"), "live");
 });
 
+await visit("the cluster's API is away: the wall plays and says how old its list is", { wall: three, agent: true }, async (page, wait) => {
+  await live(wait, 3);
+  gateway.directory = { mode: "kubernetes", stale_since: Date.now() / 1000 - 7, problem: "the API does not answer: Connection refused" };
+  gateway.tell();
+  await text(page, "The cluster's API does not tell what changes");
+  await text(page, "Connection refused");
+  const frame = Number(await page.getAttribute(SEAT, "data-frame"));
+  await wait(([s, n]) => Number(document.querySelector(s).dataset.frame) > n + 2, [SEAT, frame]);
+  equal(await page.getAttribute(SEAT, "data-state"), "live");
+  gateway.directory = { mode: "kubernetes" };
+  gateway.tell();
+  await wait(() => document.querySelector("[data-stale]") === null);
+  gateway.directory = { mode: "file" };
+});
+
+await visit("a gateway that is replaced says bye: the page is at the next one without a word", { wall: three, agent: true }, async (page, wait) => {
+  await live(wait, 3);
+  await page.evaluate(() => {
+    window.said = [];
+    new MutationObserver(() => window.said.push(document.body.dataset.api)).observe(document.body, { attributes: true });
+  });
+  const before = gateway.asked.filter((path) => path.startsWith("/api/events")).length;
+  gateway.bye();
+  const until = Date.now() + 10_000;
+  while (gateway.asked.filter((path) => path.startsWith("/api/events")).length === before && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 20));
+  // Told only on the new stream.
+  gateway.wall.instances = three.slice(0, 2);
+  gateway.tell();
+  await wait(() => document.querySelectorAll(".tile[data-instance]").length === 2);
+  equal(await page.evaluate(() => window.said.filter((word) => word !== "ok")), []);
+});
+
 await visit("a lost line keeps the last picture, says so, and comes back", { wall: three, agent: true }, async (page, wait, agent) => {
   await live(wait, 3);
   await page.evaluate((s) => {

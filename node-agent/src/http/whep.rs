@@ -5,7 +5,7 @@ use axum::{
         Path, Query, State,
         rejection::{BytesRejection, QueryRejection},
     },
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -16,6 +16,8 @@ use telemetry::chain;
 
 /// Set by the gateway from the viewer's own token. Whoever has the agent's token may say anything here.
 const ROLE_HEADER: &str = "x-loco-role";
+/// All UDP ports of this node that sessions may use, first-last: what has to be open for a viewer.
+const MEDIA_PORTS: HeaderName = HeaderName::from_static("x-loco-media-ports");
 const SDP: &str = "application/sdp";
 
 #[derive(Debug, Deserialize)]
@@ -78,8 +80,9 @@ async fn answer(
     })?;
     let answer = instance.stream.offer(sdp, tier, role).await.map_err(|error| refuse(&error))?;
     let location = format!("/v1/instances/{}/whep/{}", instance.id, answer.session);
-    Ok((StatusCode::CREATED, [(header::CONTENT_TYPE, SDP.to_owned()), (header::LOCATION, location)], answer.sdp)
-        .into_response())
+    let ports = format!("{}-{}", answer.ports.start(), answer.ports.end());
+    let head = [(header::CONTENT_TYPE, SDP.to_owned()), (header::LOCATION, location), (MEDIA_PORTS, ports)];
+    Ok((StatusCode::CREATED, head, answer.sdp).into_response())
 }
 
 pub(super) async fn close(

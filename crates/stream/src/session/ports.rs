@@ -3,6 +3,7 @@ use std::{
     collections::BTreeSet,
     io,
     net::UdpSocket,
+    ops::RangeInclusive,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -30,6 +31,10 @@ pub(crate) struct PortLease {
 }
 
 impl PortPool {
+    pub(crate) fn range(&self) -> RangeInclusive<u16> {
+        self.config.ports.clone()
+    }
+
     pub(crate) fn new(config: StreamConfig) -> Arc<Self> {
         Arc::new(Self { config, used: Mutex::default() })
     }

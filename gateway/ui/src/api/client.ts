@@ -18,6 +18,8 @@ export interface WhepAnswer {
   sdp: string;
   /** Path that ends the session with DELETE. */
   location: string;
+  /** All UDP ports that sessions of that node may use, "14900-14999"; "" if the agent does not say. */
+  ports: string;
 }
 
 function isErrorDetail(value: unknown): value is ErrorDetail {
@@ -95,7 +97,8 @@ export class ApiClient {
       signal,
     });
     const location = response.headers.get("Location") ?? "";
-    return { sdp: await response.text(), location: location.startsWith("/") ? location : "" };
+    const ports = response.headers.get("X-Loco-Media-Ports") ?? "";
+    return { sdp: await response.text(), location: location.startsWith("/") ? location : "", ports };
   }
 
   /** Ends a session. `keepalive`, so that it also leaves while the page unloads; a failure changes nothing for us. */

@@ -18,7 +18,7 @@ test("events come out the same however the stream is cut", () => {
 });
 
 test("a stream without an end is refused, not stored", () => {
-  const parser = new SseParser();
+  const parser = new SseParser(4_000_000);
   expect(() => {
     for (let i = 0; i < 100; i += 1) parser.push("x".repeat(100_000));
   }).toThrow("without an end");

@@ -5,31 +5,51 @@ export interface SseEvent {
   data: string;
 }
 
-/** Longest line and longest event that is kept; a stream beyond it is not ours. */
-const MAX_CHARS = 4 * 1024 * 1024;
+/** Longest line and longest event that is kept; a stream beyond it is not ours. A first wall of 10,000 seats has 30 MB. */
+const MAX_CHARS = 64 * 1024 * 1024;
 
 export class SseParser {
-  #rest = "";
+  /** The line that has not ended, as it came: put together once, at its end. */
+  #parts: string[] = [];
+  #chars = 0;
+  /** A CR at the very end of a chunk: it may be half of a CRLF. */
+  #carry = "";
   #event = "";
   #data: string[] = [];
   #size = 0;
 
+  constructor(private readonly max = MAX_CHARS) {}
+
   /** Events that this chunk completes. A chunk may end anywhere, also between CR and LF. */
   push(chunk: string): SseEvent[] {
-    this.#rest += chunk;
-    if (this.#rest.length > MAX_CHARS) throw new Error("the event stream sent a line without an end");
+    const text = this.#carry + chunk;
+    this.#carry = "";
     const out: SseEvent[] = [];
-    for (;;) {
-      const end = this.#rest.search(/[\r\n]/);
-      if (end < 0) return out;
-      // A CR at the very end may be half of a CRLF: wait for the next chunk.
-      if (this.#rest[end] === "\r" && end === this.#rest.length - 1) return out;
-      const line = this.#rest.slice(0, end);
-      const width = this.#rest.startsWith("\r\n", end) ? 2 : 1;
-      this.#rest = this.#rest.slice(end + width);
-      const done = this.#line(line);
+    const ends = /[\r\n]/g;
+    let from = 0;
+    for (let end = ends.exec(text); end; end = ends.exec(text)) {
+      this.#keep(text.slice(from, end.index));
+      from = ends.lastIndex;
+      if (end[0] === "\r") {
+        if (from === text.length) {
+          this.#carry = "\r";
+          return out;
+        }
+        if (text[from] === "\n") from = ends.lastIndex = from + 1;
+      }
+      const done = this.#line(this.#parts.join(""));
+      this.#parts = [];
+      this.#chars = 0;
       if (done) out.push(done);
     }
+    this.#keep(text.slice(from));
+    return out;
+  }
+
+  #keep(part: string): void {
+    this.#chars += part.length;
+    if (this.#chars > this.max) throw new Error("the event stream sent a line without an end");
+    if (part !== "") this.#parts.push(part);
   }
 
   #line(line: string): SseEvent | undefined {
@@ -48,7 +68,7 @@ export class SseParser {
     if (field === "event") this.#event = value;
     else if (field === "data") {
       this.#size += value.length;
-      if (this.#size > MAX_CHARS) throw new Error("the event stream sent an event without an end");
+      if (this.#size > this.max) throw new Error("the event stream sent an event without an end");
       this.#data.push(value);
     }
     return undefined;

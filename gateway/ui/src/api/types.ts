@@ -10,6 +10,9 @@ export type Instance = Schemas["Instance"];
 export type InstanceStatus = Schemas["InstanceStatus"];
 /** Data of the event `wall`. */
 export type Wall = Schemas["Wall"];
+/** Data of the event `change`. */
+export type WallChange = Schemas["WallChange"];
+export type WallDirectory = Schemas["WallDirectory"];
 export type WhoAmI = Schemas["WhoAmI"];
 export type DiscoveryInfo = Schemas["DiscoveryInfo"];
 export type ErrorDetail = Schemas["ErrorDetail"];

@@ -5,7 +5,7 @@
 // the address bar and the body's attributes for tests.
 import { ApiClient } from "../api/client";
 import { EventFeed, type FeedState } from "../api/events";
-import type { DiscoveryInfo, Instance, Role, Wall } from "../api/types";
+import type { DiscoveryInfo, Instance, Role, Wall, WallDirectory } from "../api/types";
 import { Announcer } from "../domain/announce";
 import { backoffMs } from "../domain/backoff";
 import { BOARD, boardsOf, placeOf, seatAt, type Board } from "../domain/boards";
@@ -41,6 +41,8 @@ export interface PageView {
   role?: Role;
   settings: Settings;
   discovery?: DiscoveryInfo;
+  /** Where the list of instances comes from, and what is wrong with it. */
+  directory?: WallDirectory;
   announcement: string;
 }
 
@@ -51,6 +53,7 @@ const TICK_MS = 500;
 const LAN_MS = 1_000;
 /** Lines to guests that are kept at once: four boards. A seat that nobody has looked at for longest gives its own up. */
 const LINES_MAX = 4 * BOARD;
+const LOOPBACK = /^(localhost|127\..*|\[::1\])$/;
 /** The gateway's clock differs worth a word. */
 const CLOCK_MS_MAX = 2_000;
 
@@ -231,11 +234,15 @@ export class App {
     }
     this.#boards = boardsOf(wall.instances, wall.lan.lans.map((lan) => lan.name));
     this.#ensureSessions();
+    const olds = new Map(before?.instances.map((i) => [i.id, i]));
     for (const instance of wall.instances) {
-      const old = before?.instances.find((i) => i.id === instance.id);
-      if (old && agentCameBack(old, instance)) this.#sessions.get(instance.id)?.probe();
+      const old = olds.get(instance.id);
+      // Shared with the wall before: nothing was told of it.
+      if (!old || old === instance) continue;
+      if (old.node !== instance.node) this.#sessions.get(instance.id)?.again();
+      else if (agentCameBack(old, instance)) this.#sessions.get(instance.id)?.probe();
       // A guest that starts again is worth asking for at once, whatever the backoff says.
-      if (old && old.state !== "live" && instance.state === "live") this.#nudge(instance.id);
+      if (old.state !== "live" && instance.state === "live") this.#nudge(instance.id);
     }
     if (before && before.instances.length !== wall.instances.length) void this.#learn();
     this.#tellLan();
@@ -505,6 +512,7 @@ export class App {
       askedSince: this.#askedSince,
       away: this.#away,
       clockOffset: this.#clockOffset,
+      tunnel: this.#wall?.directory.mode === "kubernetes" && LOOPBACK.test(location.hostname),
     };
     if (instance) input.instance = instance;
     const lan = instance && this.#wall?.lan.instances[instance.id];
@@ -559,6 +567,7 @@ export class App {
     if (session) page.session = session;
     if (this.#role) page.role = this.#role;
     if (this.#discovery) page.discovery = this.#discovery;
+    if (this.#wall?.directory) page.directory = this.#wall.directory;
     const captured = this.captured();
     if (captured) page.capture = captured.instance;
     return page;

@@ -81,6 +81,8 @@ describe("state of a tile", () => {
     const v = view({ instance: instance(), session: { ...offering, phase: "waiting", tries: 1, failure: { kind: "no-way", ip: "10.99.0.12", ports: "14901" } } });
     expect([v.state, v.word, v.note?.title]).toEqual(["error", "No picture", "No way to node-b"]);
     expect(v.note?.text).toBe("UDP 14901 is closed between you and 10.99.0.12. Open it, then try again.");
+    const tunnelled = view({ instance: instance(), tunnel: true, session: { ...offering, phase: "waiting", tries: 1, failure: { kind: "no-way", ip: "10.77.0.11", ports: "14900-14999" } } });
+    expect(tunnelled.note?.text).toContain("This page came through a tunnel; pictures come from the node itself.");
   });
   test("failed, stopped, recovering as the agent says it", () => {
     const failed = view({ instance: instance({ state: "failed", status: status({ state: "failed", detail: "QEMU ended with code 1." }) }) });

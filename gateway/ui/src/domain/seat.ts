@@ -98,6 +98,8 @@ export interface SeatInput {
   away: boolean;
   /** Server clock minus ours, in ms. */
   clockOffset: number;
+  /** The page was asked of this machine, though the instances are on others: a port-forward. */
+  tunnel?: boolean;
   instance?: Instance;
   /** What the LAN's observers say of it. */
   lan?: LanInstance;
@@ -186,7 +188,7 @@ function core(input: SeatInput): Core {
     const { ip, ports } = session.failure;
     return {
       state: "error", tone: "danger", word: "No picture", frozen: false,
-      note: { title: `No way to ${instance.node}`, text: `UDP ${ports} is closed between you and ${ip}. Open it, then try again.`, over: false, action: { act: "again", label: "Try again" } },
+      note: { title: `No way to ${instance.node}`, text: `UDP ${ports} is closed between you and ${ip}. Open it, then try again.${input.tunnel ? " This page came through a tunnel; pictures come from the node itself." : ""}`, over: false, action: { act: "again", label: "Try again" } },
     };
   }
   if (session?.failure?.kind === "refused" && session.failure.status >= 400 && session.tries > 1) {

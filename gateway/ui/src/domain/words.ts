@@ -28,6 +28,12 @@ export const CAPTURE_HINT = (seat: number): string => `Keys go to seat ${seat}. 
 export const VIEW_ONLY = "You may watch. Ask for a play token to join in.";
 export const YOU_HAVE = "You have the controls.";
 export const UP = "loco up --guests 9";
+/** What fills an empty wall, the line to copy first. */
+export function emptyLines(discovery?: { mode: string; kubernetesDiscovery?: { namespace: string } | null }): string[] {
+  if (discovery?.mode !== "kubernetes") return [`${UP}           # the demo game`, "loco up --disk win98.qcow2   # your own disk"];
+  const namespace = discovery.kubernetesDiscovery?.namespace ?? "loco";
+  return [`kubectl -n ${namespace} scale statefulset/instance --replicas=9`, `kubectl -n ${namespace} get pods -l app.kubernetes.io/component=instance   # if they do not come`];
+}
 /** A running wall refuses `loco up`: it has to come down first. */
 export const REFILL = `loco down && ${UP}`;
 export const SOUND_WAITS = "Sound is waiting: click once";

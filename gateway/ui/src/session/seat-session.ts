@@ -271,7 +271,9 @@ export class SeatSession {
         return;
       }
       this.#location = answer.location;
-      this.#candidates = candidatesOf(answer.sdp);
+      const candidates = candidatesOf(answer.sdp);
+      // The next try gets another port of the range: to open only this one would not do.
+      this.#candidates = candidates && { ip: candidates.ip, ports: answer.ports === "" ? candidates.ports : answer.ports };
       await peer.setRemoteDescription({ type: "answer", sdp: answer.sdp });
       if (!mine()) return;
       this.#setPhase("answered");

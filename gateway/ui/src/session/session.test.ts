@@ -112,7 +112,7 @@ beforeEach(() => {
   vi.stubGlobal("MediaStream", class { addTrack(): void {} });
   peers.length = 0;
   ended.length = 0;
-  offer = () => Promise.resolve({ sdp: ANSWER, location: "/api/whep/instance-4/s1" });
+  offer = () => Promise.resolve({ sdp: ANSWER, location: "/api/whep/instance-4/s1", ports: "14900-14999" });
 });
 afterEach(() => {
   vi.useRealTimers();
@@ -180,17 +180,25 @@ describe("connection", () => {
     const session = make();
     session.start();
     await vi.advanceTimersByTimeAsync(8_000);
+    expect(session.view().failure).toEqual({ kind: "no-way", ip: "10.99.0.12", ports: "14900-14999" });
+  });
+
+  test("an agent that does not tell its range is taken by its candidate", async () => {
+    offer = () => Promise.resolve({ sdp: ANSWER, location: "", ports: "" });
+    const session = make();
+    session.start();
+    await vi.advanceTimersByTimeAsync(8_000);
     expect(session.view().failure).toEqual({ kind: "no-way", ip: "10.99.0.12", ports: "14901" });
   });
 
   test("an answer that comes after close() is ended at the agent", async () => {
-    let resolve: (answer: { sdp: string; location: string }) => void = () => undefined;
+    let resolve: (answer: { sdp: string; location: string; ports: string }) => void = () => undefined;
     offer = () => new Promise((r) => { resolve = r; });
     const session = make();
     session.start();
     await vi.advanceTimersByTimeAsync(0);
     session.close();
-    resolve({ sdp: ANSWER, location: "/api/whep/instance-4/late" });
+    resolve({ sdp: ANSWER, location: "/api/whep/instance-4/late", ports: "" });
     await vi.advanceTimersByTimeAsync(0);
     expect([ended, session.view().phase]).toEqual([["/api/whep/instance-4/late"], "idle"]);
   });
