@@ -14,8 +14,25 @@ export interface paths {
         /** The seats that walls show large. */
         get: operations["active"];
         put?: never;
-        /** Sets the seats that walls show large: known ids, at most nine. */
+        /** Sets the seats that walls show large: known ids, at most nine. Each replica of the gateway has its own, until it ends. */
         post: operations["set_active"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/control/{instance}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Has the instance's runner restart its guest, on the same disk or on a fresh one. */
+        post: operations["control"];
         delete?: never;
         options?: never;
         head?: never;
@@ -47,8 +64,9 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Server-sent events, name `wall`. A reader that is slow gets the newest wall, never a queue of old ones. With more than
-         *     64 instances `lan` comes without timelines, lags, strangers, classes and ARP tables: `/api/lan-status` has them.
+         * Server-sent events, name `wall`; `change` between them if `changes=1`; `bye` when this gateway ends and the reader should
+         *     come back at once, to it or to another. A reader that is slow gets the newest wall, never a queue of old ones. With more
+         *     than 64 instances `lan` comes without timelines, lags, strangers, classes and ARP tables: `/api/lan-status` has them.
          */
         get: operations["events"];
         put?: never;
@@ -119,7 +137,10 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Reads the directory again now. It is followed by itself; this is for the impatient. */
+        /**
+         * Reads the directory again now: the file, or everything that the Kubernetes API has, which is asked at most every 5 s. It is
+         *     followed by itself; this is for the impatient.
+         */
         post: operations["refresh"];
         delete?: never;
         options?: never;
@@ -324,7 +345,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Readiness: a directory was read, and every node's agent answers. */
+        /**
+         * Readiness: a directory was read, and the gateway was not told to end. Agents that do not answer are problems and no reason
+         *     to send people elsewhere: no other gateway could reach them either, and the rest of the wall plays.
+         */
         get: operations["ready"];
         put?: never;
         post?: never;
@@ -393,6 +417,14 @@ export interface components {
             rtt_ms?: number | null;
             to: string;
         };
+        /**
+         * @description What an instance's runner does with its guest, beyond the guest's own buttons.
+         * @enum {string}
+         */
+        ControlAction: "restart" | "reset";
+        ControlRequest: {
+            action: components["schemas"]["ControlAction"];
+        };
         /** @description Why `from` does not see the game of `to`. */
         Diagnosis: {
             /** @description Which of the reasons of that rung: `no-driver`, `duplicate-ip`, `framing-mismatch`, …: see docs/doctor.md. */
@@ -419,16 +451,41 @@ export interface components {
         /** @description `/api/instances/discovery-info`. */
         DiscoveryInfo: {
             agents: components["schemas"]["AgentLink"][];
+            /** @description The API has not answered since the start: what was known before is in force. */
+            fallbackToStatic: boolean;
+            /**
+             * Format: double
+             * @description Seconds since the epoch at which this gateway started. Each replica keeps its own history from then on.
+             */
+            gatewayStarted: number;
             /** Format: int32 */
             instanceCount: number;
-            /** Format: double */
+            kubernetesDiscovery?: null | components["schemas"]["KubernetesDiscovery"];
+            /**
+             * Format: double
+             * @description Seconds since the epoch of the newest directory that could be used.
+             */
             lastDiscovery?: number | null;
+            /** @description What was left out of the directory: the first few, in words. */
+            leftOut: components["schemas"]["LeftOut"][];
+            /**
+             * Format: int32
+             * @description How many things were left out.
+             */
+            leftOutCount: number;
             /** @description `file` or `kubernetes`. */
             mode: string;
             /** @description Why the newest directory could not be used; the last good one is in force. */
             problem?: string | null;
-            /** @description Where the directory comes from: a path. */
+            /** @description Where the directory comes from: a path, or the URL of the Kubernetes API. */
             source: string;
+            /**
+             * Format: double
+             * @description Seconds since the epoch from which on the directory may be old; absent while it is followed.
+             */
+            staleSince?: number | null;
+            /** @description Instances are found by themselves; not so with a file. */
+            usingAutoDiscovery: boolean;
         };
         /**
          * @description `/api/doctor?from=&to=`. Both seats given: why `from` does not see the game of `to`, one entry, also when all is well.
@@ -551,6 +608,25 @@ export interface components {
             /** @description `ethernet_ii`, `raw_802_3`, `llc`, `snap`. */
             framing?: string | null;
             nodes: string[];
+        };
+        /** @description What the gateway follows in the Kubernetes API. */
+        KubernetesDiscovery: {
+            /** Format: int32 */
+            cachedInstancesCount: number;
+            /** @description Pods and endpoints are both followed now. */
+            discoveryEnabled: boolean;
+            /** @description File of the LANs. */
+            lans: string;
+            /** Format: double */
+            lastDiscovery?: number | null;
+            /** @description File of what was known last, where one is kept. */
+            lastKnown?: string | null;
+            namespace: string;
+            /** @description Labels of the pods that are instances. */
+            selector: string;
+            /** @description Services whose endpoints are the agents. */
+            services: string[];
+            watches: components["schemas"]["WatchLink"][];
         };
         /** @description Round trip from `from` to `to`, and what of it was the other guest's own time. Absent parts were not measured. */
         Lag: {
@@ -707,6 +783,13 @@ export interface components {
             seats: number;
             /** Format: int32 */
             vni: number;
+        };
+        /** @description One thing of the cluster that is not in the directory. */
+        LeftOut: {
+            /** @description A pod's or a node's name. */
+            subject: string;
+            /** @description Why, and what to do. */
+            text: string;
         };
         /** @description `/api/instances/live`. */
         LiveInstances: {
@@ -950,7 +1033,10 @@ export interface components {
             /** Format: int32 */
             thumb: number;
         };
-        /** @description Data of the server-sent event `wall` on `/api/events`: sent at once, on every change, and every 2 s. */
+        /**
+         * @description Data of the server-sent event `wall` on `/api/events`: sent at once, on every change, and every 2 s; with `changes=1` only
+         *     at first, and where changes were missed.
+         */
         Wall: {
             active: string[];
             /**
@@ -958,8 +1044,70 @@ export interface components {
              * @description Seconds since the epoch, by the gateway's clock.
              */
             at: number;
+            directory: components["schemas"]["WallDirectory"];
             instances: components["schemas"]["Instance"][];
             lan: components["schemas"]["LanStatus"];
+        };
+        /**
+         * @description Data of the server-sent event `change` on `/api/events?changes=1`: what is other than in the wall and the changes before
+         *     it. Rows replace those of the same key. With more than 64 instances, rows of which nothing but counters moved are told in
+         *     turn, a bounded number in each event.
+         */
+        WallChange: {
+            active: string[];
+            /** Format: double */
+            at: number;
+            directory: components["schemas"]["WallDirectory"];
+            /** @description Ids of instances that are no more. */
+            gone?: string[];
+            instances: components["schemas"]["Instance"][];
+            /** @description By id; `connectivity` by `from` and `to`. */
+            lan: components["schemas"]["LanStatus"];
+            /** @description Rows of `lan.instances` that are no more. */
+            lan_gone?: string[];
+            /** @description Whether `lan`'s other lists are given: all of them replace what was there. Else they are empty and as before. */
+            lists: boolean;
+            /** @description `[from, to]` of rows of `lan.connectivity` that are no more. */
+            pairs_gone?: string[][];
+        };
+        /** @description How the list of instances came about. */
+        WallDirectory: {
+            /** @description What is not on the wall though the cluster has it: the first few, in words. */
+            left_out?: components["schemas"]["LeftOut"][];
+            /** Format: int32 */
+            left_out_count?: number;
+            /** @description `file` or `kubernetes`. */
+            mode: string;
+            /** @description Why it may be old, with the remedy. */
+            problem?: string | null;
+            /**
+             * Format: double
+             * @description Seconds since the epoch from which on the list may be old; absent while it is followed.
+             */
+            stale_since?: number | null;
+        };
+        /** @description One watch of the Kubernetes API. */
+        WatchLink: {
+            connected: boolean;
+            /**
+             * Format: int64
+             * @description Watches that the API took; it ends each after some minutes.
+             */
+            connections: number;
+            /**
+             * Format: int64
+             * @description Objects that the API told of.
+             */
+            events: number;
+            /** Format: int64 */
+            failures: number;
+            /**
+             * Format: int64
+             * @description Times that everything was listed.
+             */
+            listings: number;
+            /** @description `pods` or `endpointslices`. */
+            resource: string;
         };
         /** @description `/api/session`: who the bearer of this token is. */
         WhoAmI: {
@@ -1041,6 +1189,61 @@ export interface operations {
             };
         };
     };
+    control: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                instance: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ControlRequest"];
+            };
+        };
+        responses: {
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
     doctor: {
         parameters: {
             query?: {
@@ -1083,7 +1286,10 @@ export interface operations {
     };
     events: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description `1`: after the first `wall` only what is other, as `change`. */
+                changes?: string;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -1096,6 +1302,14 @@ export interface operations {
                 };
                 content: {
                     "text/event-stream": components["schemas"]["Wall"];
+                };
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
                 };
             };
         };
