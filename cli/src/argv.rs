@@ -137,7 +137,10 @@ mod tests {
         let work = wall.work_dir(&paths, "instance-0");
         assert_eq!(work, Path::new("/var/lib/loco/overlays/instance-0"));
         let argv = joined(&runner(&wall, &paths, &wall.instances[0], &work));
-        assert!(argv.contains("--disk /d.img --write-through off --cdrom /c.iso") && !argv.contains("--kernel"), "{argv}");
+        assert!(
+            argv.contains("--disk /d.img --write-through off --cdrom /c.iso") && !argv.contains("--kernel"),
+            "{argv}"
+        );
         wall.boot.keep_disks = Some("/kept".into());
         assert_eq!(wall.work_dir(&paths, "instance-0"), Path::new("/kept/instance-0"));
     }

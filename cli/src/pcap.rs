@@ -84,7 +84,7 @@ pub(crate) async fn run(flags: &PcapFlags, paths: &Paths) -> Result<bool> {
 }
 
 /// The answer, or what the gateway says is wrong.
-async fn sound(answer: reqwest::Response) -> Result<reqwest::Response> {
+pub(crate) async fn sound(answer: reqwest::Response) -> Result<reqwest::Response> {
     let status = answer.status();
     if status.is_success() {
         return Ok(answer);
