@@ -364,7 +364,7 @@ impl Runner {
 
     /// Port and disk: the guest starts.
     async fn start_if_ready(&mut self) {
-        if self.life.state() != State::WaitingPort || self.storage.ready().is_none() {
+        if self.life.state() != State::WaitingPort || !self.storage.is_ready() {
             return;
         }
         let Some(granted) = self.granted.take() else { return };
@@ -377,7 +377,7 @@ impl Runner {
     }
 
     fn start(&mut self, Granted { welcome, mac, tap, kvm }: &Granted) -> anyhow::Result<()> {
-        let disk = self.storage.ready().flatten();
+        let disk = self.storage.disk();
         self.accelerator = if kvm.is_some() { Accelerator::Kvm } else { Accelerator::Tcg };
         let boot = match &self.boot {
             BootFiles::Kernel { append, .. } => {

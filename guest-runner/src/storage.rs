@@ -164,12 +164,15 @@ impl Storage {
         };
     }
 
-    /// A guest can be started: with this disk, or with none.
-    pub(crate) fn ready(&self) -> Option<Option<(&Base, &Disk)>> {
+    /// A guest can be started: its disk is there, or it has none.
+    pub(crate) const fn is_ready(&self) -> bool {
+        matches!(self.state, State::Diskless | State::Ready { .. })
+    }
+
+    pub(crate) const fn disk(&self) -> Option<(&Base, &Disk)> {
         match &self.state {
-            State::Diskless => Some(None),
-            State::Ready { base, disk, .. } => Some(Some((base, disk))),
-            State::Preparing(_) | State::Blocked { .. } | State::Changing => None,
+            State::Ready { base, disk, .. } => Some((base, disk)),
+            State::Diskless | State::Preparing(_) | State::Blocked { .. } | State::Changing => None,
         }
     }
 

@@ -97,7 +97,8 @@ async fn what_the_guest_knows_to_be_written_survives_sudden_death() {
 /// Takes all the room there is.
 fn fill(filler: &Path) {
     let mut file = fs::File::create(filler).unwrap();
-    while file.write_all(&[1; 65536]).is_ok() {}
+    let block = vec![1; 65536];
+    while file.write_all(&block).is_ok() {}
 }
 
 /// Nobody holds QEMU's own lock on the overlay.

@@ -137,11 +137,8 @@ impl Seat {
     /// What it says of its disk, once that fits.
     pub(crate) async fn storage(&self, fits: impl Fn(&Storage) -> bool) -> Storage {
         let mut storage = self.storage.clone();
-        let waited = timeout(SOON, storage.wait_for(|now| fits(now))).await;
-        match waited {
-            Ok(now) => now.unwrap().clone(),
-            Err(_) => panic!("{:?}", self.storage.borrow()),
-        }
+        let waited = timeout(SOON, storage.wait_for(|now| fits(now))).await.map(|now| now.unwrap().clone());
+        waited.unwrap_or_else(|elapsed| panic!("{elapsed}: {:?}", *self.storage.borrow()))
     }
 
     pub(crate) async fn order(&self, order: Order) -> Option<String> {

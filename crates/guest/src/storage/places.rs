@@ -98,7 +98,7 @@ impl Found {
     pub(super) fn emptied(&self) -> Self {
         match self {
             Self::Usable { free_bytes, .. } => Self::Usable { overlay: false, free_bytes: *free_bytes },
-            other => other.clone(),
+            Self::Unusable(why) => Self::Unusable(why.clone()),
         }
     }
 

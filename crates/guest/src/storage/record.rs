@@ -135,7 +135,11 @@ pub(super) async fn digest_of(file: File, gently: bool) -> io::Result<Digest> {
             // By offset: QEMU has a copy of this very descriptor.
             let count = file.read_at(&mut chunk, offset)?;
             if count == 0 {
-                return Ok(Digest(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()));
+                let mut text = String::new();
+                for byte in hash.finalize() {
+                    fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}")).map_err(io::Error::other)?;
+                }
+                return Ok(Digest(text));
             }
             hash.update(&chunk[..count]);
             offset += count as u64;
