@@ -9,6 +9,8 @@
 
 mod argv;
 mod backoff;
+mod bootstrap;
+mod deploy;
 mod doctor;
 mod down;
 mod lock;
@@ -20,6 +22,7 @@ mod pcap;
 mod plan;
 mod preflight;
 mod processes;
+mod reset;
 mod secrets;
 mod siblings;
 mod state;
@@ -69,10 +72,19 @@ enum Verb {
     ///
     /// The last minute is kept; --follow goes on with what comes. Passwords of DirectPlay sessions are zero in it.
     Pcap(pcap::PcapFlags),
+    /// Restart a guest, or give it a fresh disk
+    #[command(subcommand)]
+    Instance(reset::InstanceVerb),
     /// Say why a seat does not see a game, or everything that is wrong; exit code 1 if something is
     ///
     /// With A and B: why A does not see the game of B. With A alone: why it sees none. The ladder shows how far it got.
     Doctor(doctor::DoctorFlags),
+    /// Build this checkout's images, bring them to a cluster, and prove that they play there
+    ///
+    /// Run it again after a failure: what is done stays done.
+    Deploy(deploy::DeployFlags),
+    /// From nothing to a playing cluster: make one, then deploy
+    Bootstrap(bootstrap::BootstrapFlags),
     /// Say what happens in a capture: machines, sessions, players, names, and what is wrong
     Observe {
         /// pcap or pcapng, of Ethernet or cooked (SLL, SLL2)
@@ -142,6 +154,13 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 return Ok(ExitCode::from(NOTHING_RUNS));
             }
         }
+        Verb::Instance(verb) => match runtime()?.block_on(reset::run(&verb, &paths))? {
+            Some(said) => tell(&format!("loco: {said}")),
+            None => {
+                tell("loco: nothing runs; start a wall: `loco up`");
+                return Ok(ExitCode::from(NOTHING_RUNS));
+            }
+        },
         Verb::Doctor(flags) => match runtime()?.block_on(doctor::run(&flags, &paths))? {
             doctor::Answer::NothingRuns => {
                 tell("loco: nothing runs; start a wall: `loco up`");
@@ -156,6 +175,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 return Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) });
             }
         },
+        Verb::Deploy(flags) => return rollout(flags.common(), || Ok((flags.options()?, Vec::new())), || Ok(())),
+        Verb::Bootstrap(flags) => return rollout(flags.common(), || flags.plan(), || flags.write_files()),
         Verb::Observe { file, output } => {
             let observed = observe::observe(&file)?;
             match output {
@@ -173,6 +194,28 @@ fn run(verb: Verb) -> Result<ExitCode> {
             })?;
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Plans, and runs the plan unless it is only asked for. `prepare` writes what its commands read.
+fn rollout(
+    flags: &deploy::CommonFlags,
+    plan: impl Fn() -> Result<(deploy::Options, Vec<deploy::Step>)>,
+    prepare: impl Fn() -> Result<()>,
+) -> Result<ExitCode> {
+    let (options, first) = match plan().and_then(|plan| flags.enter_checkout().map(|()| plan)) {
+        Ok(plan) => plan,
+        Err(error) => {
+            tell(&format!("error: {error:#}"));
+            return Ok(ExitCode::from(USAGE));
+        }
+    };
+    if flags.dry_run() {
+        print(deploy::dry(&options, &first).trim_end());
+        return Ok(ExitCode::SUCCESS);
+    }
+    prepare()?;
+    runtime()?.block_on(deploy::run(&options, &first, &print, &|text| tell(&format!("loco: {text}"))))?;
     Ok(ExitCode::SUCCESS)
 }
 
