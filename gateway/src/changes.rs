@@ -10,10 +10,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
     io,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
 use api::{
@@ -22,82 +19,107 @@ use api::{
     lan::{Connectivity, LanInstance, LanStatus},
 };
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{
+    broadcast::{self, error::RecvError},
+    watch,
+};
 
 use crate::lan::{MANY, history::slim};
 
 /// Rows of each kind of which only numbers moved, in one change, with many instances.
 const IN_TURN: usize = 128;
 
-/// A wall, and what is other in it than in the one before.
-#[derive(Debug)]
-pub(crate) struct Change {
-    pub(crate) number: u64,
-    pub(crate) wall: Arc<Wall>,
-    /// A [`WallChange`]; `None` when none was made, as nobody read.
-    pub(crate) json: Option<Box<str>>,
-}
+/// Changes that are held for readers who are slow; whoever is slower begins again with a wall.
+const HELD: usize = 32;
 
 /// Where readers get changes.
 #[derive(Debug, Clone)]
 pub struct Changes {
-    newest: watch::Receiver<Arc<Change>>,
-    readers: Arc<AtomicUsize>,
+    /// The newest wall, and its number.
+    newest: watch::Receiver<(u64, Arc<Wall>)>,
+    /// What made it of the one before: a [`WallChange`] as JSON, and its number.
+    changes: broadcast::Sender<(u64, Arc<str>)>,
 }
 
-/// One reader; the first change that it gets is the newest there is.
+/// One reader.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    newest: watch::Receiver<Arc<Change>>,
-    readers: Arc<AtomicUsize>,
+    newest: watch::Receiver<(u64, Arc<Wall>)>,
+    changes: broadcast::Receiver<(u64, Arc<str>)>,
+    /// Number of what was read last.
+    last: Option<u64>,
 }
 
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.readers.fetch_sub(1, Relaxed);
-    }
+/// What a reader gets: first a wall.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    Wall(Arc<Wall>),
+    /// Of what was heard before it.
+    Change(Arc<str>),
 }
 
 impl Changes {
     pub(crate) fn read(&self) -> Reader {
-        self.readers.fetch_add(1, Relaxed);
-        let mut newest = self.newest.clone();
-        newest.mark_changed();
-        Reader { newest, readers: Arc::clone(&self.readers) }
+        Reader { changes: self.changes.subscribe(), newest: self.newest.clone(), last: None }
     }
 }
 
 impl Reader {
     /// `None` once there are no more walls.
-    pub(crate) async fn next(&mut self) -> Option<Arc<Change>> {
-        self.newest.changed().await.ok()?;
-        Some(Arc::clone(&self.newest.borrow_and_update()))
+    pub(crate) async fn next(&mut self) -> Option<Heard> {
+        let Some(last) = self.last else { return Some(self.whole()) };
+        loop {
+            match self.changes.recv().await {
+                // Of before the wall that this reader began with.
+                Ok((number, _)) if number <= last => {}
+                Ok((number, json)) if number == last + 1 => {
+                    self.last = Some(number);
+                    return Some(Heard::Change(json));
+                }
+                Ok(_) | Err(RecvError::Lagged(_)) => return Some(self.whole()),
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    fn whole(&mut self) -> Heard {
+        let (number, wall) = self.newest.borrow().clone();
+        self.last = Some(number);
+        Heard::Wall(wall)
     }
 }
 
 /// Makes a change of every wall from now on.
 pub(crate) fn start(mut walls: watch::Receiver<Arc<Wall>>) -> Changes {
-    let first = Arc::clone(&walls.borrow_and_update());
-    let (sender, newest) = watch::channel(Arc::new(Change { number: 0, wall: first, json: None }));
-    let readers: Arc<AtomicUsize> = Arc::default();
-    let count = Arc::clone(&readers);
+    let mut before = Arc::clone(&walls.borrow_and_update());
+    let (sender, newest) = watch::channel((0, Arc::clone(&before)));
+    let (changes, _) = broadcast::channel(HELD);
+    let readers = changes.clone();
     tokio::spawn(async move {
-        let mut teller = Teller::default();
+        let mut teller: Option<Teller> = None;
         let mut number = 0;
         while walls.changed().await.is_ok() {
             let wall = Arc::clone(&walls.borrow_and_update());
             number += 1;
-            // Nobody has a wall that a change could be of; the next reader begins with a whole one.
-            let json = if count.load(Relaxed) == 0 {
-                teller.forget();
+            let change = if readers.receiver_count() == 0 {
+                // Nobody has a wall that a change could be of.
+                teller = None;
                 None
             } else {
-                teller.json(&wall)
+                // The first reader began with the wall before, whole.
+                teller.get_or_insert_with(|| Teller::after(&before)).json(&wall)
             };
-            sender.send_replace(Arc::new(Change { number, wall, json }));
+            before = Arc::clone(&wall);
+            // The wall first: a reader who takes it knows by the number that its change is in it.
+            sender.send_replace((number, wall));
+            if let Some(json) = change
+                && readers.send((number, json)).is_err()
+            {
+                tracing::debug!("the last reader of changes has gone");
+            }
         }
     });
-    Changes { newest, readers }
+    Changes { newest, changes }
 }
 
 /// What was told of a row.
@@ -122,11 +144,14 @@ pub struct Teller {
 }
 
 impl Teller {
-    fn forget(&mut self) {
-        *self = Self { round: self.round, ..Self::default() };
+    /// Of readers who have this wall.
+    fn after(wall: &Wall) -> Self {
+        let mut teller = Self::default();
+        teller.change(wall);
+        teller
     }
 
-    fn json(&mut self, wall: &Wall) -> Option<Box<str>> {
+    fn json(&mut self, wall: &Wall) -> Option<Arc<str>> {
         match serde_json::to_string(&self.change(wall)) {
             Ok(json) => Some(json.into()),
             Err(error) => {
@@ -178,6 +203,55 @@ impl Teller {
             pairs_gone,
             lists: other_lists,
         }
+    }
+}
+
+/// A wall in parts of at most `size` instances, for a reader who has nothing: the first with everything but rows. Ten thousand
+/// instances are 30 MB of JSON, which is not to lie in memory for each reader who comes.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    wall: Arc<Wall>,
+    size: usize,
+    next: usize,
+}
+
+impl Parts {
+    pub(crate) fn new(wall: Arc<Wall>, size: usize) -> Self {
+        Self { wall, size, next: 0 }
+    }
+
+    fn count(&self) -> usize {
+        self.wall.instances.len().div_ceil(self.size).max(1)
+    }
+
+    /// The next part: a [`WallChange`], and whether it is the first. `None` after the last.
+    pub(crate) fn next(&mut self) -> Option<(bool, WallChange)> {
+        let (number, count) = (self.next, self.count());
+        if number >= count {
+            return None;
+        }
+        self.next += 1;
+        let wall = &self.wall;
+        let instances: Vec<Instance> =
+            wall.instances.iter().skip(number * self.size).take(self.size).cloned().collect();
+        let row = |i: &Instance| wall.lan.instances.get(&i.id).map(|row| (i.id.clone(), row.clone()));
+        let pairs = wall.lan.connectivity.len().div_ceil(count);
+        let connectivity = wall.lan.connectivity.iter().skip(number * pairs).take(pairs).cloned().collect();
+        let rest =
+            if number == 0 { lists_of(&wall.lan) } else { LanStatus { at: wall.lan.at, ..LanStatus::default() } };
+        let network_mode = wall.lan.network_mode.clone();
+        let lan =
+            LanStatus { instances: instances.iter().filter_map(row).collect(), connectivity, network_mode, ..rest };
+        let change = WallChange {
+            at: wall.at,
+            directory: wall.directory.clone(),
+            active: wall.active.clone(),
+            lan: if wall.instances.len() > MANY { slim(&lan) } else { lan },
+            instances,
+            lists: number == 0,
+            ..WallChange::default()
+        };
+        Some((number == 0, change))
     }
 }
 
@@ -364,6 +438,32 @@ mod tests {
         let none = teller.change(&newer);
         assert!(none.instances.is_empty() && none.lan.instances.is_empty() && !none.lists && none.gone.is_empty());
     }
+
+    #[test]
+    fn a_wall_in_parts_is_the_wall() {
+        for count in [0, 1, 7, 10, 11] {
+            let mut want = wall(count);
+            want.lan.connectivity = (0..count * 3)
+                .map(|i| Connectivity { from: i.to_string(), to: "x".into(), ..serde_json::from_str(PAIR).unwrap() })
+                .collect();
+            want.lan.sessions.push(api::observe::Session::default());
+            want.lan.network_mode = Some("vxlan".into());
+            want.instances.sort_by(|a, b| a.id.cmp(&b.id));
+            let mut parts = Parts::new(Arc::new(want.clone()), 5);
+            let mut got = Wall { lan: LanStatus::default(), instances: Vec::new(), ..want.clone() };
+            let mut first = true;
+            while let Some((is_first, change)) = parts.next() {
+                assert_eq!(is_first, std::mem::take(&mut first));
+                assert!(change.instances.len() <= 5);
+                let pairs = [got.lan.connectivity.clone(), change.lan.connectivity.clone()].concat();
+                apply(&mut got, change);
+                got.lan.connectivity = pairs;
+            }
+            assert_eq!(got, want, "{count} instances");
+        }
+    }
+
+    const PAIR: &str = r#"{"from":"a","to":"b","reachable":true}"#;
 
     #[test]
     fn with_many_instances_numbers_come_in_turn_and_states_at_once() {

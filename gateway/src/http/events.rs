@@ -1,7 +1,10 @@
 //! `/api/events`: the wall, pushed. Sent at once, on every change, and every 2 s.
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use api::{ErrorBody, gateway::Wall};
+use api::{
+    ErrorBody,
+    gateway::{Wall, WallChange},
+};
 use axum::{
     extract::{Query, State, rejection::QueryRejection},
     http::{HeaderName, HeaderValue, StatusCode},
@@ -17,7 +20,7 @@ use tokio_stream::wrappers::WatchStream;
 use super::{AppState, error::ApiError};
 use crate::{
     Phase,
-    changes::{Change, Changes},
+    changes::{Changes, Heard, Parts},
     lan::{MANY, history::slim},
 };
 
@@ -35,7 +38,7 @@ pub(super) struct EventsQuery {
     changes: Option<String>,
 }
 
-/// Server-sent events, name `wall`; `change` between them if `changes=1`; `bye` when this gateway ends and the reader should
+/// Server-sent events, name `wall`; with `changes=1` one `wall`, of the first 500 instances, and `change` from then on; `bye` when this gateway ends and the reader should
 /// come back at once, to it or to another. A reader that is slow gets the newest wall, never a queue of old ones. With more
 /// than 64 instances `lan` comes without timelines, lags, strangers, classes and ARP tables: `/api/lan-status` has them.
 #[utoipa::path(
@@ -59,7 +62,7 @@ pub(super) async fn events(
         // An error means that the gateway is gone: that is the end as well.
         phase.wait_for(|phase| *phase == Phase::Closing).await.ok();
     };
-    let told = if changes { told(state.changes).left_stream() } else { walls(state).right_stream() };
+    let told = if changes { told(&state.changes).left_stream() } else { walls(state).right_stream() };
     let bye = stream::once(async { Ok::<_, Infallible>(Event::default().event("bye").data("{}")) });
     let stream = told.take_until(closing).chain(bye);
     let keep_alive = KeepAlive::default().interval(KEEP_ALIVE);
@@ -77,22 +80,38 @@ fn walls(state: AppState) -> impl Stream<Item = Result<Event, Infallible>> {
 
 fn whole(wall: &Arc<Wall>) -> Event {
     let slim = (wall.instances.len() > MANY).then(|| Wall { lan: slim(&wall.lan), ..Wall::clone(wall) });
-    Event::default().event("wall").json_data(slim.as_ref().unwrap_or(wall)).unwrap_or_else(|error| {
-        tracing::error!(%error, "a wall could not be written as JSON");
+    json("wall", slim.as_ref().unwrap_or(wall))
+}
+
+fn json(name: &str, data: &impl serde::Serialize) -> Event {
+    Event::default().event(name).json_data(data).unwrap_or_else(|error| {
+        tracing::error!(%error, name, "an event could not be written as JSON");
         Event::default().comment("not serialisable")
     })
 }
 
-/// The wall at first, then changes; the wall again for a reader that missed one.
-fn told(changes: Changes) -> impl Stream<Item = Result<Event, Infallible>> {
-    let reader = changes.read();
-    stream::unfold((reader, None), |(mut reader, last)| async move {
-        let change = reader.next().await?;
-        let follows = last.is_some_and(|last: u64| last + 1 == change.number);
-        let event = match &*change {
-            Change { json: Some(json), .. } if follows => Event::default().event("change").data(json.as_ref()),
-            change => whole(&change.wall),
-        };
-        Some((Ok(event), (reader, Some(change.number))))
+/// A wall with what is in `part`.
+fn wall_of(part: WallChange) -> Wall {
+    Wall { at: part.at, directory: part.directory, instances: part.instances, lan: part.lan, active: part.active }
+}
+
+/// Instances in the first event, and in each that completes it.
+const PART: usize = 500;
+
+/// The wall at first, in parts, then changes; the wall again for a reader that fell behind.
+fn told(changes: &Changes) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
+    stream::unfold((changes.read(), None::<Parts>), |(mut reader, mut parts)| async move {
+        loop {
+            if let Some((first, part)) = parts.as_mut().and_then(Parts::next) {
+                let event = if first { json("wall", &wall_of(part)) } else { json("change", &part) };
+                return Some((Ok(event), (reader, parts)));
+            }
+            match reader.next().await? {
+                Heard::Wall(wall) => parts = Some(Parts::new(wall, PART)),
+                Heard::Change(json) => {
+                    return Some((Ok(Event::default().event("change").data(json.as_ref())), (reader, None)));
+                }
+            }
+        }
     })
 }
