@@ -1,0 +1,62 @@
+//! The socket of one guest: whole frames in and out, never waiting.
+use std::{
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::socket::{MsgFlags, SockType, getsockopt, recv, send, sockopt},
+};
+use tokio::io::unix::AsyncFd;
+
+/// One end of a pair; QEMU has the other.
+#[derive(Debug)]
+pub(super) struct GuestSocket(AsyncFd<OwnedFd>);
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    Taken,
+    /// The queue is full.
+    Dropped,
+    /// Nobody is there any more.
+    Gone,
+}
+
+impl GuestSocket {
+    /// # Errors
+    /// When it is no socket that keeps frames whole and tells when its other end is gone.
+    pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
+        if getsockopt(&fd, sockopt::SockType)? != SockType::SeqPacket {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not SOCK_SEQPACKET"));
+        }
+        let flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        // SAFETY: the `AsyncFd` owns the open fd, and nothing replaces it while it does.
+        #[expect(unsafe_code, reason = "tokio has no safe constructor any more")]
+        let fd = unsafe { AsyncFd::register(fd) }.map_err(io::Error::from)?;
+        Ok(Self(fd))
+    }
+
+    /// The next frame; 0 when the other end is gone. Cancel safe.
+    pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let mut guard = self.0.readable().await?;
+            let received = guard.try_io(|fd| Ok(recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?));
+            if let Ok(result) = received {
+                return result;
+            }
+        }
+    }
+
+    pub(super) fn send(&self, frame: &[u8]) -> Sent {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        match send(self.0.as_raw_fd(), frame, flags) {
+            Ok(_) => Sent::Taken,
+            Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR) => Sent::Dropped,
+            Err(_) => Sent::Gone,
+        }
+    }
+}
