@@ -1,6 +1,8 @@
 //! `loco deploy` and `loco bootstrap` as programs, against tools that only write down how they were called and answer as the
 //! real ones do. This proves the order of calls, what is passed over, and where it stops; it proves nothing of kind, minikube
 //! or Helm themselves. The path for containerd is tried on a real cluster (docs/deploy.md).
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 use std::{
     fs,
     io::{Read as _, Write as _},

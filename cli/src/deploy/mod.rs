@@ -13,6 +13,7 @@ mod smoke;
 mod target;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::{
     env,
@@ -22,10 +23,10 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::{Args, ValueEnum};
 
-use self::plan::Image;
+pub(crate) use self::words::dry;
 pub(crate) use self::{
     judge::Expect,
-    plan::{Act, Cmd, Options, Probe, Step},
+    plan::{Cmd, Options, Probe, Step},
     target::Target,
 };
 
@@ -101,9 +102,6 @@ pub(crate) struct CommonFlags {
     #[arg(long)]
     dry_run: bool,
 }
-
-/// What stands for what is known only once it runs.
-const ANY_NODE: &str = "<node>";
 
 pub(crate) fn architecture() -> &'static str {
     match env::consts::ARCH {
@@ -236,70 +234,6 @@ pub(crate) async fn run(options: &Options, first: &[Step], print: &dyn Fn(&str),
     // Only now: building takes minutes, in which nodes come and go.
     let nodes = judge::nodes(&runner::answer(&options.nodes()).await?, architecture()).map_err(|why| anyhow!(why))?;
     runner::run(&plan::after(options, &nodes, &images), tell).await?;
-    print(&summary(options, &nodes, &images));
+    print(&words::summary(options, &nodes, &images));
     Ok(())
-}
-
-/// The whole plan in words, with `<…>` for what is not known before.
-pub(crate) fn dry(options: &Options, first: &[Step]) -> String {
-    let image = |name: &&str| Image {
-        name: (*name).to_owned(),
-        reference: format!("{}/loco/{name}:<tag>", options.registry),
-        id: format!("<id of {name}>"),
-        tar: PathBuf::from(format!("<{name}.tar>")),
-        digest: None,
-    };
-    let images: Vec<Image> = options.image_names().iter().map(image).collect();
-    let build =
-        Step::run("all images are built, under a tag that is a hash of them", options.build(), "see docs/images.md");
-    let mut steps = first.to_vec();
-    steps.extend(plan::before(options));
-    steps.push(build);
-    steps.extend(plan::after(options, &[ANY_NODE.to_owned()], &images));
-    let mut text = String::new();
-    for (number, step) in steps.iter().enumerate() {
-        text.push_str(&format!("{}. {}\n", number + 1, step.says));
-        if let Some(done) = &step.done {
-            text.push_str(&format!("   unless  {}\n", done.cmd.line()));
-        }
-        match &step.act {
-            Act::Nothing => {}
-            Act::Run(cmd) => text.push_str(&format!("   run     {}\n", cmd.line())),
-            Act::Unstick { list, kubectl } => {
-                text.push_str(&format!("   look    {}\n   run     {} delete pod …\n", list.line(), kubectl.join(" ")));
-            }
-            Act::Smoke { forward, users, expected, .. } => text.push_str(&format!(
-                "   look    {}\n   look    {}\n   run     {}\n",
-                users.line(),
-                expected.line(),
-                forward.line()
-            )),
-        }
-        if let Some(check) = &step.check {
-            text.push_str(&format!("   check   {}\n", check.cmd.line()));
-        }
-        text.push_str(&format!("   remedy  {}\n", step.remedy));
-    }
-    text
-}
-
-fn summary(options: &Options, nodes: &[String], images: &[Image]) -> String {
-    let mut text = String::from("IMAGE                 ID\n");
-    for image in images {
-        text.push_str(&format!("{}  {:.19}\n", image.reference, image.id));
-    }
-    text.push_str(&format!(
-        "\non {}; release {} in namespace {}\n\n",
-        nodes.join(", "),
-        options.release,
-        options.namespace
-    ));
-    let kubectl = options.kubectl(&["--namespace", &options.namespace]).line();
-    let tokens = &options.tokens;
-    text.push_str(&format!("The page:\n  {kubectl} port-forward service/loco-gateway 8080:http &\n"));
-    text.push_str(&format!(
-        "  TOKEN=$({kubectl} get secret {tokens} -o 'go-template={{{{.data.users | base64decode}}}}' | awk '$1 == \"admin\" {{print $2; exit}}')\n"
-    ));
-    text.push_str("  echo \"http://127.0.0.1:8080/#token=$TOKEN\"");
-    text
 }

@@ -18,7 +18,7 @@ pub(crate) struct Cmd {
 
 impl Cmd {
     pub(crate) fn new(words: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        Self { words: words.into_iter().map(Into::into).collect(), stdin: None, limit: Duration::from_secs(60) }
+        Self { words: words.into_iter().map(Into::into).collect(), stdin: None, limit: Duration::from_mins(1) }
     }
 
     /// `first` is itself a command line, such as `cargo xtask tool kubectl --`.

@@ -122,7 +122,7 @@ fn last_words(err: &str, out: &str) -> String {
     let text = if err.trim().is_empty() { out } else { err };
     let lines: Vec<&str> = text.trim().lines().collect();
     let last = &lines[lines.len().saturating_sub(LAST_WORDS)..];
-    last.iter().map(|line| format!("\n    {line}")).collect()
+    [&[""], last].concat().join("\n    ")
 }
 
 async fn output(cmd: &Cmd, stderr: Stdio) -> Result<(ExitStatus, String, String)> {

@@ -46,7 +46,7 @@ async fn wait(base: &str, token: &str, expected: usize, patience: Duration) -> R
     let client = reqwest::Client::builder().timeout(ANSWER).no_proxy().build()?;
     let page = client.get(base).send().await.context("the page does not answer")?.error_for_status()?;
     let page = page.text().await.context("the page breaks off")?;
-    ensure!(page.contains("<script"), "the gateway serves no page, but: {:.80}", page);
+    ensure!(page.contains("<script"), "the gateway serves no page, but: {page:.80}");
     let end = Instant::now() + patience;
     loop {
         let live = live(&client, base, token).await;

@@ -6,7 +6,10 @@ use expect_test::expect_file;
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::*;
+use super::{
+    plan::{Act, Image},
+    *,
+};
 
 #[derive(Debug, Parser)]
 struct Deploy {
