@@ -288,7 +288,7 @@ impl Config {
         match &source {
             Source::File(path) => file("--snapshot", path, "`loco up` writes it; give the path it has")?,
             Source::Kubernetes(args) => {
-                file("--lans", &args.lans, "the chart mounts it from the ConfigMap `loco-lans`")?
+                file("--lans", &args.lans, "the chart mounts it from the ConfigMap `loco-lans`")?;
             }
         }
         if let Some(path) = &args.kvm_probe {

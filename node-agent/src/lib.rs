@@ -178,14 +178,7 @@ impl Agent {
             kvm: self.kvm,
         };
         let resources = self.kubelet.as_ref().map(|offer| PodResources::new(&offer.seats.kubelet_dir));
-        let entrance = match self.kubelet.as_ref().zip(resources.clone()) {
-            Some((offer, resources)) => Entrance::BySlot {
-                slots: offer.seats.slots,
-                prover: Arc::new(proof::Prover::new(resources, offer.namespace.clone(), offer.metrics.clone())),
-            },
-            None => Entrance::ByInstance,
-        };
-        let seats = Arc::new(Seats::new(shared, entrance));
+        let seats = Arc::new(Seats::new(shared, entrance(self.kubelet.as_ref().zip(resources.clone()))));
         let follower = self.follower;
         let source = status::Source {
             node: self.config.node.clone(),
@@ -265,6 +258,17 @@ impl Agent {
         }
         info!("ended; fabric, taps and guests stay as they are");
         Ok(())
+    }
+}
+
+/// How runners come in: by the kubelet's slots where there are some.
+fn entrance(offer: Option<(&Offer, PodResources)>) -> Entrance {
+    match offer {
+        Some((offer, pods)) => Entrance::BySlot {
+            slots: offer.seats.slots,
+            prover: Arc::new(proof::Prover::new(pods, offer.namespace.clone(), offer.metrics.clone())),
+        },
+        None => Entrance::ByInstance,
     }
 }
 
@@ -359,7 +363,7 @@ impl Conditions {
         match desired {
             Some(desired) if desired.listed => self.listed.hold(),
             Some(_) => {
-                self.listed.fail(format!("the directory does not list node `{node}`; add it, or correct --node"))
+                self.listed.fail(format!("the directory does not list node `{node}`; add it, or correct --node"));
             }
             None => self.listed.fail("there is no good snapshot yet"),
         }
@@ -468,10 +472,16 @@ fn remove_own(run_dir: &std::path::Path) -> io::Result<()> {
     absent_is_fine(fs::remove_file(config::last_known(run_dir)))?;
     absent_is_fine(fs::remove_file(config::fabric_netns(run_dir)))?;
     match fs::remove_dir(run_dir) {
-        // Busy: a container has it mounted; the directory is the host's then.
-        Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy) => Ok(()),
+        // Busy, or below a read-only root: a container has it mounted; the directory is the host's then.
+        Err(error) if is_kept(error.kind()) => Ok(()),
         other => absent_is_fine(other),
     }
+}
+
+/// Whether a directory that cannot be removed for this reason may stay: somebody else's things are in it, or it is a mount.
+const fn is_kept(reason: io::ErrorKind) -> bool {
+    use io::ErrorKind::{DirectoryNotEmpty, ReadOnlyFilesystem, ResourceBusy};
+    matches!(reason, DirectoryNotEmpty | ReadOnlyFilesystem | ResourceBusy)
 }
 
 #[cfg(test)]

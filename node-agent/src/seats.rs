@@ -165,7 +165,8 @@ impl Seats {
         let instances = Arc::clone(&self.instances.borrow());
         // All at once: every browser then starts to look for the next agent at the same moment.
         let mut closing = JoinSet::new();
-        for instance in instances.values().cloned() {
+        for instance in instances.values() {
+            let instance = Arc::clone(instance);
             closing.spawn(async move { instance.close_sessions().await });
         }
         closing.join_all().await;

@@ -123,7 +123,9 @@ impl Kubelet {
         let (sender, registrations) = mpsc::channel(REGISTRATIONS_MAX);
         let (stop, stopped) = watch::channel(());
         let book = Book::default();
-        let end = |mut stopped: watch::Receiver<()>| async move { drop(stopped.changed().await) };
+        let end = |mut stopped: watch::Receiver<()>| async move {
+            drop(stopped.changed().await);
+        };
         let desk = UnixListener::bind(plugins.join("kubelet.sock"))?;
         let server = Server::builder().add_service(RegistrationServer::new(Desk(sender)));
         tokio::spawn(server.serve_with_incoming_shutdown(UnixListenerStream::new(desk), end(stopped.clone())));

@@ -124,13 +124,13 @@ impl Plugin {
             watchers,
             stop: stop.subscribe(),
         };
-        let mut server = tokio::spawn(
-            Server::builder()
-                .add_service(DevicePluginServer::new(service))
-                .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async move {
-                    drop(stopped.changed().await)
-                }),
-        );
+        let mut server =
+            tokio::spawn(Server::builder().add_service(DevicePluginServer::new(service)).serve_with_incoming_shutdown(
+                UnixListenerStream::new(listener),
+                async move {
+                    drop(stopped.changed().await);
+                },
+            ));
         register(&kubelet).await?;
         self.metrics.registrations.inc();
         tracing::info!(resource = RESOURCE, kubelet = %kubelet.display(), "registered with the kubelet");

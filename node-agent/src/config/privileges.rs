@@ -10,7 +10,7 @@ struct Need {
     used_for: &'static str,
 }
 
-/// What every agent needs, in a container or not. CAP_BPF and CAP_PERFMON are not asked for: the kernel takes CAP_SYS_ADMIN for both,
+/// What every agent needs, in a container or not. `CAP_BPF` and `CAP_PERFMON` are not asked for: the kernel takes `CAP_SYS_ADMIN` for both,
 /// and without the observer an agent still does its work.
 const NEEDS: [Need; 3] = [
     Need { bit: 12, name: "CAP_NET_ADMIN", used_for: "make bridges, tunnels and taps" },

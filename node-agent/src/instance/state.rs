@@ -282,7 +282,7 @@ mod tests {
         use InstanceState::{Failed, Live, Recovering, Starting, Stopped};
         let full = Fact::Held(Some("the disk is full; free some space".into()));
         check(&[CAME, full.clone()], Failed, "free some space");
-        check(&after(&[full.clone()]), Failed, "free some space");
+        check(&after(std::slice::from_ref(&full)), Failed, "free some space");
         check(&after(&[full.clone(), Fact::Held(None)]), Live, "");
         // Its runner's end, and a new start.
         check(&after(&[full.clone(), Fact::RunnerGone]), Recovering, "its runner is gone");

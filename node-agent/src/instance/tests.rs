@@ -352,3 +352,54 @@ async fn a_seat_socket_that_was_removed_comes_back() {
     let (_socket, answer, _) = node.hello("instance-0", hello("instance-0", false)).await;
     assert!(matches!(answer, FromAgent::Welcome(_)));
 }
+
+#[tokio::test]
+async fn an_order_reaches_the_runner_and_its_answer_comes_back() {
+    let node = Node::new("orders", true);
+    node.place(&["instance-0"]).await;
+    let instance = node.instance("instance-0");
+    let refused = instance.order(seat::Order::Reset).await.unwrap_err().to_string();
+    assert!(refused.contains("no runner is connected"), "{refused}");
+    let (socket, ..) = node.hello("instance-0", hello("instance-0", false)).await;
+    eventually(SOON, || instance.report().runner_pid.map(drop)).await.unwrap();
+    for refused in [None, Some("it is being started already".to_owned())] {
+        let ordered = tokio::spawn({
+            let instance = Arc::clone(&instance);
+            async move { instance.order(seat::Order::Reset).await }
+        });
+        let (message, _) = tokio::time::timeout(SOON, socket.receive()).await.unwrap().unwrap();
+        let FromAgent::Order { id, order: seat::Order::Reset } = message else { panic!("{message:?}") };
+        socket.say(&FromRunner::Took { id, refused: refused.clone() }).await.unwrap();
+        let outcome = ordered.await.unwrap().map_err(|error| error.to_string());
+        assert_eq!(outcome.is_ok(), refused.is_none());
+        assert!(refused.is_none_or(|words| outcome.unwrap_err().contains(&words)));
+    }
+    let ordered = tokio::spawn({
+        let instance = Arc::clone(&instance);
+        async move { instance.order(seat::Order::Restart).await }
+    });
+    tokio::time::timeout(SOON, socket.receive::<FromAgent>()).await.unwrap().unwrap();
+    drop(socket);
+    let refused = ordered.await.unwrap().unwrap_err().to_string();
+    assert!(refused.contains("went away before it answered"), "{refused}");
+}
+
+#[tokio::test]
+async fn what_a_runner_says_of_its_disk_is_shown() {
+    let node = Node::new("disk", true);
+    node.place(&["instance-0"]).await;
+    let (socket, ..) = node.hello("instance-0", hello("instance-0", false)).await;
+    let say = async |held: bool, text: Option<&str>| {
+        let storage = seat::Storage { held, text: text.map(str::to_owned) };
+        socket.say(&FromRunner::Storage(storage)).await.unwrap();
+    };
+    say(true, Some("the disk is full; free some space")).await;
+    node.until("instance-0", InstanceState::Failed, "free some space").await;
+    say(false, Some("the disk is nearly full")).await;
+    node.until("instance-0", InstanceState::Starting, "waiting for QEMU").await;
+    let instance = node.instance("instance-0");
+    let notice = || instance.report().notice;
+    eventually(SOON, || notice().filter(|notice| notice == "the disk is nearly full").map(drop)).await.unwrap();
+    say(false, None).await;
+    eventually(SOON, || notice().is_none().then_some(())).await.unwrap();
+}
