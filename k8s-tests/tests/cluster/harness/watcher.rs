@@ -64,6 +64,12 @@ impl Watcher {
             timeout(Duration::from_secs(60), self.lines.next_line()).await.context("no word from the browser")??;
         self.child.wait().await?;
         let line = line.context("the browser ended without a word")?;
-        serde_json::from_str(&line).with_context(|| format!("the browser said {line}"))
+        let seen: Seen = serde_json::from_str(&line).with_context(|| format!("the browser said {line}"))?;
+        for error in &seen.errors {
+            eprintln!("the page's console: {error}");
+        }
+        let still: Vec<&str> = seen.tiles.iter().filter(|t| t.frames == 0).map(|t| t.instance.as_str()).collect();
+        ensure!(still.is_empty(), "no picture came of {still:?} in {:.1} s", seen.seconds);
+        Ok(seen)
     }
 }
