@@ -1,9 +1,11 @@
 //! Benches: programs of their own, dispatched by name. Each writes raw data and a short table to docs/benchmarks.
+use std::path::Path;
+
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    build,
+    build, cluster,
     dirs::Dirs,
     run::{self, Run as _},
     setup,
@@ -31,6 +33,8 @@ enum Bench {
     LanStatus,
     /// What the eBPF programs at the taps cost for each frame
     Observer,
+    /// Discovery with 1,000 nodes and 10,000 instances, against a real API server
+    ClusterScale,
 }
 
 pub(crate) fn run(dirs: &Dirs, args: &BenchArgs) -> Result<()> {
@@ -41,15 +45,19 @@ pub(crate) fn run(dirs: &Dirs, args: &BenchArgs) -> Result<()> {
         Bench::Lan => dirs.root().join("crates/fabric/examples/bench-lan.rs"),
         Bench::LanStatus => dirs.root().join("gateway/examples/bench-lan-status.rs"),
         Bench::Observer => dirs.root().join("crates/traffic/examples/bench-observer.rs"),
+        Bench::ClusterScale => dirs.root().join("gateway/examples/bench-cluster-scale.rs"),
     };
     ensure!(program.is_file(), "this bench does not exist yet: {} is missing", program.display());
     ensure!(run::is_root(), "benches start walls and namespaces, so they need root; run them as root");
     setup::ensure(setup::For::Bench)?;
+    if args.name == Bench::ClusterScale {
+        return cluster_scale(dirs, &out, &args.rest);
+    }
     let example = match args.name {
         Bench::Lan => Some(("fabric", "bench-lan")),
         Bench::LanStatus => Some(("gateway", "bench-lan-status")),
         Bench::Observer => Some(("traffic", "bench-observer")),
-        Bench::Latency | Bench::Streams => None,
+        Bench::Latency | Bench::Streams | Bench::ClusterScale => None,
     };
     if let Some((package, example)) = example {
         let mut cargo = run::cargo(dirs);
@@ -62,4 +70,15 @@ pub(crate) fn run(dirs: &Dirs, args: &BenchArgs) -> Result<()> {
     let mut node = run::node(dirs, "node", &dir);
     node.env("LOCO_DEMO_KERNEL", dirs.demo_kernel());
     node.arg(program).arg("--loco").arg(dirs.binary("loco")).arg("--out").arg(out).args(&args.rest).run()
+}
+
+/// Beside the API server of a cluster without nodes.
+fn cluster_scale(dirs: &Dirs, out: &Path, rest: &[String]) -> Result<()> {
+    build::page(dirs)?;
+    let mut cargo = run::cargo(dirs);
+    cargo.args(["build", "--package", "gateway", "--bin", "gateway", "--example", "bench-cluster-scale"]).run()?;
+    cluster::with_an_api(dirs, |beside| {
+        let mut bench = beside(&dirs.binary("examples/bench-cluster-scale"));
+        bench.arg("--gateway").arg(dirs.binary("gateway")).arg("--out").arg(out).args(rest).run()
+    })
 }

@@ -14,6 +14,7 @@ mod machine;
 mod node;
 mod plan;
 mod processes;
+mod scale;
 mod tier;
 mod tool;
 
@@ -29,6 +30,7 @@ use clap::{Args, Subcommand};
 use nix::sys::signal::Signal;
 
 pub(crate) use binaries::{ensure as programs, go_is_fine};
+pub(crate) use scale::with_an_api;
 pub(crate) use tier::{left_out, run as test};
 pub(crate) use tool::{ToolArgs, tool};
 

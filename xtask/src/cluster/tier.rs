@@ -35,6 +35,9 @@ pub(crate) fn run(dirs: &Dirs, count: &mut Count) -> Result<()> {
     // Before there is a cluster that would share the processors with the compiler.
     let images = images::test_images(dirs)?;
     run::cargo(dirs).args(["test", "--no-run", "--package", "k8s-tests", "--package", "xtask"]).run()?;
+    let mut directory = run::cargo(dirs);
+    directory.env("LOCO_KUBE", bin.join("kube")).args(["test", "--package", "gateway", "--test", "kubernetes"]);
+    let directory = tests(directory.args(["--", "--ignored", "--test-threads=1"]), count);
     let was_up = is_up(&bin);
     let tested = up_bare(dirs).and_then(|_| {
         let charts = tests(&mut chart::test(dirs, Some(Path::new(&kubeconfig())))?, count);
@@ -47,10 +50,10 @@ pub(crate) fn run(dirs: &Dirs, count: &mut Count) -> Result<()> {
     });
     if was_up {
         tell("the cluster ran before and is left running");
-        return tested;
+        return directory.and(tested);
     }
     let ended = down(dirs);
-    tested.and(ended)
+    directory.and(tested).and(ended)
 }
 
 /// Gives the cluster the images; the command that runs the scenarios with them.
