@@ -18,6 +18,8 @@ else
 fi
 mount --bind /dev /mnt/root/dev
 mount -t proc proc /mnt/root/proc
+# Not in this shell's place: becoming another user would take away what ends it with its caller, and everything with it.
 # Wine: no window, no .NET and no HTML engine, which it would want to download.
-exec chroot --userspec="$user:$user" /mnt/root /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/home/peer \
+chroot --userspec="$user:$user" /mnt/root /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/home/peer \
     LANG=C.UTF-8 WINEDEBUG=-all WINEDLLOVERRIDES=mscoree,mshtml= "$@"
+exit $?

@@ -34,7 +34,7 @@ pub(crate) struct Lan {
 pub(crate) struct Peer {
     name: String,
     said: Arc<(Mutex<Vec<String>>, Condvar)>,
-    _process: Process,
+    process: Process,
     pumps: [JoinHandle<()>; 2],
     _seat: SeatSocket,
     _namespace: NetNs,
@@ -135,7 +135,7 @@ impl Lan {
             }
         });
         let name = words.join(" ");
-        Peer { name, said, _process: Process(child), pumps, _seat: seat, _namespace: namespace }
+        Peer { name, said, process: Process(child), pumps, _seat: seat, _namespace: namespace }
     }
 
     /// Waits until a node has seen something of the LAN.
@@ -168,6 +168,11 @@ impl Lan {
 }
 
 impl Peer {
+    /// Ends its programs at once; its machine stays, and closes their connections.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
     /// Waits for the first line that begins like this.
     #[track_caller]
     pub(crate) fn says(&self, start: &str) -> String {
