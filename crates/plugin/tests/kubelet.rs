@@ -1,5 +1,7 @@
 //! The plugin against the other side of the protocol, over real Unix sockets: registration, lists, allocation, and every way in
 //! which a kubelet and an agent lose each other.
+#![expect(clippy::unwrap_used, reason = "tests, and helpers of tests")]
+
 use std::{path::PathBuf, time::Duration};
 
 use plugin::{
