@@ -108,6 +108,19 @@ fn placement_and_environment_are_passed_on() {
 
 #[test]
 #[ignore = "cluster: run by `cargo xtask test --cluster`, or alone by `cargo xtask chart --test`"]
+fn guests_are_spread_strictly_unless_their_disks_pin_them() {
+    let spread = |values: &[&str]| {
+        let rendered = render(values);
+        guest(&rendered, "instance").0["topologySpreadConstraints"][0]["whenUnsatisfiable"].clone()
+    };
+    assert_eq!(spread(&[]), "DoNotSchedule");
+    assert_eq!(spread(&["guest.spread=ScheduleAnyway"]), "ScheduleAnyway");
+    assert_eq!(spread(&["hostpath-values.yaml"]), "ScheduleAnyway");
+    assert_eq!(spread(&["hostpath-values.yaml", "storage.hostPath.shared=true"]), "DoNotSchedule");
+}
+
+#[test]
+#[ignore = "cluster: run by `cargo xtask test --cluster`, or alone by `cargo xtask chart --test`"]
 fn a_lans_change_rolls_nothing() {
     let template = |rendered: &Rendered, kind: &str, name: &str| {
         let mut template = rendered.object(kind, name)["spec"]["template"].clone();
