@@ -104,6 +104,8 @@ pub enum Command {
         #[arg(long, env = "LOCO_RUN_DIR", value_name = "DIR")]
         run_dir: PathBuf,
     },
+    /// Checks that the encoders of pictures and sound are there: for whoever builds an image
+    CheckEncoders,
 }
 
 /// First and last port of a range.

@@ -27,6 +27,7 @@ fn run(mut args: Args) -> anyhow::Result<()> {
     match args.command.take() {
         Some(Command::Uninstall { run_dir }) => return node_agent::uninstall(run_dir),
         Some(Command::Prepare { run_dir }) => return node_agent::prepare(run_dir),
+        Some(Command::CheckEncoders) => return Ok(stream::check_encoders()?),
         None => {}
     }
     let config = Config::load(args)?;

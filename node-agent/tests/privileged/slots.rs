@@ -76,7 +76,7 @@ fn refusal(answer: FromAgent) -> String {
     }
 }
 
-async fn metrics(rig: &Rig) -> String {
+fn metrics(rig: &Rig) -> String {
     let url = format!("http://{}:14780/metrics", Rig::address(0));
     let node = rig.underlay.node(0);
     node.block_on(async move { reqwest::get(url).await?.text().await }).unwrap().unwrap()
@@ -119,7 +119,7 @@ async fn who_holds_a_slot_plays_and_nobody_else() {
 
     let mut runner = rig.start_runner_at(0, 0, &door(&rig, 1));
     let (first, _) = rig.until_live(0, 0);
-    let text = metrics(&rig).await;
+    let text = metrics(&rig);
     for line in [
         "loco_plugin_registered 1",
         "loco_plugin_slots 2",
