@@ -28,9 +28,9 @@ use crate::metrics::Metrics;
 
 /// The loop turns each second; the longest it may be busy is one hand-over with every limit reached.
 const LOOP_PERIOD: Duration = Duration::from_secs(30);
-/// How long the start may wait for others (an agent, a disk) before it counts as done: sooner than the 30 s of the startup
-/// probe, which would only kill what waits.
-const OTHERS_LIMIT: Duration = Duration::from_secs(20);
+/// How long the start may wait for others (an agent, a disk) before it counts as done: the startup probe, with its 30 s, would
+/// only kill what waits, and what is left of them is for our own start.
+const OTHERS_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(crate) struct Signs {
