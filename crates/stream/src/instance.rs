@@ -30,6 +30,21 @@ pub struct Answer {
     pub ports: RangeInclusive<u16>,
 }
 
+/// Starts GStreamer and makes one of each element that is used, which loads its plug-in with all its libraries.
+pub fn check_encoders() -> Result<(), StreamError> {
+    gstreamer::init().map_err(StreamError::GStreamer)?;
+    for (element, package) in [
+        ("x264enc", "gstreamer1.0-plugins-ugly"),
+        ("opusenc", "gstreamer1.0-plugins-base"),
+        ("audioconvert", "gstreamer1.0-plugins-base"),
+        ("audioresample", "gstreamer1.0-plugins-base"),
+        ("capsfilter", "libgstreamer1.0-0"),
+    ] {
+        gstreamer::ElementFactory::make(element).build().map_err(|_| StreamError::NoElement(element, package))?;
+    }
+    Ok(())
+}
+
 /// Everything the instances of one node share: media ports, metrics, GStreamer.
 #[derive(Debug)]
 pub struct Streams {
@@ -41,15 +56,7 @@ impl Streams {
     /// Starts GStreamer and checks that its encoders are there, so that a missing package is named now and not when
     /// the first viewer comes.
     pub fn new(config: StreamConfig, registry: &prometheus::Registry) -> Result<Self, StreamError> {
-        gstreamer::init().map_err(StreamError::GStreamer)?;
-        for (element, package) in [
-            ("x264enc", "gstreamer1.0-plugins-ugly"),
-            ("opusenc", "gstreamer1.0-plugins-base"),
-            ("audioconvert", "gstreamer1.0-plugins-base"),
-            ("audioresample", "gstreamer1.0-plugins-base"),
-        ] {
-            gstreamer::ElementFactory::find(element).ok_or(StreamError::NoElement(element, package))?;
-        }
+        check_encoders()?;
         Ok(Self { ports: PortPool::new(config), metrics: Metrics::register(registry)? })
     }
 

@@ -32,6 +32,6 @@ mod words;
 pub use audio::AudioTap;
 pub use error::{AttachError, OfferError, StreamError};
 pub use input::{Injection, InputEvent, MouseButton};
-pub use instance::{Answer, InstanceStream, Streams, VIEWERS_MAX};
+pub use instance::{Answer, InstanceStream, Streams, VIEWERS_MAX, check_encoders};
 pub use screen::{Screen, Size};
 pub use words::{Role, SessionId, StreamConfig, Tier, UnknownWord};

@@ -101,7 +101,11 @@ pub(super) const IMAGES: &[Image] = &[
             "/usr/share/qemu/pvh.bin",
             "/usr/share/seabios/bios-256k.bin",
         ],
-        trials: &[trial(&["/usr/bin/node-agent", "--version"], "node-agent"), trial(&[QEMU, "--version"], "version 1")],
+        trials: &[
+            trial(&["/usr/bin/node-agent", "--version"], "node-agent"),
+            trial(&["/usr/bin/node-agent", "check-encoders"], ""),
+            trial(&[QEMU, "--version"], "version 1"),
+        ],
     },
     Image {
         name: "gateway",

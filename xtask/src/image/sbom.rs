@@ -1,4 +1,4 @@
-//! What an image is made of, as a CycloneDX list: Debian packages, crates, packages of the page. Pure, but for the asking.
+//! What an image is made of, as a `CycloneDX` list: Debian packages, crates, packages of the page. Pure, but for the asking.
 //!
 //! The list holds no time and no serial number: the same parts give the same bytes.
 use std::{

@@ -47,7 +47,7 @@ impl Source {
 
     /// `0.1.0-de146f12`, and for a work tree that was changed `0.1.0-de146f12-dirty-0a1b2c3d`.
     pub(super) fn tag(&self) -> String {
-        let dirty = self.dirty.iter().map(|hash| format!("-dirty-{hash}")).collect::<String>();
+        let dirty = self.dirty.as_ref().map_or_else(String::new, |hash| format!("-dirty-{hash}"));
         format!("{}-{:.SHORT$}{dirty}", self.version, self.commit)
     }
 }
