@@ -55,7 +55,7 @@ pub struct UpFlags {
     #[arg(long)]
     pub no_autoplay: bool,
 
-    /// Join DOSBox, DOSBox-X and IPXWrapper to the LAN by IPX: the first node listens at this UDP port (DOSBox's own is 213)
+    /// Join DOSBox, DOSBox-X and `IPXWrapper` to the LAN by IPX: the first node listens at this UDP port (DOSBox's own is 213)
     #[arg(long, value_name = "PORT", value_parser = relay_port)]
     pub ipx_relay: Option<u16>,
 
