@@ -53,9 +53,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
 /// Only for tests, and there for everybody.
 const TESTS_ONLY: &str = "testkit";
 /// What a crate's tests may use beyond that: `stream` is tested on a real QEMU, which `guest` starts; `observe` on captures;
-/// `doctor` on what `observe` makes of frames that `wire` builds.
-const TESTS_MAY_USE: &[(&str, &str)] =
-    &[("observe", "capture"), ("switch", "api"), ("doctor", "observe"), ("doctor", "wire"), ("stream", "guest")];
+/// `doctor` on what `observe` makes of frames that `wire` builds; `plugin` on its own feature with the kubelet's side.
+const TESTS_MAY_USE: &[(&str, &str)] = &[
+    ("observe", "capture"),
+    ("switch", "api"),
+    ("doctor", "observe"),
+    ("doctor", "wire"),
+    ("stream", "guest"),
+    ("plugin", "plugin"),
+];
 
 /// `metadata`: JSON of `cargo metadata --no-deps`.
 pub(super) fn complaints(metadata: &str) -> Result<Vec<String>> {
