@@ -48,6 +48,18 @@ pub(crate) struct TestArgs {
     genuine: bool,
 }
 
+impl TestArgs {
+    const EVERYTHING: Self = Self { unit: false, privileged: false, browser: false, cluster: false, genuine: false };
+
+    /// No tier was named.
+    const fn is_everything(&self) -> bool {
+        !(self.unit || self.privileged || self.browser || self.cluster || self.genuine)
+    }
+}
+
+/// A cold build of Kubernetes and of all images is longer than all of CI may be.
+const CLUSTER_IN_CI: &str = "a job of its own in CI: `cargo xtask test --cluster`";
+
 #[derive(Debug)]
 enum Outcome {
     Ran(Count),
@@ -57,7 +69,14 @@ enum Outcome {
 }
 
 pub(crate) fn run(dirs: &Dirs, args: &TestArgs) -> Result<ExitCode> {
-    let everything = !(args.unit || args.privileged || args.browser || args.cluster || args.genuine);
+    let everything = args.is_everything();
+    let left_out = if everything { cluster::left_out(dirs) } else { None };
+    tiers(dirs, args, left_out)
+}
+
+/// `left_out`: why the cluster's tier is not run with the others.
+fn tiers(dirs: &Dirs, args: &TestArgs, left_out: Option<String>) -> Result<ExitCode> {
+    let everything = args.is_everything();
     setup::ensure(setup::For::Test)?;
     let mut tiers = Vec::new();
     let mut tier = |name, wanted: bool, run: &dyn Fn(&Dirs, &mut Count) -> Result<()>| {
@@ -76,7 +95,6 @@ pub(crate) fn run(dirs: &Dirs, args: &TestArgs) -> Result<ExitCode> {
     tier("privileged", everything || args.privileged, &privileged);
     tier("browser", everything || args.browser, &browser);
     tier("genuine", args.genuine, &genuine::run);
-    let left_out = if everything { cluster::left_out(dirs) } else { None };
     tier("cluster", args.cluster || (everything && left_out.is_none()), &cluster::test);
     tiers.extend(left_out.map(|why| ("cluster", Outcome::Absent(why))));
     print(&table(&tiers));
@@ -244,8 +262,7 @@ pub(crate) fn ci(dirs: &Dirs) -> Result<ExitCode> {
     ];
     let failed: Vec<String> =
         checks.into_iter().filter_map(|(name, result)| Some(format!("{name}: {:#}", result.err()?))).collect();
-    let everything = TestArgs { unit: false, privileged: false, browser: false, cluster: false, genuine: false };
-    let tested = run(dirs, &everything)?;
+    let tested = tiers(dirs, &TestArgs::EVERYTHING, Some(CLUSTER_IN_CI.to_owned()))?;
     if !failed.is_empty() {
         bail!("these checks failed\n  {}", failed.join("\n  "));
     }

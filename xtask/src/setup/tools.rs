@@ -55,10 +55,9 @@ pub(crate) fn actionlint(dirs: &Dirs) -> Result<PathBuf> {
     let home = dirs.cache().join(format!("actionlint-{VERSION}"));
     let program = home.join("actionlint");
     if !program.is_file() {
-        ensure!(
-            on_path("go"),
-            "actionlint checks the workflows, and neither it nor Go, which builds it, is on the PATH; `cargo xtask setup --for cluster` brings Go"
-        );
+        if !on_path("go") {
+            super::install(&[super::packages::GO])?;
+        }
         tell("set-up: building actionlint");
         fs::create_dir_all(&home).with_context(|| format!("{}", home.display()))?;
         let package = format!("github.com/rhysd/actionlint/cmd/actionlint@v{VERSION}");
