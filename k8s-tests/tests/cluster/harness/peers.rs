@@ -110,9 +110,10 @@ impl<'a> Peers<'a> {
         Ok(reports)
     }
 
-    async fn call(&self, name: &str, request: http::request::Builder, path: &str, body: Vec<u8>) -> Result<()> {
+    async fn call(&self, name: &str, method: http::Method, path: &str, body: Vec<u8>) -> Result<()> {
         let uri = format!("/api/v1/namespaces/{}/pods/{name}:{PORT}/proxy{path}", self.wall.namespace);
-        let request = request.uri(uri).header("Content-Type", "application/json").body(body)?;
+        let request =
+            http::Request::builder().method(method).uri(uri).header("Content-Type", "application/json").body(body)?;
         self.wall.client.request_text(request).await.with_context(|| format!("{name}{path}"))?;
         Ok(())
     }
@@ -121,7 +122,7 @@ impl<'a> Peers<'a> {
     pub(crate) async fn reset(&self) -> Result<()> {
         let epoch = Epoch::new(NEXT_EPOCH.fetch_add(1, Ordering::Relaxed));
         for name in &self.names {
-            self.call(name, http::Request::post(""), "/reset", serde_json::to_vec(&Reset { epoch })?).await?;
+            self.call(name, http::Method::POST, "/reset", serde_json::to_vec(&Reset { epoch })?).await?;
         }
         Ok(())
     }
@@ -139,7 +140,7 @@ impl<'a> Peers<'a> {
                     flows.push(Flow { kind, to: None, rate, count: None });
                 }
             }
-            self.call(name, http::Request::post(""), "/flows", serde_json::to_vec(&flows)?).await?;
+            self.call(name, http::Method::POST, "/flows", serde_json::to_vec(&flows)?).await?;
         }
         Ok(())
     }
@@ -161,7 +162,7 @@ impl<'a> Peers<'a> {
 
     pub(crate) async fn stop(&self) -> Result<()> {
         for name in &self.names {
-            self.call(name, http::Request::delete(""), "/flows", Vec::new()).await?;
+            self.call(name, http::Method::DELETE, "/flows", Vec::new()).await?;
         }
         Ok(())
     }
