@@ -48,7 +48,8 @@ impl Buildah {
         fs::create_dir_all(&context).with_context(|| format!("{}", context.display()))?;
         let id = self.home.join("id");
         let mut command = self.command("bud");
-        command.args(["--quiet", "--format", "docker", "--identity-label=false", "--target", image.name, "--iidfile"]);
+        // The other format's configuration has a host name and an id made up at each build; the id here would follow them.
+        command.args(["--quiet", "--format", "oci", "--identity-label=false", "--target", image.name, "--iidfile"]);
         command.arg(&id).arg("--timestamp").arg(source.committed.to_string());
         // In the place of the stage that would do the same in a container.
         command.arg("--build-context").arg(format!("staged={}", staged.display()));
