@@ -53,6 +53,11 @@ fn a_foreign_tunnel_server_and_four_framings() {
 }
 
 #[test]
+fn genuine_wine_in_the_demo_game() {
+    check("wine-demo", "wine-demo");
+}
+
+#[test]
 fn directplay_4_over_ipx() {
     check("dplay4-ipx", "dplay4-ipx");
 }
