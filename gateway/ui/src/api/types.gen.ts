@@ -64,7 +64,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Server-sent events, name `wall`; `change` between them if `changes=1`; `bye` when this gateway ends and the reader should
+         * Server-sent events, name `wall`; with `changes=1` one `wall`, of the first 500 instances, and `change` from then on; `bye` when this gateway ends and the reader should
          *     come back at once, to it or to another. A reader that is slow gets the newest wall, never a queue of old ones. With more
          *     than 64 instances `lan` comes without timelines, lags, strangers, classes and ARP tables: `/api/lan-status` has them.
          */
