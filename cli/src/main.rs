@@ -154,13 +154,13 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 return Ok(ExitCode::from(NOTHING_RUNS));
             }
         }
-        Verb::Instance(verb) => match runtime()?.block_on(reset::run(&verb, &paths))? {
-            Some(said) => tell(&format!("loco: {said}")),
-            None => {
+        Verb::Instance(verb) => {
+            let Some(said) = runtime()?.block_on(reset::run(&verb, &paths))? else {
                 tell("loco: nothing runs; start a wall: `loco up`");
                 return Ok(ExitCode::from(NOTHING_RUNS));
-            }
-        },
+            };
+            tell(&format!("loco: {said}"));
+        }
         Verb::Doctor(flags) => match runtime()?.block_on(doctor::run(&flags, &paths))? {
             doctor::Answer::NothingRuns => {
                 tell("loco: nothing runs; start a wall: `loco up`");

@@ -320,14 +320,14 @@ async fn measure(args: &Args, folder: &Path) -> Vec<Value> {
     client.request_text(request.body(namespace).unwrap()).await.unwrap();
     let writer = Writer { pods: Api::namespaced(client.clone(), NAMESPACE) };
     let begin = Instant::now();
-    let writes = stream::iter(0..args.instances).map(|instance| {
+    let created = stream::iter(0..args.instances).map(|instance| {
         let writer = &writer;
         async move {
             let lan = format!("lan-{}", instance / SEATS);
             writer.run(&instance_name(instance), &lan, instance % SEATS, instance % args.nodes).await;
         }
     });
-    writes.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+    created.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
     publish_agents(&client, args.nodes).await;
     let mut rows = vec![json!({"what": "written", "s": begin.elapsed().as_secs_f64()})];
     tokio::spawn(agents(args.nodes, args.instances));
@@ -397,7 +397,7 @@ async fn follow(lans: &Path, instances: usize) -> Follower {
     let source = KubernetesSource::connect(&args, Pace::AGENT).await.unwrap();
     let follower = Follower::kubernetes(source);
     let mut watch = follower.watch();
-    let whole = watch.wait_for(|directory| directory.snapshot.instances.len() == instances);
+    let whole = watch.wait_for(|directory| directory.snapshot.instances().count() == instances);
     time::timeout(LIMIT, whole).await.unwrap().unwrap();
     follower
 }

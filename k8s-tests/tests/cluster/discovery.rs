@@ -76,11 +76,11 @@ async fn an_instance_appears_moves_and_dies_within_a_second() {
         let mut times = Vec::new();
         for place in [first, second] {
             let watching = Notify::new();
-            let (at, placed) = tokio::join!(told(wall, &watching, |pod| placed_on(pod, &place.name)), async {
+            let (at, outcome) = tokio::join!(told(wall, &watching, |pod| placed_on(pod, &place.name)), async {
                 watching.notified().await;
                 peers::place(wall, NAME, &place.name).await
             });
-            placed?;
+            outcome?;
             times.push(("appears", followed(wall, at?, |node| node == Some(&place.name)).await?));
             let (at, removed) = tokio::join!(told(wall, &watching, |pod| pod.is_none()), async {
                 watching.notified().await;

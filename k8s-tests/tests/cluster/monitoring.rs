@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use crate::harness::{LANS_SEATS, measured, prometheus::Prometheus, scenario, until};
 
 /// The alert waits 30 s, the kubelet some for an image that is not there.
-const FIRES: Duration = Duration::from_secs(180);
+const FIRES: Duration = Duration::from_mins(3);
 
 #[tokio::test]
 #[ignore = "cluster: run by `cargo xtask test --cluster`"]

@@ -228,13 +228,14 @@ async fn a_partition_cuts_two_nodes_from_each_other_and_heals() {
 async fn a_blocked_underlay_is_named_by_the_doctor() {
     scenario("underlay-blocked", async |wall| {
         let node = wall.places().await?.get(1).context("no second node")?.name.clone();
-        ensure!(wall.doctor("").await?.ok, "the doctor complains before the fault: {:?}", wall.doctor("").await?);
+        let blocked = async || -> Result<Option<api::lan::Diagnosis>> {
+            Ok(wall.doctor("").await?.diagnosis.into_iter().find(|diagnosis| diagnosis.cause == "underlay-blocked"))
+        };
+        ensure!(blocked().await?.is_none(), "the doctor names the fault before it is there: {:?}", blocked().await?);
         let fault = faults::overlay_blocked(&node, VXLAN_PORT).await?;
         let start = Instant::now();
         let named = until(LONG, "the doctor to name the blocked port", async || {
-            let doctor = wall.doctor("").await?;
-            let found = doctor.diagnosis.iter().find(|d| d.cause == "underlay-blocked");
-            let found = found.with_context(|| format!("{:?}", doctor.diagnosis))?;
+            let found = blocked().await?.context("nothing of a blocked underlay")?;
             let said = format!("{} {}", found.sentence, found.remedy.clone().unwrap_or_default());
             ensure!(said.contains(&VXLAN_PORT.to_string()), "the port is not named: {said}");
             Ok(said)
@@ -244,8 +245,8 @@ async fn a_blocked_underlay_is_named_by_the_doctor() {
         eprintln!("the doctor: {named}");
         fault.mend().await?;
         until(LONG, "the doctor to be content", async || {
-            let doctor = wall.doctor("").await?;
-            ensure!(doctor.ok, "{:?}", doctor.diagnosis);
+            let still = blocked().await?;
+            ensure!(still.is_none(), "{still:?}");
             Ok(())
         })
         .await
@@ -327,7 +328,7 @@ async fn uninstall_leaves_the_nodes_clean() {
         wall.stateful_sets().delete("peer", &kube::api::DeleteParams::default()).await.ok();
         until(LONG, "no pod", async || {
             let pods = wall.pods().list(&kube::api::ListParams::default()).await?;
-            let left: BTreeSet<String> = pods.iter().map(|pod| pod.name_any()).collect();
+            let left: BTreeSet<String> = pods.iter().map(kube::ResourceExt::name_any).collect();
             ensure!(left.is_empty(), "{left:?}");
             Ok(())
         })

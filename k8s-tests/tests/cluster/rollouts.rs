@@ -126,11 +126,11 @@ async fn the_gateway_rolls_without_a_dropped_stream() {
     scenario("roll-gateway", async |wall| {
         let watcher = Watcher::start(wall, LANS_SEATS).await?;
         let stop = Arc::new(AtomicBool::new(false));
-        let (asker, stopped) = (wall.clone(), Arc::clone(&stop));
+        let (visitor, stopped) = (wall.clone(), Arc::clone(&stop));
         let asked = tokio::spawn(async move {
             let (mut answered, mut failed) = (0_u32, Vec::new());
             while !stopped.load(Ordering::Relaxed) {
-                match asker.instances().await {
+                match visitor.instances().await {
                     Ok(_) => answered += 1,
                     Err(error) => failed.push(format!("{error:#}")),
                 }

@@ -29,19 +29,22 @@ pub(crate) struct Plug {
     pub(crate) port: Port,
 }
 
+/// What flows: a kind of frame, to one seat or to all.
+type FlowKey = (Kind, Option<u8>);
+
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) instance: String,
     plug: watch::Sender<Option<Arc<Plug>>>,
     state: Mutex<State>,
     /// Locked over the start and end of flows, which takes an await.
-    flows: tokio::sync::Mutex<BTreeMap<(Kind, Option<u8>), JoinHandle<()>>>,
+    flows: tokio::sync::Mutex<BTreeMap<FlowKey, JoinHandle<()>>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     ledger: Ledger,
-    sent: BTreeMap<(Kind, Option<u8>), Tally>,
+    sent: BTreeMap<FlowKey, Tally>,
     attached: bool,
     attachments: u32,
     problem: Option<String>,

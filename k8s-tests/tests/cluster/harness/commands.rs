@@ -24,13 +24,12 @@ pub(crate) fn kubectl() -> Command {
 
 /// `cargo xtask …`; `LOCO_XTASK` names the built program.
 pub(crate) fn xtask() -> Command {
-    let mut command = match std::env::var_os("LOCO_XTASK") {
-        Some(program) => Command::new(program),
-        None => {
-            let mut command = Command::new("cargo");
-            command.args(["-q", "xtask"]).env_remove("CARGO_TARGET_DIR");
-            command
-        }
+    let mut command = if let Some(program) = std::env::var_os("LOCO_XTASK") {
+        Command::new(program)
+    } else {
+        let mut command = Command::new("cargo");
+        command.args(["-q", "xtask"]).env_remove("CARGO_TARGET_DIR");
+        command
     };
     command.current_dir(root()).kill_on_drop(true);
     command
@@ -41,13 +40,12 @@ fn tool(name: &str, variable: &str) -> Command {
         let path = std::env::var_os("PATH")?;
         std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
     };
-    let mut command = match std::env::var_os(variable).map(PathBuf::from).or_else(on_path) {
-        Some(program) => Command::new(program),
-        None => {
-            let mut command = xtask();
-            command.args(["tool", name, "--"]);
-            command
-        }
+    let mut command = if let Some(program) = std::env::var_os(variable).map(PathBuf::from).or_else(on_path) {
+        Command::new(program)
+    } else {
+        let mut command = xtask();
+        command.args(["tool", name, "--"]);
+        command
     };
     command.current_dir(root()).kill_on_drop(true);
     command

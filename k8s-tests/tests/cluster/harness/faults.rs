@@ -61,7 +61,7 @@ pub(crate) async fn partition(a: &str, b: &str) -> Result<Fault> {
     Fault::begin(&["partition", a, b], &["heal"]).await
 }
 
-/// Nothing of the overlay enters or leaves the node, as a NetworkPolicy or a cloud's firewall would have it.
+/// Nothing of the overlay enters or leaves the node, as a `NetworkPolicy` or a cloud's firewall would have it.
 pub(crate) async fn overlay_blocked(node: &str, udp_port: u16) -> Result<Fault> {
     let rules = format!(
         "add table inet loco_test; \
@@ -101,5 +101,5 @@ pub(crate) async fn frozen(node: &str, pid: &str) -> Result<Fault> {
     Fault::begin(&["exec", node, "--", "kill", "-STOP", pid], &["exec", node, "--", "kill", "-CONT", pid]).await
 }
 
-/// How long Kubernetes takes to call a dead node NotReady, with its own cluster's settings, and some.
-pub(crate) const NODE_AWAY: Duration = Duration::from_secs(60);
+/// How long Kubernetes takes to call a dead node `NotReady`, with its own cluster's settings, and some.
+pub(crate) const NODE_AWAY: Duration = Duration::from_mins(1);

@@ -18,7 +18,7 @@ pub(crate) use wall::{LANS_SEATS, Wall};
 /// For what takes a moment: generous, because the machine may be busy.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// For what starts pods or waits for Kubernetes' own clocks.
-pub(crate) const LONG: Duration = Duration::from_secs(180);
+pub(crate) const LONG: Duration = Duration::from_mins(3);
 const POLL: Duration = Duration::from_millis(100);
 
 /// Asks until the answer is `Ok`; the last `Err` says what was missing at the deadline.

@@ -31,7 +31,7 @@ pub(crate) struct Peers<'a> {
     pub(crate) names: Vec<String>,
 }
 
-/// A pod that sits on a seat of the LAN `probe`: what StatefulSet and single pods have in common.
+/// A pod that sits on a seat of the LAN `probe`: what `StatefulSet` and single pods have in common.
 pub(crate) fn pod_spec(wall: &Wall) -> serde_json::Value {
     json!({
         "automountServiceAccountToken": false,

@@ -1,6 +1,8 @@
 //! A real Prometheus beside the cluster: it scrapes every agent and the gateway, and evaluates the chart's own rules.
 use std::{
-    env, fs,
+    env,
+    fmt::Write as _,
+    fs,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -85,7 +87,10 @@ impl Prometheus {
 
     /// The value of an expression that has one, or none.
     pub(crate) async fn query(&self, expression: &str) -> Result<Option<f64>> {
-        let encoded: String = expression.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let mut encoded = String::with_capacity(expression.len() * 3);
+        for byte in expression.bytes() {
+            write!(encoded, "%{byte:02x}")?;
+        }
         let data = self.get(&format!("/api/v1/query?query={encoded}")).await?;
         Ok(data["result"][0]["value"][1].as_str().and_then(|value| value.parse().ok()))
     }

@@ -61,7 +61,7 @@ impl Watcher {
     pub(crate) async fn seen(mut self) -> Result<Seen> {
         self.stdin.write_all(b"stop\n").await?;
         let line =
-            timeout(Duration::from_secs(60), self.lines.next_line()).await.context("no word from the browser")??;
+            timeout(Duration::from_mins(1), self.lines.next_line()).await.context("no word from the browser")??;
         self.child.wait().await?;
         let line = line.context("the browser ended without a word")?;
         let seen: Seen = serde_json::from_str(&line).with_context(|| format!("the browser said {line}"))?;
