@@ -72,3 +72,5 @@ const seen = await page.evaluate(() => {
 });
 console.log(JSON.stringify({ ...seen, errors }));
 await browser.close();
+// Standard input stays open as long as whoever reads this wants.
+process.exit(0);

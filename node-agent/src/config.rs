@@ -248,6 +248,11 @@ pub fn last_known(run_dir: &Path) -> PathBuf {
     run_dir.join("last-known.json")
 }
 
+/// What an agent found out about KVM, for the next one.
+pub fn kvm_proof(run_dir: &Path) -> PathBuf {
+    run_dir.join("kvm-proof")
+}
+
 /// A run directory must be absolute: seat sockets below it are told to other processes.
 pub fn checked_run_dir(run_dir: PathBuf) -> Result<PathBuf, ConfigError> {
     if run_dir.is_absolute() && run_dir != Path::new("/") {

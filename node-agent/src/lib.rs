@@ -331,11 +331,32 @@ fn fabric_config(config: &Config) -> FabricConfig {
     }
 }
 
+/// The proof takes up to 3 s, in which nobody sees a picture: so what an earlier agent found under the same circumstances holds.
 async fn prove_kvm(config: &Config) -> bool {
     let Some(kernel) = &config.kvm_probe else { return false };
+    let file = config::kvm_proof(&config.run_dir);
+    let circumstances = kvm_circumstances();
+    if let Some(proven) = fs::read_to_string(&file).ok().and_then(|kept| kept_proof(&kept, &circumstances)) {
+        info!(proven, "KVM was probed before, since this node's boot");
+        return proven;
+    }
     let proof = guest::prove_kvm(kernel).await;
     info!(?proof, "KVM probe");
+    if let Err(error) = fs::write(&file, format!("{circumstances}{}", proof.is_proven())) {
+        tracing::warn!(file = %file.display(), %error, "the proof cannot be kept: the next agent will probe again");
+    }
     proof.is_proven()
+}
+
+/// What the proof depends on: another boot, another release or a `/dev/kvm` that has come or gone make a new one necessary.
+fn kvm_circumstances() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let device = fs::exists("/dev/kvm").unwrap_or(false);
+    format!("{} {} {device} ", boot.trim(), env!("CARGO_PKG_VERSION"))
+}
+
+fn kept_proof(kept: &str, circumstances: &str) -> Option<bool> {
+    kept.strip_prefix(circumstances)?.parse().ok()
 }
 
 /// What a client waits for before it sends work here.
@@ -470,6 +491,7 @@ fn remove_own(run_dir: &std::path::Path) -> io::Result<()> {
     absent_is_fine(fs::remove_dir_all(run_dir.join("seats")))?;
     absent_is_fine(fs::remove_file(run_dir.join("agent.lock")))?;
     absent_is_fine(fs::remove_file(config::last_known(run_dir)))?;
+    absent_is_fine(fs::remove_file(config::kvm_proof(run_dir)))?;
     absent_is_fine(fs::remove_file(config::fabric_netns(run_dir)))?;
     match fs::remove_dir(run_dir) {
         // Busy, or below a read-only root: a container has it mounted; the directory is the host's then.
@@ -487,6 +509,15 @@ const fn is_kept(reason: io::ErrorKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proof_holds_under_its_circumstances_only() {
+        assert_eq!(kept_proof("boot 1.0 true true", "boot 1.0 true "), Some(true));
+        assert_eq!(kept_proof("boot 1.0 true false", "boot 1.0 true "), Some(false));
+        for other in ["", "boot 1.0 false true", "boot 1.0 true ", "boot 1.0 true perhaps"] {
+            assert_eq!(kept_proof(other, "boot 1.0 true "), None, "{other}");
+        }
+    }
 
     #[tokio::test]
     async fn a_task_that_ends_in_any_way_is_an_error() {

@@ -62,6 +62,7 @@ impl Watcher {
         self.stdin.write_all(b"stop\n").await?;
         let line =
             timeout(Duration::from_mins(1), self.lines.next_line()).await.context("no word from the browser")??;
+        drop(self.stdin);
         self.child.wait().await?;
         let line = line.context("the browser ended without a word")?;
         let seen: Seen = serde_json::from_str(&line).with_context(|| format!("the browser said {line}"))?;
