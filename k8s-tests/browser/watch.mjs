@@ -1,7 +1,8 @@
 // Watches the wall in real Chromium while something happens to the cluster:
 //   LOCO_TOKEN=… node k8s-tests/browser/watch.mjs --url http://HOST:PORT [--tiles 9] [--screenshot FILE]
 // Prints `ready` once that many tiles are live and present frames; at a line (or the end) of standard input, one JSON object
-// of what each tile showed since: frames, the longest time without one, how often its state left `live`.
+// of what each tile showed since: frames, the longest time without one (a guest that is short of processor time draws
+// seldom), how often its state left `live`, and for how long at most.
 import { parseArgs } from "node:util";
 import { createInterface } from "node:readline";
 import { launch } from "../../gateway/ui/tests/chromium.mjs";
@@ -30,7 +31,7 @@ await page.evaluate(() => {
   window.seen = seen;
   const attend = (tile) => {
     const id = tile.dataset.instance;
-    const row = { frames: 0, last: undefined, longest: 0, left: 0, state: tile.dataset.state };
+    const row = { frames: 0, last: undefined, longest: 0, left: 0, away: 0, since: 0, state: tile.dataset.state };
     seen.set(id, row);
     let video;
     const present = (of) => (now) => {
@@ -46,7 +47,11 @@ await page.evaluate(() => {
         video.requestVideoFrameCallback(present(video));
       }
       const state = document.querySelector(`.tile[data-instance="${id}"]`)?.dataset.state ?? "absent";
-      if (row.state === "live" && state !== "live") row.left += 1;
+      if (row.state === "live" && state !== "live") {
+        row.left += 1;
+        row.since = performance.now();
+      }
+      if (row.state !== "live") row.away = Math.max(row.away, performance.now() - row.since);
       row.state = state;
     };
     look();
@@ -60,14 +65,14 @@ console.error(`live after ${((Date.now() - opened) / 1000).toFixed(1)} s`);
 if (values.screenshot) await page.screenshot({ path: values.screenshot });
 await page.evaluate(() => {
   window.begin = performance.now();
-  for (const row of window.seen.values()) Object.assign(row, { frames: 0, longest: 0, left: 0, last: window.begin });
+  for (const row of window.seen.values()) Object.assign(row, { frames: 0, longest: 0, left: 0, away: 0, last: window.begin });
 });
 console.log("ready");
 
 for await (const _ of createInterface({ input: process.stdin })) break;
 const seen = await page.evaluate(() => {
   const now = performance.now();
-  const row = ([instance, r]) => ({ instance, state: r.state, frames: r.frames, longestGapMs: Math.max(r.longest, now - r.last), leftLive: r.left });
+  const row = ([instance, r]) => ({ instance, state: r.state, frames: r.frames, longestGapMs: Math.max(r.longest, now - r.last), leftLive: r.left, longestAwayMs: r.away });
   return { seconds: (now - window.begin) / 1000, tiles: [...window.seen].map(row) };
 });
 console.log(JSON.stringify({ ...seen, errors }));

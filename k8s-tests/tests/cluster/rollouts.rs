@@ -22,7 +22,7 @@ use crate::harness::{
     measured,
     peers::{Peers, RATE},
     scenario, until,
-    watcher::{Seen, Watcher},
+    watcher::{Seen, Tile, Watcher},
 };
 
 /// The requirement for a picture to be back.
@@ -78,8 +78,11 @@ impl Fewest {
 }
 
 fn pictures(what: &str, seen: &Seen) -> f64 {
-    let longest = seen.tiles.iter().map(|tile| tile.longest_gap_ms).fold(0.0, f64::max);
-    measured(what, "longest time without a picture, of nine tiles", longest, "ms");
+    let most = |of: fn(&Tile) -> f64| seen.tiles.iter().map(of).fold(0.0, f64::max);
+    measured(what, "longest time between two frames, of nine tiles", most(|tile| tile.longest_gap_ms), "ms");
+    // The first includes how seldom the guest itself draws, which on a busy machine is seconds.
+    let longest = most(|tile| tile.longest_away_ms);
+    measured(what, "longest time that a tile was not live, of nine", longest, "ms");
     measured(what, "tiles that left `live`", seen.tiles.iter().filter(|tile| tile.left_live > 0).count(), "tiles");
     measured(what, "watched for", seen.seconds, "s");
     longest
@@ -114,7 +117,7 @@ async fn agents_roll_without_a_lost_frame_and_pictures_are_back_in_three_seconds
         }
         let longest = pictures("roll-agents", &seen);
         ensure!(seen.tiles.iter().all(|tile| tile.state == "live"), "{:?}", seen.tiles);
-        ensure!(longest <= PICTURE_BACK_MS, "a picture stood for {longest} ms: {:?}", seen.tiles);
+        ensure!(longest <= PICTURE_BACK_MS, "a tile was away for {longest} ms: {:?}", seen.tiles);
         Ok(())
     })
     .await;

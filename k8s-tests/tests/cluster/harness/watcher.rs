@@ -40,6 +40,8 @@ pub(crate) struct Tile {
     pub(crate) longest_gap_ms: f64,
     /// Times that the tile's state left `live`.
     pub(crate) left_live: u32,
+    /// The longest time that it was away from `live`, in milliseconds: from the page's noticing to the next picture.
+    pub(crate) longest_away_ms: f64,
 }
 
 impl Watcher {
