@@ -268,10 +268,7 @@ impl ApiCost {
             text.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
         };
         let verb = |verb: &str| sum("apiserver_request_total{", &[&format!("verb=\"{verb}\"")]);
-        Self {
-            reads: verb("LIST") + verb("GET"),
-            cpu: sum("process_cpu_seconds_total", &[]),
-        }
+        Self { reads: verb("LIST") + verb("GET"), cpu: sum("process_cpu_seconds_total", &[]) }
     }
 
     fn since(self, before: Self) -> Value {
