@@ -15,33 +15,12 @@ use nix::{
     unistd::Pid,
 };
 use seat::{Order, Port};
-use testkit::eventually;
+use testkit::{WRITER_STEP_BYTES, eventually, writer_boot_sector};
 
 use rig::{Place, Rig, SOON, status_field, well};
 
-/// A guest that writes sector 128 * n with n in it, for n = 1, 2, 3, …, and puts a dot on its serial line when the disk has
-/// taken each, or an exclamation mark when it has refused it:
-///
-/// ```text
-///        xor ax,ax;  mov ds,ax;  mov es,ax;  mov ss,ax;  mov sp,7c00h
-/// next:  inc dword [8000h];  mov eax,[8000h];  shl eax,7;  mov [7c44h],eax
-///        mov si,7c3ch;  mov ax,4300h;  mov dl,80h;  int 13h;  mov bl,'!';  jc say;  mov bl,'.'
-/// say:   mov dx,3fdh;  wait: in al,dx;  test al,20h;  jz wait;  mov dx,3f8h;  mov al,bl;  out dx,al;  jmp next
-/// 7c3ch: db 16,0;  dw 1;  dw 8000h,0;  dq 0
-/// ```
-const WRITER: &[u8] = b"\x31\xc0\x8e\xd8\x8e\xc0\x8e\xd0\xbc\x00\x7c\x66\xff\x06\x00\x80\x66\xa1\x00\x80\x66\xc1\xe0\x07\
-    \x66\xa3\x44\x7c\xbe\x3c\x7c\xb8\x00\x43\xb2\x80\xcd\x13\xb3\x21\x72\x02\xb3\x2e\xba\xfd\x03\xec\xa8\x20\x74\xfb\xba\
-    \xf8\x03\x88\xd8\xee\xeb\xcf\x10\x00\x01\x00\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
-const STEP_BYTES: u64 = 128 * 512;
 /// Room for more than any test waits for; sparse.
 const DISK_BYTES: u64 = 8 << 30;
-
-fn writer() -> Vec<u8> {
-    let mut sector = WRITER.to_vec();
-    sector.resize(510, 0);
-    sector.extend([0x55, 0xaa]);
-    sector
-}
 
 /// Writes that the guest knows to be done.
 fn acknowledged(rig: &Rig) -> usize {
@@ -67,7 +46,7 @@ fn verify(rig: &Rig, overlay: &str, count: usize) {
     let file = fs::File::open(&flat).unwrap();
     for n in 1..=count {
         let mut bytes = [0; 4];
-        file.read_exact_at(&mut bytes, n as u64 * STEP_BYTES).unwrap();
+        file.read_exact_at(&mut bytes, n as u64 * WRITER_STEP_BYTES).unwrap();
         assert_eq!(u32::from_le_bytes(bytes) as usize, n, "of {count} writes");
     }
 }
@@ -75,7 +54,7 @@ fn verify(rig: &Rig, overlay: &str, count: usize) {
 #[tokio::test]
 #[ignore = "privileged: run by `cargo xtask test --privileged`"]
 async fn what_the_guest_knows_to_be_written_survives_sudden_death() {
-    let mut rig = Rig::start_from("sudden", &writer(), DISK_BYTES, &["--grace", "0"], |_| ());
+    let mut rig = Rig::start_from("sudden", &writer_boot_sector(), DISK_BYTES, &["--grace", "0"], |_| ());
     for (round, count) in [3, 20, 60].into_iter().enumerate() {
         if round > 0 {
             rig.start_again();
@@ -108,7 +87,7 @@ async fn a_full_disk_holds_the_guest_in_words_and_room_lets_it_go_on() {
         tmpfs(&work, "size=24m", nix::mount::MsFlags::empty()).unwrap();
     };
     let resize = |rig: &Rig, size: &str| tmpfs(&rig.join("work"), size, nix::mount::MsFlags::MS_REMOUNT);
-    let mut rig = Rig::start_from("full", &writer(), DISK_BYTES, &["--grace", "5"], mount);
+    let mut rig = Rig::start_from("full", &writer_boot_sector(), DISK_BYTES, &["--grace", "5"], mount);
     let (_, seat) = rig.greeted().await;
     rig.welcome(&seat).await;
     // The guest itself writes until there is no room, on a fast machine within a second: so nothing here asks for what
@@ -157,7 +136,7 @@ fn tmpfs(at: &Path, size: &str, flags: nix::mount::MsFlags) -> nix::Result<()> {
 #[tokio::test]
 #[ignore = "privileged: run by `cargo xtask test --privileged`"]
 async fn a_restart_keeps_the_disk_and_a_reset_sets_it_aside() {
-    let mut rig = Rig::start_from("orders", &writer(), DISK_BYTES, &["--grace", "1"], |_| ());
+    let mut rig = Rig::start_from("orders", &writer_boot_sector(), DISK_BYTES, &["--grace", "1"], |_| ());
     let (_, seat) = rig.greeted().await;
     let first = rig.welcome(&seat).await.started.qemu_pid;
     until_acknowledged(&rig, 5).await;
@@ -196,7 +175,7 @@ async fn a_restart_keeps_the_disk_and_a_reset_sets_it_aside() {
 #[tokio::test]
 #[ignore = "privileged: run by `cargo xtask test --privileged`"]
 async fn another_base_is_refused_where_people_look_and_a_reset_takes_it() {
-    let mut rig = Rig::start_from("base", &writer(), DISK_BYTES, &["--grace", "0"], |_| ());
+    let mut rig = Rig::start_from("base", &writer_boot_sector(), DISK_BYTES, &["--grace", "0"], |_| ());
     let (_, seat) = rig.greeted().await;
     rig.welcome(&seat).await;
     until_acknowledged(&rig, 1).await;

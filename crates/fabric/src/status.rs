@@ -49,14 +49,14 @@ pub struct PortStatus {
     pub address_in_use: Option<Ipv4Addr>,
 }
 
-/// Frames and bytes of one tap since the tap was made, **from the guest's point of view** (the kernel counts from its own).
+/// Frames and bytes of one port since it was made, **from the guest's point of view** (the kernel counts a tap from its own).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PortCounters {
     pub tx_frames: u64,
     pub tx_bytes: u64,
     pub rx_frames: u64,
     pub rx_bytes: u64,
-    /// Frames for the guest that the kernel dropped at the tap, mostly because QEMU did not read.
+    /// Frames for the guest that found its queue full and were dropped, mostly because QEMU did not read.
     pub rx_dropped: u64,
 }
 

@@ -18,14 +18,9 @@ use guest::{
     argv::{Accelerator, Boot, FD_DISK, FD_TAP, HardDisk, Mebibytes, NicModel, VideoCard},
     overlay, process, version,
 };
+use testkit::{WRITER_STEP_BYTES, writer_boot_sector};
 use tokio::{io::AsyncReadExt as _, time::timeout};
 
-/// Writes sector 128 * n with n in it and then a dot on the serial line, for n = 1, 2, 3, …: the program of
-/// `guest-runner/tests/storage.rs`, where it is explained.
-const WRITER: &[u8] = b"\x31\xc0\x8e\xd8\x8e\xc0\x8e\xd0\xbc\x00\x7c\x66\xff\x06\x00\x80\x66\xa1\x00\x80\x66\xc1\xe0\x07\
-    \x66\xa3\x44\x7c\xbe\x3c\x7c\xb8\x00\x43\xb2\x80\xcd\x13\xb3\x21\x72\x02\xb3\x2e\xba\xfd\x03\xec\xa8\x20\x74\xfb\xba\
-    \xf8\x03\x88\xd8\xee\xeb\xcf\x10\x00\x01\x00\x00\x80\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00";
-const STEP_BYTES: u64 = 128 * 512;
 /// Writes that are waited for.
 const WRITES: usize = 40;
 const SOON: Duration = Duration::from_mins(1);
@@ -68,10 +63,7 @@ fn entries(log: &Path) -> Vec<Entry> {
 /// Runs the guest until it knows of [`WRITES`] writes, and cuts QEMU off. Gives how many it knew of.
 async fn run(place: &Place, write_through: bool) -> usize {
     let (disk, overlay) = (place.0.join("base.img"), place.0.join("overlay.qcow2"));
-    let mut boot = WRITER.to_vec();
-    boot.resize(510, 0);
-    boot.extend([0x55, 0xaa]);
-    fs::write(&disk, boot).unwrap();
+    fs::write(&disk, writer_boot_sector()).unwrap();
     File::options().write(true).open(&disk).unwrap().set_len(1 << 30).unwrap();
     let mut base = overlay::Base::open(&disk).unwrap();
     overlay::create(&mut base, &overlay).await.unwrap();
@@ -146,7 +138,7 @@ fn intact(place: &Place) -> usize {
     let file = File::open(&flat).unwrap();
     let there = |n: u32| {
         let mut bytes = [0; 4];
-        file.read_exact_at(&mut bytes, u64::from(n) * STEP_BYTES).is_ok() && bytes == n.to_le_bytes()
+        file.read_exact_at(&mut bytes, u64::from(n) * WRITER_STEP_BYTES).is_ok() && bytes == n.to_le_bytes()
     };
     (1..10_000).take_while(|n| there(*n)).count()
 }

@@ -14,7 +14,7 @@ pub mod mesh;
 pub mod probe;
 pub mod table;
 
-pub use engine::{LanStatus, PeerStatus, PortCounters, PortStatus, Switch, SwitchConfig, SwitchError, SwitchStatus};
+pub use engine::{LanStatus, PeerStatus, PortStatus, Switch, SwitchConfig, SwitchError, SwitchStatus};
 
 /// Shortest Ethernet frame without check sum that a guest's card gives: the header. Cards pad on a cable, QEMU's need not.
 pub const FRAME_LEN_MIN: usize = 14;

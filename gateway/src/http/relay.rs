@@ -13,7 +13,7 @@ use axum::{
 };
 use model::{InstanceId, NodeName};
 use reqwest::Method;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::{Duration, timeout};
 
 use super::{AppState, BODY_BYTES_MAX, error::ApiError, require};
@@ -143,11 +143,7 @@ pub(super) async fn power(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    require(role, Role::Admin)?;
-    let (id, node) = owner(&state, &id)?;
-    let wanted: PowerRequest = json_body(request).await?;
-    let request = agent_request(&state, Method::POST, &node, &format!("/v1/instances/{id}/power"))?.json(&wanted);
-    pass_on(request, &node).await
+    order::<PowerRequest>(&state, role, &id, "power", request).await
 }
 
 /// Has the instance's runner restart its guest, on the same disk or on a fresh one.
@@ -161,10 +157,21 @@ pub(super) async fn control(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, ApiError> {
+    order::<ControlRequest>(&state, role, &id, "control", request).await
+}
+
+/// An administrator's order, checked here and carried out by the agent that has the instance.
+async fn order<T: DeserializeOwned + Serialize>(
+    state: &AppState,
+    role: Role,
+    id: &str,
+    what: &str,
+    request: Request,
+) -> Result<Response, ApiError> {
     require(role, Role::Admin)?;
-    let (id, node) = owner(&state, &id)?;
-    let wanted: ControlRequest = json_body(request).await?;
-    let request = agent_request(&state, Method::POST, &node, &format!("/v1/instances/{id}/control"))?.json(&wanted);
+    let (id, node) = owner(state, id)?;
+    let wanted: T = json_body(request).await?;
+    let request = agent_request(state, Method::POST, &node, &format!("/v1/instances/{id}/{what}"))?.json(&wanted);
     pass_on(request, &node).await
 }
 

@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use fabric::{FabricSpec, ReachStatus};
+use fabric::{FabricSpec, PortCounters, ReachStatus};
 use model::{InstanceId, LanName, NetworkMode, NodeName, Seat, Vni};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -110,17 +110,6 @@ pub struct PortStatus {
     pub refused: BTreeMap<Refusal, u64>,
     /// The address the guest was seen to use; forgotten when it is unplugged.
     pub address_in_use: Option<Ipv4Addr>,
-}
-
-/// Since the port was made, from the guest's point of view.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PortCounters {
-    pub tx_frames: u64,
-    pub tx_bytes: u64,
-    pub rx_frames: u64,
-    pub rx_bytes: u64,
-    /// Frames for the guest that found its queue full, mostly because QEMU did not read.
-    pub rx_dropped: u64,
 }
 
 /// A guest's end for its port.

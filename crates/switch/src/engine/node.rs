@@ -9,7 +9,7 @@ use std::{
 };
 
 use fabric::{
-    FabricSpec, LanSpec,
+    FabricSpec, LanSpec, PortCounters,
     desk::{Books, Desk, Round},
 };
 use model::{InstanceId, LanName, Seat, Vni};
@@ -22,7 +22,7 @@ use tokio::{
 };
 
 use super::{
-    LanStatus, PeerStatus, Plug, PortCounters, PortStatus, SwitchConfig, SwitchError, SwitchStatus,
+    LanStatus, PeerStatus, Plug, PortStatus, SwitchConfig, SwitchError, SwitchStatus,
     port::{GuestSocket, Sent},
 };
 use crate::{
