@@ -41,6 +41,8 @@ export class FakeGateway {
   /** A FakeAgent that answers offers. */
   agent = undefined;
   ended = [];
+  /** Orders to runners: path and body. */
+  orders = [];
   role = "admin";
   /** How often "who am I" is refused before it is answered. */
   refusals = 0;
@@ -135,6 +137,14 @@ export class FakeGateway {
     if (pathname === "/api/lan-status/history" && this.history) return json(this.history(Number(query.get("from")), Number(query.get("to"))));
     if (pathname === "/api/doctor" && this.doctor) return json({ at: now(), ok: true, diagnosis: [this.doctor(query.get("from"), query.get("to"))] });
     if (pathname.endsWith("/pcap") && this.role === "admin") return response.writeHead(200, { "Content-Type": "application/vnd.tcpdump.pcap" }).end(Buffer.from("0a0d0d0a", "hex"));
+    if (pathname.startsWith("/api/control/") && request.method === "POST") {
+      let body = "";
+      request.on("data", (chunk) => (body += chunk)).on("end", () => {
+        this.orders.push([pathname, JSON.parse(body)]);
+        response.writeHead(202).end();
+      });
+      return undefined;
+    }
     if (pathname === "/api/events") {
       response.writeHead(200, { "Content-Type": "text/event-stream" });
       response.write(this.#event());

@@ -28,6 +28,7 @@ async function visit(name, { wall = [], agent = false, hash = `#token=${TOKEN}`,
     gateway.refusals = refusals;
     gateway.offers = [];
     gateway.asked = [];
+    gateway.orders = [];
     gateway.lan = lan;
     gateway.history = history;
     gateway.doctor = doctor;
@@ -303,6 +304,24 @@ await visit("reset asks first", { wall: three, agent: true, hash: `#token=${TOKE
   await text(page, "Reset pulls the plug: what the game did not save is lost.");
   await page.getByRole("button", { name: "Keep" }).click();
   equal(await page.locator('[data-act="reset-yes"]').count(), 0);
+});
+
+await visit("a fresh disk asks first, and is told where it was taken", { wall: three, agent: true, role: "admin", hash: `#token=${TOKEN}` }, async (page, wait) => {
+  await live(wait, 3);
+  await page.click(`${SEAT} [data-act="drawer"]`);
+  await page.click('[data-act="fresh"]');
+  await text(page, "The guest switches off and starts on a fresh disk. The disk it has is set aside until the next time.");
+  equal(gateway.orders, []);
+  await page.click('[data-act="fresh-yes"]');
+  await text(page, "Its runner starts the guest on a fresh disk.");
+  equal(gateway.orders, [["/api/control/instance-4", { action: "reset" }]]);
+});
+
+await visit("a player may not take a fresh disk, and reads why", { wall: three, agent: true, role: "play", hash: `#token=${TOKEN}` }, async (page, wait) => {
+  await live(wait, 3);
+  await page.click(`${SEAT} [data-act="drawer"]`);
+  await text(page, "Shut down, Reset and Fresh disk need an admin token.");
+  equal(await page.locator('[data-act="fresh"]').isDisabled(), true);
 });
 
 await visit("phone: chosen seat on top, touch row, slide and tap", { wall: three, agent: true, viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true, colorScheme: "light" }, async (page, wait, agent) => {

@@ -1,5 +1,5 @@
 // The gateway's HTTP API. Every failure leaves as one ApiError that says what and what to do; nothing else throws.
-import type { DiscoveryInfo, Doctor, ErrorDetail, LanHistory, Tier, WhoAmI } from "./types";
+import type { ControlAction, DiscoveryInfo, Doctor, ErrorDetail, LanHistory, Tier, WhoAmI } from "./types";
 
 /** `status` 0: no answer at all. */
 export class ApiError extends Error {
@@ -131,8 +131,18 @@ export class ApiClient {
     return await (await this.request(`/api/instances/${encodeURIComponent(instance)}/pcap?last=${last}`)).blob();
   }
 
+  /** The guest's power button or its reset line. */
   async power(instance: string, action: "shutdown" | "reset"): Promise<void> {
-    await this.request(`/api/instances/${encodeURIComponent(instance)}/power`, {
+    await this.#order(`/api/instances/${encodeURIComponent(instance)}/power`, action);
+  }
+
+  /** What its runner does with a guest: restart it, or reset it to a fresh disk. */
+  async control(instance: string, action: ControlAction): Promise<void> {
+    await this.#order(`/api/control/${encodeURIComponent(instance)}`, action);
+  }
+
+  async #order(path: string, action: string): Promise<void> {
+    await this.request(path, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ action }),

@@ -15,6 +15,7 @@ export type WallChange = Schemas["WallChange"];
 export type WallDirectory = Schemas["WallDirectory"];
 export type WhoAmI = Schemas["WhoAmI"];
 export type DiscoveryInfo = Schemas["DiscoveryInfo"];
+export type ControlAction = Schemas["ControlAction"];
 export type ErrorDetail = Schemas["ErrorDetail"];
 
 export type LanStatus = Schemas["LanStatus"];

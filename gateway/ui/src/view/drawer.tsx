@@ -87,21 +87,33 @@ function Controls({ place }: { place: number }): ReactNode {
   );
 }
 
+/** What must not happen by a slip of the hand, and the words that ask. */
+const ASKED = {
+  reset: { line: "Reset pulls the plug: what the game did not save is lost.", yes: "Reset", done: "The reset line was pulled." },
+  fresh: {
+    line: "The guest switches off and starts on a fresh disk. The disk it has is set aside until the next time.",
+    yes: "Start afresh",
+    done: "Its runner starts the guest on a fresh disk.",
+  },
+} as const;
+
 function Power({ instance }: { instance: Instance }): ReactNode {
   const app = useApp();
   const page = usePage();
-  const [asking, setAsking] = useState(false);
+  const [asking, setAsking] = useState<keyof typeof ASKED>();
   const [said, setSaid] = useState<{ text: string; bad: boolean }>();
   const may = page.role === "admin";
   const running = instance.state === "live" || instance.state === "starting";
-  const power = (action: "shutdown" | "reset", done: string): void => {
-    setAsking(false);
-    app.api.power(instance.id, action).then(
+  const order = (sent: Promise<void>, done: string): void => {
+    setAsking(undefined);
+    sent.then(
       () => setSaid({ text: done, bad: false }),
       (error: unknown) => setSaid({ text: error instanceof ApiError ? `${error.message} ${error.remedy}` : "The gateway did not take it. Try again.", bad: true }),
     );
   };
-  const reason = may ? (running ? undefined : "Shut down and Reset need a running guest.") : "Shut down and Reset need an admin token.";
+  const confirmed = (what: keyof typeof ASKED): void =>
+    order(what === "reset" ? app.api.power(instance.id, "reset") : app.api.control(instance.id, "reset"), ASKED[what].done);
+  const reason = may ? (running ? undefined : "Shut down and Reset need a running guest.") : "Shut down, Reset and Fresh disk need an admin token.";
   return (
     <section>
       <h2>Power</h2>
@@ -109,23 +121,33 @@ function Power({ instance }: { instance: Instance }): ReactNode {
         <button className="btn" data-act="restart" onClick={() => app.session(instance.id)?.again()}>
           Restart the stream
         </button>
-        <button className="btn" data-act="shutdown" disabled={reason !== undefined} onClick={() => power("shutdown", "The power button was pressed. The guest decides when it is off.")}>
+        <button
+          className="btn"
+          data-act="shutdown"
+          disabled={reason !== undefined}
+          onClick={() => order(app.api.power(instance.id, "shutdown"), "The power button was pressed. The guest decides when it is off.")}
+        >
           <Icon name="power" />
           Shut down
         </button>
-        <button className="btn d" data-act="reset" disabled={reason !== undefined} onClick={() => setAsking(true)}>
+        <button className="btn d" data-act="reset" disabled={reason !== undefined} onClick={() => setAsking("reset")}>
           <Icon name="warn" />
           Reset
+        </button>
+        {/* A guest that cannot start because of its disk has this way out: it needs no running guest. */}
+        <button className="btn d" data-act="fresh" disabled={!may} onClick={() => setAsking("fresh")}>
+          <Icon name="warn" />
+          Fresh disk
         </button>
       </div>
       {asking ? (
         <div className="fix" role="alert">
-          <b>Reset pulls the plug: what the game did not save is lost.</b>
+          <b>{ASKED[asking].line}</b>
           <div className="row">
-            <button className="btn d" data-act="reset-yes" onClick={() => power("reset", "The reset line was pulled.")}>
-              Reset
+            <button className="btn d" data-act={`${asking}-yes`} onClick={() => confirmed(asking)}>
+              {ASKED[asking].yes}
             </button>
-            <button className="btn" autoFocus onClick={() => setAsking(false)}>
+            <button className="btn" autoFocus onClick={() => setAsking(undefined)}>
               Keep
             </button>
           </div>
