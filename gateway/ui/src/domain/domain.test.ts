@@ -143,9 +143,10 @@ test("token of a link", () => {
   for (const hash of ["", "#/wall?seat=5", "#token=", "#token=%20"]) expect(tokenOf(hash)).toBeUndefined();
 });
 
-test("backoff grows from 0.25 s to 10 s with jitter", () => {
-  expect([backoffMs(0, 1), backoffMs(1, 1), backoffMs(9, 1), backoffMs(99, 1)]).toEqual([250, 500, 10_000, 10_000]);
-  expect(backoffMs(3, 0)).toBe(1_000);
+test("backoff: soon and often at first, then doubling to 10 s, with half of it jitter", () => {
+  const most = Array.from({ length: 12 }, (_, tries) => backoffMs(tries, 1));
+  expect(most).toEqual([200, 200, 300, 500, 1_000, 2_000, 4_000, 8_000, 10_000, 10_000, 10_000, 10_000]);
+  expect([backoffMs(0, 0), backoffMs(4, 0), backoffMs(99, 1)]).toEqual([100, 500, 10_000]);
 });
 
 describe("touch", () => {

@@ -145,6 +145,32 @@ describe("connection", () => {
     expect(session.view().frozenAt).toBeUndefined();
   });
 
+  test("an agent that says goodbye is asked for its successor at once, and again until it is there", async () => {
+    const session = await playing();
+    const at: number[] = [];
+    const goodbye = Date.now();
+    offer = () => {
+      at.push(Date.now() - goodbye);
+      return at.length < 3
+        ? Promise.reject(new ApiError(502, "agent-away", "The agent is away.", "Wait."))
+        : Promise.resolve({ sdp: ANSWER, location: "/api/whep/instance-4/s2", ports: "" });
+    };
+    // The agent closes its channels first, and then the line.
+    peer().keys.onclose?.();
+    expect(session.view().phase).toBe("waiting");
+    await vi.advanceTimersByTimeAsync(1_000);
+    expect([at, session.view().phase]).toEqual([[200, 400, 700], "answered"]);
+    peer().go("connected");
+    session.presented(20, 1);
+    // A picture ends the row: the next loss is met as soon.
+    const second = Date.now();
+    peer().go("failed");
+    offer = () => Promise.resolve({ sdp: ANSWER, location: "", ports: "" });
+    const before = peers.length;
+    await vi.advanceTimersByTimeAsync(200);
+    expect([peers.length, Date.now() - second]).toEqual([before + 1, 200]);
+  });
+
   test("a frame that arrives after its connection ended unfreezes nothing", async () => {
     const session = await playing();
     peer().go("failed");
@@ -171,9 +197,9 @@ describe("connection", () => {
     };
     const session = make();
     session.start();
-    await vi.advanceTimersByTimeAsync(4_000);
+    await vi.advanceTimersByTimeAsync(3_000);
     expect(session.view().failure).toEqual({ kind: "refused", status: 503, message: "The agent is silent.", remedy: "Wait." });
-    expect(at.slice(1).map((t, i) => t - (at[i] ?? 0))).toEqual([250, 500, 1_000, 2_000]);
+    expect(at.slice(1).map((t, i) => t - (at[i] ?? 0))).toEqual([200, 200, 300, 500, 1_000]);
   });
 
   test("an answer without a connection names address and port", async () => {
