@@ -16,6 +16,9 @@ use model::Snapshot;
 
 use crate::file::read;
 
+/// Between the file's name and a number, in the name of what is to replace it.
+const NEW: &str = ".new-";
+
 /// Clones are the same file.
 #[derive(Debug, Clone)]
 pub(crate) struct LastKnown {
@@ -50,10 +53,16 @@ impl LastKnown {
 
     fn replace(&self, snapshot: &Snapshot) -> io::Result<()> {
         let text = serde_json::to_vec(&SnapshotFile::from(snapshot))?;
+        // Two may write at one time, while an agent stands by for another: by a name of its own neither renames what the other
+        // has half written.
         let mut new = self.path.clone().into_os_string();
-        new.push(".new");
-        std::fs::write(&new, text)?;
-        std::fs::rename(&new, &self.path)
+        new.push(format!("{NEW}{:08x}", rand::random::<u32>()));
+        let replaced = std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, &self.path));
+        if replaced.is_err() {
+            // What could not be written may not be there.
+            std::fs::remove_file(&new).ok();
+        }
+        replaced
     }
 }
 
@@ -73,6 +82,8 @@ mod tests {
         let snapshot = api::snapshot::parse(text).unwrap();
         kept.write(&snapshot);
         assert_eq!(kept.read().unwrap(), snapshot);
+        let left = std::fs::read_dir(&folder).unwrap().count();
+        assert_eq!(left, 1, "nothing beside the file stays");
         std::fs::remove_dir_all(&folder).unwrap();
         kept.write(&snapshot);
         assert!(kept.refused.load(Relaxed), "a folder that is gone is said, not a panic");

@@ -56,6 +56,17 @@ fn pods_and_endpoints_make_a_snapshot() {
 }
 
 #[test]
+fn two_agents_of_a_node_are_one_node() {
+    // As while one of them stands by for the other: both have the node's address.
+    let pods = [pod("instance-0", "party", "n1", "10.77.0.11"), pod("instance-1", "party", "n2", "10.77.0.12")];
+    let one = [agent("n1", "10.77.0.11"), agent("n2", "10.77.0.12")];
+    let two = [agent("n1", "10.77.0.11"), agent("n2", "10.77.0.12"), agent("n1", "10.77.0.11")];
+    let (snapshot, problems) = assemble(&lans(), &pods, &two);
+    assert_eq!((&snapshot, problems), (&assemble(&lans(), &pods, &one).0, Problems::default()));
+    assert_eq!(snapshot.nodes().count(), 2);
+}
+
+#[test]
 fn the_seat_is_the_labels_else_the_names_last_number() {
     let mut labelled = pod("instance-7", "party", "n1", "10.77.0.11");
     labelled.seat = Some("2".into());
