@@ -22,7 +22,7 @@ use crate::{
     desk::{Books, Desk, Round},
     dhcp::Reservation,
     observed::{Observed, OurName},
-    packet::{FRAME_LEN_MAX, PacketSocket},
+    packet::{FRAME_LEN_MAX, PacketSocket, SERVICES},
 };
 
 /// How often every guest is asked.
@@ -109,7 +109,7 @@ impl Edge {
 }
 
 fn station<T>(index: u32, duty: T, task: impl FnOnce(PacketSocket) -> AbortOnDropHandle<()>) -> io::Result<Station<T>> {
-    Ok(Station { index, duty, _task: task(PacketSocket::open(index)?) })
+    Ok(Station { index, duty, _task: task(PacketSocket::open(index, &SERVICES)?) })
 }
 
 fn socket_problem(link: &str, effect: &str, error: &io::Error) -> String {

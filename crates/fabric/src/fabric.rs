@@ -3,14 +3,14 @@ use std::{
     net::Ipv4Addr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
 };
 
 use model::{InstanceId, LanName, NodeName};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{FabricError, FabricSpec, FabricStatus, Station, metrics, netns, reconcile};
+use crate::{FabricError, FabricSpec, FabricStatus, Repairs, Station, metrics, netns, reconcile};
 
 /// Requests that may wait for the thread. Full = [`FabricError::Busy`]: a runner asks once per start and retries.
 const REQUESTS_MAX: usize = 16;
@@ -49,10 +49,27 @@ pub(crate) type Wish = (u64, Option<Arc<FabricSpec>>);
 /// A running fabric. Dropping it ends the thread and changes nothing in the kernel: frames flow on.
 #[derive(Debug)]
 pub struct Fabric {
-    requests: Option<mpsc::Sender<OpenTap>>,
+    /// `None` once it was told to end.
+    running: Mutex<Option<Running>>,
     wishes: watch::Sender<Wish>,
     status: watch::Receiver<FabricStatus>,
-    thread: Option<thread::JoinHandle<()>>,
+    repairs: Repairs,
+}
+
+#[derive(Debug)]
+struct Running {
+    requests: mpsc::Sender<OpenTap>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Running {
+    /// Closing the queue is the signal to end. Waiting keeps a successor from meeting two answers to one DHCP request.
+    fn end(self) {
+        drop(self.requests);
+        if self.thread.join().is_err() {
+            tracing::error!("the fabric's thread had panicked");
+        }
+    }
 }
 
 impl Fabric {
@@ -63,12 +80,14 @@ impl Fabric {
         let (status_tx, status) = watch::channel(FabricStatus::default());
         let (ready, started) = oneshot::channel();
         metrics::register(registry, status.clone())?;
+        let repairs = Repairs::register(registry)?;
+        let counted = repairs.clone();
         let thread = thread::Builder::new()
             .name("fabric".to_owned())
-            .spawn(move || reconcile::run(&config, requests_rx, wishes_rx, &status_tx, ready))
+            .spawn(move || reconcile::run(&config, requests_rx, wishes_rx, &status_tx, counted, ready))
             .map_err(FabricError::SpawnThread)?;
         started.await.map_err(|_| FabricError::Ended)??;
-        Ok(Self { requests: Some(requests), wishes, status, thread: Some(thread) })
+        Ok(Self { running: Mutex::new(Some(Running { requests, thread })), wishes, status, repairs })
     }
 
     /// What the node must have from now on. Returns at once; the outcome is in the status (`spec_seen`).
@@ -82,6 +101,11 @@ impl Fabric {
     /// The newest status. The channel closes when the fabric's thread has ended, which happens before the drop only after a panic.
     pub fn status(&self) -> watch::Receiver<FabricStatus> {
         self.status.clone()
+    }
+
+    /// What was mended, for whoever mends something of the LAN outside of the fabric.
+    pub fn repairs(&self) -> Repairs {
+        self.repairs.clone()
     }
 
     /// Opens the tap of `instance` for QEMU: non-blocking, close-on-exec, with a virtio header in front of each frame
@@ -101,23 +125,34 @@ impl Fabric {
 
     async fn ask(&self, whose: Whose) -> Result<OwnedFd, FabricError> {
         let (reply, answer) = oneshot::channel();
-        let requests = self.requests.as_ref().ok_or(FabricError::Ended)?;
+        let requests = self.running().as_ref().map(|running| running.requests.clone()).ok_or(FabricError::Ended)?;
         requests.try_send(OpenTap { whose, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => FabricError::Busy { limit: REQUESTS_MAX },
             mpsc::error::TrySendError::Closed(_) => FabricError::Ended,
         })?;
+        drop(requests);
         answer.await.map_err(|_| FabricError::Ended)?
+    }
+
+    /// Ends the thread and waits for it, while others still hold the fabric: whoever asks for something then is told
+    /// [`FabricError::Ended`]. Nothing changes in the kernel. A second call does nothing.
+    pub async fn end(&self) {
+        if let Some(running) = self.running().take() {
+            // It cannot fail but by a panic, which ends the thread's business as well.
+            tokio::task::spawn_blocking(move || running.end()).await.ok();
+        }
+    }
+
+    /// Nothing that can panic is done while it is locked.
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Fabric {
     fn drop(&mut self) {
-        // Closing the queue is the signal to end. Waiting keeps a successor from meeting two answers to one DHCP request.
-        self.requests = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the fabric's thread had panicked");
+        if let Some(running) = self.running().take() {
+            running.end();
         }
     }
 }

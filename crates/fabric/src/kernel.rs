@@ -3,7 +3,7 @@
 //! Two sockets: one in the fabric's namespace, and one in the node's. VXLAN devices are asked for over the latter with the
 //! former as their place, in one message: the kernel puts the device into the fabric and keeps its UDP socket on the node
 //! (`vxlan_newlink` takes the sender's namespace as the link's). A crash cannot leave one half way.
-use std::{cell::Cell, collections::BTreeMap, fs::File, io, net::Ipv4Addr, os::fd::AsRawFd, path::Path, sync::Arc};
+use std::{cell::Cell, collections::BTreeMap, fs::File, io, net::{IpAddr, Ipv4Addr}, os::fd::AsRawFd, path::Path, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt};
 use model::MacAddr;
@@ -20,7 +20,7 @@ use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan, M
 use tokio::sync::Notify;
 
 use crate::{
-    FabricError, FdbEntry, PortCounters, netns,
+    FabricError, FdbEntry, PortCounters, UnderlayStatus, netns,
     observed::{Link, LinkKind, Observed, Tunnel},
     plan::{MTU, Step},
     tap::{self, TapError},
@@ -114,6 +114,19 @@ impl Kernel {
             }
         }
         Ok(observed)
+    }
+
+    /// The node's link with the address `local`; `None`: no link has it.
+    pub(crate) async fn underlay(&self, local: Ipv4Addr) -> Result<Option<UnderlayStatus>, rtnetlink::Error> {
+        let mut addresses = Box::pin(self.node.address().get().set_address_filter(IpAddr::V4(local)).execute());
+        let Some(address) = addresses.try_next().await? else { return Ok(None) };
+        let mut links = Box::pin(self.node.link().get().match_index(address.header.index).execute());
+        let Some(link) = links.try_next().await? else { return Ok(None) };
+        let mtu = link.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        });
+        Ok(name_of(&link).zip(mtu).map(|(link, mtu)| UnderlayStatus { link, mtu }))
     }
 
     /// Index of a link, asked anew, as it may have been made a moment ago.
@@ -223,7 +236,7 @@ impl Kernel {
             (Step::CreateBridge { .. }, Some(nix::libc::EOPNOTSUPP)) => {
                 format!("could not {what}: load the kernel module `bridge`")
             }
-            _ => format!("could not {what}: {error}; it is tried again every 2 seconds"),
+            _ => format!("could not {what}: {error}; it is tried again every second"),
         }
     }
 }

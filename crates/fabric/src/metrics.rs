@@ -1,12 +1,53 @@
 //! `loco_fabric_*` for Prometheus, computed from the newest status when somebody asks: no second set of books.
 use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
 use tokio::sync::watch;
 
 use crate::{FabricError, FabricStatus};
+
+/// What may have to be mended, as `loco_fabric_repairs_total` calls it.
+const OBJECTS: [&str; 10] =
+    ["bridge", "flood", "link", "mac", "master", "mtu", "namespace", "program", "sysctl", "unicast"];
+
+/// What was found altered or removed, and mended, since the start. A clone counts into the same series.
+#[derive(Debug, Clone)]
+pub struct Repairs(IntCounterVec);
+
+impl Repairs {
+    /// # Errors
+    /// When the registry has a fabric already.
+    pub(crate) fn register(registry: &Registry) -> Result<Self, FabricError> {
+        let opts = Opts::new(
+            "loco_fabric_repairs_total",
+            "What somebody removed or altered and the agent put right; object = link, master, mtu, mac, bridge (its settings), flood, unicast, sysctl, namespace, program (at a port or tunnel).",
+        );
+        let counts = IntCounterVec::new(opts, &["object"]).map_err(FabricError::Metrics)?;
+        registry.register(Box::new(counts.clone())).map_err(FabricError::Metrics)?;
+        // So that the first repair is a step, too.
+        for object in OBJECTS {
+            counts.with_label_values(&[object]);
+        }
+        Ok(Self(counts))
+    }
+
+    /// A program of a port or tunnel was put back `times`.
+    pub fn programs(&self, times: u64) {
+        self.count("program", times);
+    }
+
+    pub(crate) fn count(&self, object: &'static str, times: u64) {
+        debug_assert!(OBJECTS.contains(&object), "{object} has no series");
+        self.0.with_label_values(&[object]).inc_by(times);
+    }
+
+    /// So far.
+    pub fn get(&self, object: &str) -> u64 {
+        self.0.with_label_values(&[object]).get()
+    }
+}
 
 pub(crate) fn register(registry: &Registry, status: watch::Receiver<FabricStatus>) -> Result<(), FabricError> {
     registry.register(Box::new(StatusCollector { template: Reading::new(), status })).map_err(FabricError::Metrics)
@@ -26,6 +67,11 @@ struct Reading {
     frames: IntCounterVec,
     bytes: IntCounterVec,
     dropped: IntCounterVec,
+    underlay_mtu: IntGaugeVec,
+    peer_up: IntGaugeVec,
+    peer_rtt: GaugeVec,
+    peer_loss: GaugeVec,
+    peer_full: IntGaugeVec,
 }
 
 impl Reading {
@@ -54,11 +100,48 @@ impl Reading {
                 &["instance"],
             )
             .expect(valid),
+            underlay_mtu: IntGaugeVec::new(
+                Opts::new("loco_fabric_underlay_mtu_bytes", "MTU of the link with this node's address; below 1550 full frames are sent in fragments."),
+                &["link"],
+            )
+            .expect(valid),
+            peer_up: IntGaugeVec::new(
+                Opts::new("loco_fabric_peer_up", "1: the other node answers over the LAN's tunnel; 0: it is out of the flood list."),
+                &["lan", "peer"],
+            )
+            .expect(valid),
+            peer_rtt: GaugeVec::new(
+                Opts::new("loco_fabric_peer_rtt_seconds", "Round trip to the other node over the LAN's tunnel, at the last answer."),
+                &["lan", "peer"],
+            )
+            .expect(valid),
+            peer_loss: GaugeVec::new(
+                Opts::new("loco_fabric_peer_loss_ratio", "Share of the last questions to the other node (64 at most) without an answer."),
+                &["lan", "peer"],
+            )
+            .expect(valid),
+            peer_full: IntGaugeVec::new(
+                Opts::new("loco_fabric_peer_full_frames", "1: frames of 1514 octets get to the other node and back."),
+                &["lan", "peer"],
+            )
+            .expect(valid),
         }
     }
 
-    fn parts(&self) -> [&(dyn Collector + '_); 6] {
-        [&self.passes, &self.writes, &self.problems, &self.frames, &self.bytes, &self.dropped]
+    fn parts(&self) -> [&(dyn Collector + '_); 11] {
+        [
+            &self.passes,
+            &self.writes,
+            &self.problems,
+            &self.frames,
+            &self.bytes,
+            &self.dropped,
+            &self.underlay_mtu,
+            &self.peer_up,
+            &self.peer_rtt,
+            &self.peer_loss,
+            &self.peer_full,
+        ]
     }
 
     fn fill(&self, status: &FabricStatus) {
@@ -73,6 +156,25 @@ impl Reading {
             self.bytes.with_label_values(&[id, "tx"]).inc_by(counters.tx_bytes);
             self.bytes.with_label_values(&[id, "rx"]).inc_by(counters.rx_bytes);
             self.dropped.with_label_values(&[id]).inc_by(counters.rx_dropped);
+        }
+        if let Some(underlay) = &status.underlay {
+            self.underlay_mtu.with_label_values(&[&underlay.link]).set(underlay.mtu.into());
+        }
+        // What was not measured has no series.
+        for peer in &status.peers {
+            let labels = [peer.lan.as_str(), peer.node.as_str()];
+            if let Some(alive) = peer.alive {
+                self.peer_up.with_label_values(&labels).set(alive.into());
+            }
+            if let Some(rtt) = peer.rtt {
+                self.peer_rtt.with_label_values(&labels).set(rtt.as_secs_f64());
+            }
+            if let Some(loss) = peer.loss {
+                self.peer_loss.with_label_values(&labels).set(loss);
+            }
+            if let Some(full) = peer.full_frames {
+                self.peer_full.with_label_values(&labels).set(full.into());
+            }
         }
     }
 }
@@ -94,7 +196,7 @@ mod tests {
     use model::{MacAddr, Seat};
 
     use super::*;
-    use crate::{PortCounters, PortStatus};
+    use crate::{PeerStatus, PortCounters, PortStatus};
 
     #[test]
     fn what_is_exported_is_the_newest_status() {
@@ -106,6 +208,7 @@ mod tests {
             lan: "party".parse().unwrap(),
             seat: Seat(0),
             mac: MacAddr::ZERO,
+            guard: model::Rules::default(),
             tap: "locot001068-0".to_owned(),
             exists: true,
             carrier: Some(true),
@@ -117,6 +220,15 @@ mod tests {
             ports: [("instance-0".parse().unwrap(), port), ("instance-1".parse().unwrap(), absent)].into(),
             problems: vec!["something".to_owned()],
             passes: 3,
+            peers: vec![PeerStatus {
+                lan: "party".parse().unwrap(),
+                node: "node-b".parse().unwrap(),
+                vtep: std::net::Ipv4Addr::new(10, 99, 0, 12),
+                alive: Some(true),
+                rtt: Some(std::time::Duration::from_micros(250)),
+                loss: Some(0.25),
+                full_frames: None,
+            }],
             ..FabricStatus::default()
         });
         let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
@@ -126,10 +238,13 @@ mod tests {
             "loco_fabric_writes_total 0",
             r#"loco_fabric_port_frames_total{direction="tx",instance="instance-0"} 7"#,
             r#"loco_fabric_port_dropped_total{instance="instance-0"} 2"#,
+            r#"loco_fabric_peer_up{lan="party",peer="node-b"} 1"#,
+            r#"loco_fabric_peer_rtt_seconds{lan="party",peer="node-b"} 0.00025"#,
+            r#"loco_fabric_peer_loss_ratio{lan="party",peer="node-b"} 0.25"#,
         ] {
             assert!(text.contains(want), "{want} is not in\n{text}");
         }
         // A port that was not read has no series, rather than zeros.
-        assert!(!text.contains("instance-1"));
+        assert!(!text.contains("instance-1") && !text.contains("peer_full_frames{"));
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     thread,
 };
@@ -47,6 +48,35 @@ pub(crate) fn ensure(path: &Path) -> Result<bool, FabricError> {
     Ok(true)
 }
 
+/// Whether the namespace that the calling thread is in is mounted at `path`.
+pub(crate) fn is_here(path: &Path) -> bool {
+    let inode = |path: &Path| fs::metadata(path).map(|found| found.ino()).ok();
+    is_mounted(path) && inode(path) == inode(Path::new("/proc/thread-self/ns/net"))
+}
+
+/// Mounts the calling thread's namespace at `path` again. One that is not ours and was mounted there is not touched.
+///
+/// # Errors
+/// A sentence with the remedy.
+pub(crate) fn mount_again(path: &Path) -> Result<(), String> {
+    let show = path.display();
+    if is_mounted(path) {
+        return Err(format!(
+            "another namespace was mounted at {show} while this agent ran; unmount that one, or restart the agent to move into it"
+        ));
+    }
+    let mounted = || -> io::Result<()> {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        Ok(mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+    };
+    mounted().map_err(|error| {
+        format!("somebody unmounted the namespace at {show}, and it could not be mounted again: {error}; the agent needs CAP_SYS_ADMIN for that: restart it as root, or its pod, before the last guest ends, for the links go with it")
+    })
+}
+
 /// Moves the calling thread into the namespace at `path` and returns the open namespace.
 pub(crate) fn enter(path: &Path) -> Result<File, FabricError> {
     let failed = |source: io::Error| FabricError::EnterNamespace { path: path.to_owned(), source };
@@ -76,6 +106,11 @@ const SYSCTLS: [(&str, &str); 5] = [
     ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"),
     ("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1"),
 ];
+
+/// Whether the sysctls of the calling thread's namespace are as they must be.
+pub(crate) fn is_settled() -> bool {
+    SYSCTLS.into_iter().all(|(path, want)| fs::read_to_string(path).map_or(true, |value| value.trim() == want))
+}
 
 /// Sets the sysctls of the calling thread's namespace that differ. Returns the number of writes, and problems.
 /// One that does not exist belongs to a module that is not loaded; it is looked at again in every pass.

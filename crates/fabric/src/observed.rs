@@ -52,10 +52,13 @@ pub(crate) struct Tunnel {
     pub(crate) learning: bool,
 }
 
+/// Of the names of stations.
+pub(crate) const STATION_PREFIX: &str = "locoix";
+
 /// The tap of a program of this node that is a station of the LAN itself (see [`crate::Fabric::open_station`]). Whoever
 /// opens it makes it, and it goes with its last fd, so the plan only keeps it plugged. Public for whoever looks at its frames.
 pub fn station_name(vni: Vni) -> String {
-    format!("locoix{:06x}", vni.get())
+    format!("{STATION_PREFIX}{:06x}", vni.get())
 }
 
 /// The VXLAN device of a LAN, for whoever looks at its frames.

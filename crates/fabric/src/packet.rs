@@ -1,4 +1,4 @@
-//! Raw packet sockets (packet(7)) on a tap or a bridge, filtered in the kernel to ARP and DHCP requests.
+//! Raw packet sockets (packet(7)) on a tap or a bridge, filtered in the kernel to what its owner wants.
 //!
 //! The kernel's receive buffer is the queue, and it is bounded; when it is full the kernel drops the newest. That costs an
 //! answer that the guest asks for again, never a frame of the LAN, since these are copies.
@@ -9,27 +9,49 @@ use std::{
 
 use nix::libc;
 use tokio::io::unix::AsyncFd;
+use wire::probe;
 
 /// Longest frame that matters: 1500 + Ethernet header, and room for a tag.
 pub(crate) const FRAME_LEN_MAX: usize = 1600;
 
+/// Instructions of classic BPF, as filter.h and bpf(4) of the BSDs have them.
+mod bpf {
+    pub(super) const ABS_W: u16 = 0x20;
+    pub(super) const ABS_H: u16 = 0x28;
+    pub(super) const ABS_B: u16 = 0x30;
+    pub(super) const IND_H: u16 = 0x48;
+    pub(super) const MSH: u16 = 0xb1;
+    pub(super) const JEQ: u16 = 0x15;
+    pub(super) const JSET: u16 = 0x45;
+    pub(super) const RET: u16 = 0x06;
+    /// `SKF_AD_OFF + SKF_AD_PKTTYPE`
+    pub(super) const PACKET_TYPE: u32 = 0xffff_f004;
+    pub(super) const PACKET_OUTGOING: u32 = 4;
+
+    pub(super) const fn op(code: u16, jt: u8, jf: u8, k: u32) -> nix::libc::sock_filter {
+        nix::libc::sock_filter { code, jt, jf, k }
+    }
+}
+
+/// What came in and is a question or an answer of `wire::probe`.
+pub(crate) static PROBES: [libc::sock_filter; 8] = {
+    use bpf::{ABS_H, ABS_W, JEQ, PACKET_OUTGOING, PACKET_TYPE, RET, op};
+    [
+        op(ABS_W, 0, 0, PACKET_TYPE),
+        op(JEQ, 5, 0, PACKET_OUTGOING), // -> drop
+        op(ABS_H, 0, 0, 12),
+        op(JEQ, 0, 3, u16::from_be_bytes(probe::ETHERTYPE) as u32), // not ours -> drop
+        op(ABS_W, 0, 0, 14),
+        op(JEQ, 0, 1, u32::from_be_bytes(probe::MAGIC)), // not ours -> drop
+        op(RET, 0, 0, 0xffff), // accept
+        op(RET, 0, 0, 0),      // drop
+    ]
+};
+
 /// Classic BPF: what came in (not what went out), and is ARP, or an unfragmented UDP datagram to port 67.
 /// Offsets are of an Ethernet frame with IPv4; jumps (if true, if false) count from the next instruction.
-static FILTER: [libc::sock_filter; 14] = {
-    const ABS_W: u16 = 0x20;
-    const ABS_H: u16 = 0x28;
-    const ABS_B: u16 = 0x30;
-    const IND_H: u16 = 0x48;
-    const MSH: u16 = 0xb1;
-    const JEQ: u16 = 0x15;
-    const JSET: u16 = 0x45;
-    const RET: u16 = 0x06;
-    /// `SKF_AD_OFF + SKF_AD_PKTTYPE`
-    const PACKET_TYPE: u32 = 0xffff_f004;
-    const PACKET_OUTGOING: u32 = 4;
-    const fn op(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
-        libc::sock_filter { code, jt, jf, k }
-    }
+pub(crate) static SERVICES: [libc::sock_filter; 14] = {
+    use bpf::{ABS_B, ABS_H, ABS_W, IND_H, JEQ, JSET, MSH, PACKET_OUTGOING, PACKET_TYPE, RET, op};
     [
         op(ABS_W, 0, 0, PACKET_TYPE),
         op(JEQ, 11, 0, PACKET_OUTGOING), // -> drop
@@ -54,8 +76,8 @@ pub(crate) struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Opens in the calling thread's namespace, on the link with this index.
-    pub(crate) fn open(index: u32) -> io::Result<Self> {
+    /// Opens in the calling thread's namespace, on the link with this index, for what `filter` accepts.
+    pub(crate) fn open(index: u32, filter: &'static [libc::sock_filter]) -> io::Result<Self> {
         // Protocol 0 receives nothing until `bind`, so no frame slips in before the filter.
         // SAFETY: no pointers; the result is checked and then owned here alone.
         #[expect(unsafe_code, reason = "nix cannot ask for protocol 0 of AF_PACKET")]
@@ -67,10 +89,10 @@ impl PacketSocket {
             OwnedFd::from_raw_fd(raw)
         };
         let program = libc::sock_fprog {
-            len: u16::try_from(FILTER.len()).expect("a dozen instructions"),
-            filter: FILTER.as_ptr().cast_mut(),
+            len: u16::try_from(filter.len()).expect("a dozen instructions"),
+            filter: filter.as_ptr().cast_mut(),
         };
-        // SAFETY: the kernel copies `len` instructions from `FILTER`, which is static, and writes nothing there.
+        // SAFETY: the kernel copies `len` instructions from `filter`, which is static, and writes nothing there.
         #[expect(unsafe_code, reason = "nix has no SO_ATTACH_FILTER")]
         let attached = unsafe {
             libc::setsockopt(
@@ -116,6 +138,12 @@ impl PacketSocket {
                 return result;
             }
         }
+    }
+
+    /// The next frame, if one waits already.
+    pub(crate) fn try_receive(&self, buffer: &mut [u8; FRAME_LEN_MAX]) -> Option<usize> {
+        let flags = nix::sys::socket::MsgFlags::MSG_DONTWAIT;
+        nix::sys::socket::recv(self.fd.as_raw_fd(), buffer, flags).ok()
     }
 
     /// Sends out of the link: from a tap's socket to the guest. Never waits; a full queue is an error.

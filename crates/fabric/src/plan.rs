@@ -14,7 +14,8 @@ use model::{MacAddr, NetworkMode, Vni};
 
 use crate::{
     FabricSpec, FdbEntry, LanSpec,
-    observed::{Link, LinkKind, Observed, OurName, Tunnel, station_name},
+    observed::{Link, LinkKind, Observed, OurName, STATION_PREFIX, Tunnel, station_name},
+    spec::Away,
 };
 
 /// Inner MTU of all links: what the guests' cards have. The outer packet may be fragmented (DF is not set).
@@ -66,6 +67,58 @@ pub(crate) enum Step {
     },
 }
 
+impl Step {
+    /// What is mended by this step, if it mends something that was as desired before; `None`: it clears away, or makes.
+    pub(crate) fn mends(&self) -> Option<&'static str> {
+        match self {
+            // A tunnel that must be made anew is counted when it is made.
+            Self::DeleteLink { .. } => None,
+            Self::CreateBridge { .. } | Self::CreateVxlan { .. } | Self::CreateTap { .. } | Self::SetUp { .. } => {
+                Some("link")
+            }
+            Self::QuietBridge { .. } => Some("bridge"),
+            Self::SetMac { .. } => Some("mac"),
+            Self::SetMtu { .. } => Some("mtu"),
+            Self::SetMaster { .. } => Some("master"),
+            Self::AddFdb { entry, .. } | Self::RemoveFdb { entry, .. } => {
+                Some(if entry.mac == MacAddr::ZERO { "flood" } else { "unicast" })
+            }
+        }
+    }
+
+    /// The link that it changes.
+    pub(crate) fn link(&self) -> &str {
+        match self {
+            Self::RemoveFdb { vxlan, .. } | Self::AddFdb { vxlan, .. } => vxlan,
+            Self::DeleteLink { name }
+            | Self::CreateBridge { name, .. }
+            | Self::CreateVxlan { name, .. }
+            | Self::CreateTap { name }
+            | Self::QuietBridge { name }
+            | Self::SetMac { name, .. }
+            | Self::SetMtu { name }
+            | Self::SetMaster { name, .. }
+            | Self::SetUp { name } => name,
+        }
+    }
+
+    /// Whether it makes the link.
+    pub(crate) const fn creates(&self) -> bool {
+        matches!(self, Self::CreateBridge { .. } | Self::CreateVxlan { .. } | Self::CreateTap { .. })
+    }
+}
+
+/// What a pass has mended: for each link that had to be made anew once, for each other link everything about it. `station`s come
+/// and go with the programs that hold them, so plugging them in mends nothing.
+pub(crate) fn mended<'a>(steps: &'a [Step]) -> impl Iterator<Item = &'static str> + 'a {
+    let made: BTreeSet<&str> = steps.iter().filter(|step| step.creates()).map(Step::link).collect();
+    steps
+        .iter()
+        .filter(move |step| step.creates() || !made.contains(step.link()))
+        .filter(|step| !step.link().starts_with(STATION_PREFIX))
+        .filter_map(Step::mends)
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Plan {
     pub(crate) steps: Vec<Step>,
@@ -86,7 +139,8 @@ impl Vtep {
     }
 }
 
-pub(crate) fn plan(spec: &FabricSpec, vtep: Vtep, observed: &Observed) -> Plan {
+/// `away`: who gets no floods for now.
+pub(crate) fn plan(spec: &FabricSpec, vtep: Vtep, observed: &Observed, away: &Away) -> Plan {
     let mut plan = Plan::default();
     plan.check_directory(spec, vtep);
     let blocked = plan.blocked(spec, observed);
@@ -101,13 +155,13 @@ pub(crate) fn plan(spec: &FabricSpec, vtep: Vtep, observed: &Observed) -> Plan {
 
     let removed = plan.remove(observed, &wanted, &held, vtep, &blocked);
     for lan in &active {
-        plan.prune_fdb(lan, observed, &removed);
+        plan.prune_fdb(lan, observed, &removed, away);
     }
     if observed.links.get("lo").is_some_and(|lo| !lo.up) {
         plan.steps.push(Step::SetUp { name: "lo".to_owned() });
     }
     for lan in active {
-        plan.build(lan, vtep, observed, &removed);
+        plan.build(lan, vtep, observed, &removed, away);
     }
     plan
 }
@@ -209,16 +263,16 @@ impl Plan {
         removed
     }
 
-    fn prune_fdb(&mut self, lan: &LanSpec, observed: &Observed, removed: &BTreeSet<String>) {
+    fn prune_fdb(&mut self, lan: &LanSpec, observed: &Observed, removed: &BTreeSet<String>, away: &Away) {
         let name = OurName::Vxlan(lan.vni);
         let Some(link) = observed.our(name).filter(|_| !removed.contains(&name.text())) else { return };
-        for entry in link.fdb.difference(&lan.fdb()) {
+        for entry in link.fdb.difference(&lan.fdb(away)) {
             self.steps.push(Step::RemoveFdb { vxlan: name.text(), entry: *entry });
         }
     }
 
     /// Creates and corrects the links of one LAN.
-    fn build(&mut self, lan: &LanSpec, vtep: Vtep, observed: &Observed, removed: &BTreeSet<String>) {
+    fn build(&mut self, lan: &LanSpec, vtep: Vtep, observed: &Observed, removed: &BTreeSet<String>, away: &Away) {
         let there = |name: OurName| observed.our(name).filter(|_| !removed.contains(&name.text()));
         let (bridge, vxlan) = (OurName::Bridge(lan.vni), OurName::Vxlan(lan.vni));
 
@@ -249,7 +303,7 @@ impl Plan {
             Some(_) => {}
         }
         let known = link.map(|link| link.fdb.clone()).unwrap_or_default();
-        for entry in lan.fdb().difference(&known) {
+        for entry in lan.fdb(away).difference(&known) {
             self.steps.push(Step::AddFdb { vxlan: vxlan.text(), entry: *entry });
         }
         self.port_of(bridge, &vxlan.text(), link);

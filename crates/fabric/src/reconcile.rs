@@ -4,10 +4,11 @@
 //!   set_spec ─┐
 //!   news from the kernel (settled for 20 ms) ─┤
 //!   tap asked for and missing ─┤── pass: observe -> plan -> apply -> observe if changed -> follow -> publish
-//!   30 s, or 2 s after a problem ─┘
-//!   1 s ── observe -> publish (counters, carriers, books)
+//!   another node went silent, or answered ─┤
+//!   30 s, or 1 s after a problem ─┘
+//!   1 s ── observe -> not as desired? a pass; publish (counters, carriers, books)
 //! ```
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
 use model::{InstanceId, LanName, NetworkMode};
 use tokio::{
@@ -17,23 +18,25 @@ use tokio::{
 };
 
 use crate::{
-    FabricConfig, FabricError, FabricSpec, FabricStatus, LanStatus, PortStatus,
+    FabricConfig, FabricError, FabricSpec, FabricStatus, LanStatus, PortStatus, Repairs, UnderlayStatus,
     edge::Edge,
     fabric::{OpenTap, Whose, Wish},
     kernel::{Kernel, io_error},
     netns,
     observed::{LinkKind, Observed, OurName, station_name},
-    plan::{Vtep, plan},
+    peers::{self, Peers},
+    plan::{Vtep, mended, plan},
+    spec::Away,
     tap::{self, TapError},
 };
 
 /// Looks again although nobody said anything.
 const RESYNC: Duration = Duration::from_secs(30);
 /// The same while something is wrong.
-const RETRY: Duration = Duration::from_secs(2);
+const RETRY: Duration = Duration::from_secs(1);
 /// News come in bursts, also from our own writes: one pass for a burst.
 const SETTLE: Duration = Duration::from_millis(20);
-/// Counters and carriers are read this often.
+/// Counters and carriers are read this often; what the kernel sends no news of, such as sysctls and mounts, is looked at as well.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Runs until the fabric's handle is dropped. Changes nothing at its end: frames flow on.
@@ -42,6 +45,7 @@ pub(crate) fn run(
     requests: mpsc::Receiver<OpenTap>,
     wishes: watch::Receiver<Wish>,
     status: &watch::Sender<FabricStatus>,
+    repairs: Repairs,
     ready: oneshot::Sender<Result<(), FabricError>>,
 ) {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
@@ -49,7 +53,7 @@ pub(crate) fn run(
         Err(error) => return drop(ready.send(Err(FabricError::SpawnThread(error)))),
     };
     runtime.block_on(async {
-        match Reconciler::open(config, status) {
+        match Reconciler::open(config, status, repairs) {
             Ok(reconciler) => {
                 drop(ready.send(Ok(())));
                 reconciler.live(requests, wishes).await;
@@ -61,8 +65,14 @@ pub(crate) fn run(
 
 struct Reconciler<'a> {
     kernel: Kernel,
+    netns: PathBuf,
     vtep: Vtep,
     edge: Edge,
+    peers: Peers,
+    repairs: Repairs,
+    /// What the last pass arrived at, if it did: what differs from it later was damaged. `None` before the first.
+    settled: Option<(Arc<FabricSpec>, Away)>,
+    underlay: Option<UnderlayStatus>,
     news: Arc<Notify>,
     status: &'a watch::Sender<FabricStatus>,
     spec: Option<Arc<FabricSpec>>,
@@ -76,7 +86,11 @@ struct Reconciler<'a> {
 
 impl<'a> Reconciler<'a> {
     /// Leaves the calling thread inside the fabric's namespace.
-    fn open(config: &FabricConfig, status: &'a watch::Sender<FabricStatus>) -> Result<Self, FabricError> {
+    fn open(
+        config: &FabricConfig,
+        status: &'a watch::Sender<FabricStatus>,
+        repairs: Repairs,
+    ) -> Result<Self, FabricError> {
         let made = netns::ensure(&config.netns)?;
         let kernel = Kernel::open(&config.netns, config.underlay_netns.as_deref(), config.vxlan_port)?;
         tracing::info!(netns = %config.netns.display(), made, "fabric namespace is ours");
@@ -84,8 +98,13 @@ impl<'a> Reconciler<'a> {
         Kernel::watch(Arc::clone(&news))?;
         Ok(Self {
             kernel,
+            netns: config.netns.clone(),
             vtep: Vtep { local: config.underlay_ip, port: config.vxlan_port },
             edge: Edge::default(),
+            peers: Peers::new(Arc::clone(&news)),
+            repairs,
+            settled: None,
+            underlay: None,
             news,
             status,
             spec: None,
@@ -117,12 +136,14 @@ impl<'a> Reconciler<'a> {
                 Ok(()) = wishes.changed() => "the directory changed",
                 () = news.notified() => {
                     sleep(SETTLE).await;
-                    "the kernel reported a change"
+                    "the kernel reported a change, or another node went or came"
                 }
                 () = sleep_until(next_pass) => "it was time to look again",
                 _ = glance.tick() => {
-                    self.glance().await;
-                    continue;
+                    if self.glance().await {
+                        continue;
+                    }
+                    "something was found altered"
                 }
             };
             self.take_wish(&mut wishes);
@@ -141,8 +162,8 @@ impl<'a> Reconciler<'a> {
     async fn pass(&mut self, reason: &'static str) {
         let Some(spec) = self.spec.clone() else { return };
         self.passes += 1;
-        let (sysctls, mut problems) = netns::settle_sysctls();
-        (0..sysctls).for_each(|_| self.kernel.count_write());
+        let mut problems = self.keep_mounted();
+        problems.extend(self.settle_sysctls());
         let mut observed = match self.kernel.observe().await {
             Ok(observed) => observed,
             Err(error) => {
@@ -153,34 +174,93 @@ impl<'a> Reconciler<'a> {
                 return self.tell(problems);
             }
         };
-        let plan = plan(&spec, self.vtep, &observed);
+        let away = self.peers.away();
+        let plan = plan(&spec, self.vtep, &observed, &away);
         problems.extend(plan.problems);
+        let mut failures = Vec::new();
         if !plan.steps.is_empty() {
             tracing::info!(reason, steps = plan.steps.len(), "changing the fabric");
-            for step in &plan.steps {
+            let mut done = Vec::new();
+            for step in plan.steps {
                 tracing::debug!(?step, "step");
-                if let Err(problem) = self.kernel.perform(step).await {
-                    problems.push(problem);
+                match self.kernel.perform(&step).await {
+                    Ok(()) => done.push(step),
+                    Err(problem) => failures.push(problem),
+                }
+            }
+            // The same was arrived at before, so somebody else has altered it since.
+            if self.settled.as_ref().is_some_and(|(known, gone)| **known == *spec && *gone == away) {
+                for object in mended(&done) {
+                    tracing::warn!(object, "somebody altered or removed a part of the fabric; it was put right");
+                    self.repairs.count(object, 1);
                 }
             }
             if let Ok(after) = self.kernel.observe().await {
                 observed = after;
             }
         }
+        self.settled = failures.is_empty().then(|| (Arc::clone(&spec), away));
+        problems.extend(failures);
+        problems.extend(self.look_at_underlay().await);
+        problems.extend(self.peers.follow(&spec, &observed));
+        problems.extend(peers::problems(&self.peers.status(&spec)));
         problems.extend(self.edge.follow(&spec, &observed));
         self.seen = observed;
         self.tell(problems);
     }
 
-    /// Refreshes the status without changing anything.
-    async fn glance(&mut self) {
-        if self.spec.is_none() {
-            return;
+    /// The namespace must outlive this process: its mount is looked at like a link. Returns the problem.
+    fn keep_mounted(&self) -> Vec<String> {
+        if netns::is_here(&self.netns) {
+            return Vec::new();
         }
-        if let Ok(observed) = self.kernel.observe().await {
-            self.seen = observed;
-            self.publish();
+        match netns::mount_again(&self.netns) {
+            Ok(()) => {
+                tracing::warn!(netns = %self.netns.display(), "somebody unmounted the fabric's namespace; it was mounted again");
+                self.repairs.count("namespace", 1);
+                self.kernel.count_write();
+                Vec::new()
+            }
+            Err(problem) => vec![problem],
         }
+    }
+
+    fn settle_sysctls(&self) -> Vec<String> {
+        let (writes, problems) = netns::settle_sysctls();
+        (0..writes).for_each(|_| self.kernel.count_write());
+        if self.settled.is_some() && problems.is_empty() {
+            self.repairs.count("sysctl", writes);
+        }
+        problems
+    }
+
+    /// Returns the problem. A read that fails says nothing about the address.
+    async fn look_at_underlay(&mut self) -> Option<String> {
+        if let Ok(underlay) = self.kernel.underlay(self.vtep.local).await {
+            self.underlay = underlay;
+        }
+        self.underlay.is_none().then(|| {
+            format!(
+                "no link of this node has the address {}, so the other nodes cannot be reached; give it back, or start the agent with the node's new one",
+                self.vtep.local
+            )
+        })
+    }
+
+    /// Refreshes the status without changing anything. `false`: something is not as it was left, and a pass is due.
+    async fn glance(&mut self) -> bool {
+        let Some(spec) = self.spec.clone() else { return true };
+        let Ok(observed) = self.kernel.observe().await else { return true };
+        self.seen = observed;
+        let problem = self.look_at_underlay().await;
+        self.publish();
+        // With a problem there is a pass each second anyway.
+        !self.problems.is_empty()
+            || problem.is_none()
+                && netns::is_here(&self.netns)
+                && netns::is_settled()
+                && peers::problems(&self.peers.status(&spec)).next().is_none()
+                && plan(&spec, self.vtep, &self.seen, &self.peers.away()).steps.is_empty()
     }
 
     fn tell(&mut self, mut problems: Vec<String>) {
@@ -204,7 +284,8 @@ impl<'a> Reconciler<'a> {
             ..FabricStatus::default()
         };
         for lan in spec.lans.values() {
-            let state = LanStatus { vni: lan.vni, mode: mode(lan.vni, observed), seats: lan.seats };
+            let mode = mode(lan.vni, observed);
+            let state = LanStatus { vni: lan.vni, mode, seats: lan.seats, bridge_mac: lan.bridge_mac };
             status.lans.insert(lan.name.clone(), state);
             for (seat, port) in &lan.ports {
                 let name = OurName::Tap(lan.vni, *seat);
@@ -213,6 +294,7 @@ impl<'a> Reconciler<'a> {
                     lan: lan.name.clone(),
                     seat: *seat,
                     mac: port.identity.mac,
+                    guard: lan.guard,
                     tap: name.text(),
                     exists: link.is_some(),
                     carrier: link.map(|link| link.carrier),
@@ -227,6 +309,8 @@ impl<'a> Reconciler<'a> {
             }
         }
         status.reachability = books.reachability();
+        status.peers = self.peers.status(spec);
+        status.underlay.clone_from(&self.underlay);
         drop(books);
         self.status.send_if_modified(|old| {
             let differs = *old != status;

@@ -7,7 +7,7 @@ use std::{
     net::Ipv4Addr,
 };
 
-use model::{Identity, InstanceId, LanName, MacAddr, NetworkMode, NodeName, Seat, Snapshot, Subnet, Vni};
+use model::{Identity, InstanceId, LanName, MacAddr, NetworkMode, NodeName, Rules, Seat, Snapshot, Subnet, Vni};
 
 /// What one node must have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,6 +31,8 @@ pub struct LanSpec {
     /// MAC of this node's bridge; the reachability questions come from it, so that each node gets its own answers.
     pub bridge_mac: MacAddr,
     pub vxlan_mac: MacAddr,
+    /// What its ports let through.
+    pub guard: Rules,
     /// Seats on this node.
     pub ports: BTreeMap<Seat, PortSpec>,
     /// Seats on other nodes.
@@ -64,6 +66,9 @@ pub struct FdbEntry {
     pub vtep: Ipv4Addr,
 }
 
+/// Nodes that did not answer lately, in which LAN.
+pub(crate) type Away = BTreeSet<(Vni, Ipv4Addr)>;
+
 impl FabricSpec {
     pub fn from_snapshot(snapshot: &Snapshot, node: &NodeName) -> Self {
         let lans = snapshot.lans().map(|lan| {
@@ -78,6 +83,7 @@ impl FabricSpec {
                 edge_mac: lan.edge_mac(),
                 bridge_mac: node_mac(0x06, node, lan.vni()),
                 vxlan_mac: node_mac(0x0a, node, lan.vni()),
+                guard: lan.guard(),
                 ports: BTreeMap::new(),
                 remote: BTreeMap::new(),
                 peers: snapshot
@@ -112,11 +118,13 @@ impl FabricSpec {
 
 impl LanSpec {
     /// The whole forwarding table: remote guests, the bridges of the peers (answers to their questions go only there),
-    /// and the flood list, which holds only nodes with a seat in the LAN.
-    pub fn fdb(&self) -> BTreeSet<FdbEntry> {
+    /// and the flood list, which holds only nodes with a seat in the LAN. Nodes that are `away` are not in the flood list; the rest
+    /// stays, so that their own guests are not flooded for, and the question whether they are back still finds them.
+    pub(crate) fn fdb(&self, away: &Away) -> BTreeSet<FdbEntry> {
         let guests = self.remote.values().map(|guest| FdbEntry { mac: guest.identity.mac, vtep: guest.vtep });
         let bridges = self.peers.iter().map(|(vtep, peer)| FdbEntry { mac: peer.bridge_mac, vtep: *vtep });
-        let flood = self.peers.keys().map(|vtep| FdbEntry { mac: MacAddr::ZERO, vtep: *vtep });
+        let here = self.peers.keys().filter(|vtep| !away.contains(&(self.vni, **vtep)));
+        let flood = here.map(|vtep| FdbEntry { mac: MacAddr::ZERO, vtep: *vtep });
         guests.chain(bridges).chain(flood).collect()
     }
 }
@@ -176,7 +184,9 @@ mod tests {
             FdbEntry { mac: MacAddr::parse("02:4c:00:10:68:02").unwrap(), vtep: b },
             FdbEntry { mac: other_view.lans[&party.vni].bridge_mac, vtep: b },
         ];
-        assert_eq!(party.fdb(), BTreeSet::from(want));
+        assert_eq!(party.fdb(&Away::new()), BTreeSet::from(want));
+        // A node that is away gets no more floods, and can still be asked.
+        assert_eq!(party.fdb(&[(party.vni, b)].into()), BTreeSet::from([want[1], want[2]]));
         // Node c has no seat in the LAN, so nothing of it may be sent there; nor does it get a device for it.
         assert!(spec.lans[&Vni::new(7).unwrap()].ports.is_empty());
     }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use model::{InstanceId, LanName, MacAddr, NetworkMode, Seat, Vni};
+use model::{InstanceId, LanName, MacAddr, NetworkMode, NodeName, Rules, Seat, Vni};
 
 /// All of it, published at each pass and once a second when something changed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,6 +16,10 @@ pub struct FabricStatus {
     pub ports: BTreeMap<InstanceId, PortStatus>,
     /// Guests of the LANs that have a seat here, local ones too, as asked by ARP.
     pub reachability: Vec<ReachStatus>,
+    /// The other nodes of the LANs that have a seat here, as they answer over the tunnel.
+    pub peers: Vec<PeerStatus>,
+    /// Where this node's own address is; `None` when it is on no link.
+    pub underlay: Option<UnderlayStatus>,
     /// Why the kernel is not as it should be: one sentence each, with the remedy. Empty when all is well.
     pub problems: Vec<String>,
     /// Passes of observe, plan and apply since the start.
@@ -32,6 +36,32 @@ pub struct LanStatus {
     /// As read from the kernel; `None` when this node has no bridge for the LAN, or one with nothing to other nodes.
     pub mode: Option<NetworkMode>,
     pub seats: u8,
+    /// MAC of this node's bridge: what the other nodes' questions are for.
+    pub bridge_mac: MacAddr,
+}
+
+/// One other node, in one LAN.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PeerStatus {
+    pub lan: LanName,
+    pub node: NodeName,
+    pub vtep: Ipv4Addr,
+    /// It answers; `Some(false)`: it is not in the flood list. `None`: not known yet.
+    pub alive: Option<bool>,
+    /// Of the last question that was answered.
+    pub rtt: Option<Duration>,
+    /// Share of the last questions (64 at most) without an answer, 0 to 1.
+    pub loss: Option<f64>,
+    /// Frames of 1514 octets get there and back.
+    pub full_frames: Option<bool>,
+}
+
+/// The link that carries the tunnels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnderlayStatus {
+    pub link: String,
+    /// In octets. Below 1550 full frames go in fragments.
+    pub mtu: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +69,8 @@ pub struct PortStatus {
     pub lan: LanName,
     pub seat: Seat,
     pub mac: MacAddr,
+    /// What the port lets through.
+    pub guard: Rules,
     /// Name of the tap in the fabric's namespace.
     pub tap: String,
     pub exists: bool,

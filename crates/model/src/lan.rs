@@ -3,7 +3,7 @@ use std::{fmt, net::Ipv4Addr, str::FromStr};
 
 use wire::MacAddr;
 
-use crate::LanName;
+use crate::{LanName, Rules};
 
 /// A VXLAN Network Identifier: 24 bits, never 0 (RFC 7348 section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,6 +148,7 @@ pub struct Lan {
     mode: NetworkMode,
     subnet: Subnet,
     seats: u8,
+    guard: Rules,
 }
 
 /// What a seat gives its guest. Nothing else may invent an address.
@@ -166,7 +167,19 @@ impl Lan {
         if seats == 0 || u32::from(seats) > max {
             return Err(InvalidLan::Seats { lan: name, seats, subnet, max });
         }
-        Ok(Self { name, vni, mode, subnet, seats })
+        Ok(Self { name, vni, mode, subnet, seats, guard: Rules::default() })
+    }
+
+    /// With other rules at its ports than the usual ones.
+    #[must_use]
+    pub const fn with_guard(mut self, guard: Rules) -> Self {
+        self.guard = guard;
+        self
+    }
+
+    /// What its ports let through.
+    pub const fn guard(&self) -> Rules {
+        self.guard
     }
 
     pub const fn name(&self) -> &LanName {

@@ -4,11 +4,13 @@
 //! from then on. [`Lan::identity`] is the only place that derives an address, a MAC or a host name from a seat.
 #![forbid(unsafe_code)]
 
+mod guard;
 mod ids;
 mod lan;
 mod snapshot;
 mod state;
 
+pub use guard::{Rate, Rules};
 pub use ids::{InstanceId, InvalidName, LanName, NodeName};
 pub use lan::{Identity, InvalidLan, InvalidVni, Lan, NetworkMode, Seat, Subnet, UnknownNetworkMode, Vni};
 pub use snapshot::{InvalidSnapshot, Node, PlacedInstance, Snapshot};

@@ -1,79 +1,14 @@
 //! What a guest may send into its LAN. One guard per seat port.
 //!
-//! | rule | why |
-//! |---|---|
-//! | length of an Ethernet frame | a longer one would be cut on the way, and the receiver blamed |
-//! | source address is the seat's | the tables of all nodes follow the directory; a stranger's address would be unreachable, or somebody else's |
-//! | no DHCP server, no router advertisement | the edge answers; a guest's answers would renumber its neighbours |
-//! | broadcasts by a token bucket | each costs every node and guest of the LAN |
+//! The rules are `wire::guard`'s, the same as at the taps of the kernel; the token bucket is here.
 //!
 //! **Invariant.** What is refused is counted by its reason; nothing is dropped silently.
 use std::time::Duration;
 
 use model::MacAddr;
-use wire::class::{Octets as _, TrafficClass, classify};
-
-use crate::{FRAME_LEN_MAX, FRAME_LEN_MIN};
-
-/// Why a frame was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Refusal {
-    /// Shorter than an Ethernet header.
-    Runt,
-    /// Longer than [`FRAME_LEN_MAX`].
-    TooLong,
-    /// The source is not the seat's own card.
-    ForeignSource,
-    /// A DHCP server's answer.
-    DhcpServer,
-    /// An IPv6 router advertisement (RFC 4861 section 4.2).
-    RouterAdvertisement,
-    /// Too many broadcasts and multicasts.
-    Storm,
-}
-
-impl Refusal {
-    pub const ALL: [Self; 6] =
-        [Self::Runt, Self::TooLong, Self::ForeignSource, Self::DhcpServer, Self::RouterAdvertisement, Self::Storm];
-
-    /// As metrics and messages call it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Runt => "runt",
-            Self::TooLong => "too_long",
-            Self::ForeignSource => "foreign_source",
-            Self::DhcpServer => "dhcp_server",
-            Self::RouterAdvertisement => "router_advertisement",
-            Self::Storm => "storm",
-        }
-    }
-}
-
-/// Which rules hold in a LAN. Lengths always do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
-    /// Only the seat's own source address.
-    pub own_source: bool,
-    /// No DHCP server and no router among the guests.
-    pub no_servers: bool,
-    /// Broadcasts and multicasts that a guest may send; `None`: any number.
-    pub broadcasts: Option<Rate>,
-}
-
-/// A token bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    pub per_second: u32,
-    /// At most so many at once.
-    pub burst: u32,
-}
-
-impl Default for Rules {
-    /// IPX games send every move to all: a few hundred frames a second. Ten times that is a storm.
-    fn default() -> Self {
-        Self { own_source: true, no_servers: true, broadcasts: Some(Rate { per_second: 2_000, burst: 4_000 }) }
-    }
-}
+pub use model::{Rate, Rules};
+pub use wire::guard::Refusal;
+use wire::guard::{is_group, length, server, source};
 
 /// Judges the frames of one seat.
 #[derive(Debug, Clone)]
@@ -109,20 +44,14 @@ impl Guard {
     }
 
     fn look(&mut self, now: Duration, frame: &[u8]) -> Result<(), Refusal> {
-        if frame.len() < FRAME_LEN_MIN {
-            return Err(Refusal::Runt);
-        }
-        if frame.len() > FRAME_LEN_MAX {
-            return Err(Refusal::TooLong);
-        }
-        let card = |at| frame.octets::<6>(at).map(MacAddr);
-        if self.rules.own_source && card(6) != Some(self.card) {
-            return Err(Refusal::ForeignSource);
+        length(frame)?;
+        if self.rules.own_source {
+            source(frame, self.card.0)?;
         }
         if self.rules.no_servers {
-            server(frame).map_or(Ok(()), Err)?;
+            server(frame)?;
         }
-        if card(0).is_some_and(MacAddr::is_group) {
+        if is_group(frame) {
             self.take(now)?;
         }
         Ok(())
@@ -141,36 +70,12 @@ impl Guard {
     }
 }
 
-const ETHERNET_LEN: usize = 14;
-const DHCP_SERVER_PORT: u16 = 67;
-const IPV6: [u8; 2] = [0x86, 0xdd];
-const ICMPV6: u8 = 58;
-const IPV6_LEN: usize = 40;
-const ROUTER_ADVERTISEMENT: u8 = 134;
-
-/// What only a server of the network says.
-fn server(frame: &[u8]) -> Option<Refusal> {
-    let class = classify(frame);
-    if class == TrafficClass::Dhcp {
-        // Ethernet II, or SNAP: `classify` knows no third way to IPv4.
-        let ip = if frame.octets::<2>(12)? == [0x08, 0x00] { ETHERNET_LEN } else { ETHERNET_LEN + 8 };
-        let [version] = frame.octets::<1>(ip)?;
-        let source_port = frame.octets::<2>(ip + usize::from(version & 0x0f) * 4)?;
-        return (u16::from_be_bytes(source_port) == DHCP_SERVER_PORT).then_some(Refusal::DhcpServer);
-    }
-    if class == TrafficClass::Ipv6 && frame.octets::<2>(12)? == IPV6 {
-        let [next] = frame.octets::<1>(ETHERNET_LEN + 6)?;
-        let [kind] = frame.octets::<1>(ETHERNET_LEN + IPV6_LEN)?;
-        return (next == ICMPV6 && kind == ROUTER_ADVERTISEMENT).then_some(Refusal::RouterAdvertisement);
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::FRAME_LEN_MAX;
 
     const CARD: MacAddr = MacAddr([2, 0x4c, 0, 0x10, 0x68, 1]);
     const NOW: Duration = Duration::from_secs(7);

@@ -11,12 +11,11 @@
 mod engine;
 pub mod guard;
 pub mod mesh;
-pub mod probe;
 pub mod table;
 
-pub use engine::{LanStatus, PeerStatus, PortStatus, Switch, SwitchConfig, SwitchError, SwitchStatus};
+/// Whether another node is there: the same questions in every mode.
+pub use fabric::probe;
 
-/// Shortest Ethernet frame without check sum that a guest's card gives: the header. Cards pad on a cable, QEMU's need not.
-pub const FRAME_LEN_MIN: usize = 14;
-/// Longest Ethernet frame without check sum, with a VLAN tag (IEEE 802.3 3.2.7): 14 + 4 + 1500.
-pub const FRAME_LEN_MAX: usize = 1518;
+pub use engine::{LanStatus, PeerStatus, PortStatus, Sight, Switch, SwitchConfig, SwitchError, SwitchStatus, Way};
+
+pub use wire::guard::{FRAME_LEN_MAX, FRAME_LEN_MIN};

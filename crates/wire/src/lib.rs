@@ -5,6 +5,8 @@
 //! | [`class`] | under which class a frame is counted, on the host and in eBPF |
 //! | [`dplay`] | DirectPlay 4 over TCP/IP: what a peer says and understands |
 //! | [`dplay8`] | DirectPlay 8: the enumeration of hosts |
+//! | [`probe`] | how nodes ask each other whether they are there |
+//! | [`guard`] | which frames a guest may not send into its LAN |
 //! | [`frame`] | Ethernet: which protocol a frame carries, in which framing |
 //! | [`arp`], [`ipv4`], [`udp`], [`tcp`], [`icmp`], [`dhcp`] | the Internet's |
 //! | [`netbios`] | names, datagrams, browser announcements and sessions over TCP/IP |
@@ -27,6 +29,7 @@ pub mod dhcp;
 pub mod dplay;
 pub mod dplay8;
 pub mod frame;
+pub mod guard;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipx;
@@ -34,6 +37,7 @@ pub mod ipxnet;
 pub mod ipxwrapper;
 mod mac;
 pub mod netbios;
+pub mod probe;
 pub mod tcp;
 pub mod udp;
 

@@ -164,15 +164,19 @@ fn perform(state: &mut Observed, step: &Step) {
 }
 
 fn run(spec: &FabricSpec, state: &Observed) -> Observed {
+    run_without(spec, state, &Away::new())
+}
+
+fn run_without(spec: &FabricSpec, state: &Observed, away: &Away) -> Observed {
     let mut end = state.clone();
-    for step in plan(spec, VTEP, state).steps {
+    for step in plan(spec, VTEP, state, away).steps {
         perform(&mut end, &step);
     }
     end
 }
 
 /// Said without the planner's help: what one LAN must look like.
-fn assert_stands(lan: &LanSpec, state: &Observed) {
+fn assert_stands(lan: &LanSpec, state: &Observed, away: &Away) {
     let bridge = format!("locobr{:06x}", lan.vni.get());
     let quiet = LinkKind::Bridge { stp: false, mcast_snooping: false };
     let link = &state.links[&bridge];
@@ -181,7 +185,7 @@ fn assert_stands(lan: &LanSpec, state: &Observed) {
     let tunnel = Tunnel { vni: lan.vni.get(), local: Some(VTEP.local), port: VTEP.port, learning: false };
     assert_eq!(link.kind, LinkKind::Vxlan(tunnel));
     assert!(link.up && link.mtu == 1500 && link.mac == lan.vxlan_mac && link.master.as_ref() == Some(&bridge));
-    assert_eq!(link.fdb, lan.fdb());
+    assert_eq!(link.fdb, lan.fdb(away));
     for seat in lan.ports.keys() {
         let link = &state.links[&format!("locot{:06x}-{}", lan.vni.get(), seat.0)];
         assert!(link.kind == LinkKind::Tap && link.up && link.mtu == 1500 && link.master.as_ref() == Some(&bridge));
@@ -195,14 +199,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn one_pass_arrives_and_the_second_writes_nothing(spec in specs(), start in observed()) {
-        let end = run(&spec, &start);
-        prop_assert_eq!(plan(&spec, VTEP, &end).steps, vec![]);
+    fn one_pass_arrives_and_the_second_writes_nothing(spec in specs(), start in observed(), gone in vec((0u32..3, 11u8..14), 0..4)) {
+        let gone = gone.into_iter().map(|(lan, last)| (Vni::new(4200 + lan).unwrap(), Ipv4Addr::new(10, 99, 0, last)));
+        let away: Away = gone.collect();
+        let end = run_without(&spec, &start, &away);
+        prop_assert_eq!(plan(&spec, VTEP, &end, &away).steps, vec![]);
         let in_the_way = |lan: &LanSpec| names(lan).any(|name| {
             start.links.get(&name.text()).is_some_and(|link| !name.fits(&link.kind))
         });
         for lan in spec.lans.values().filter(|lan| !lan.ports.is_empty() && !in_the_way(lan)) {
-            assert_stands(lan, &end);
+            assert_stands(lan, &end, &away);
         }
     }
 
@@ -232,7 +238,7 @@ proptest! {
 
     #[test]
     fn removals_come_first(spec in specs(), start in observed()) {
-        let steps = plan(&spec, VTEP, &start).steps;
+        let steps = plan(&spec, VTEP, &start, &Away::new()).steps;
         let removes = |step: &Step| matches!(step, Step::DeleteLink { .. } | Step::RemoveFdb { .. });
         let first_add = steps.iter().position(|step| !removes(step)).unwrap_or(steps.len());
         prop_assert!(!steps[first_add..].iter().any(removes), "{:?}", steps);
@@ -251,7 +257,7 @@ fn a_held_tap_of_a_guest_that_moved_is_a_problem_that_is_told() {
     let mut state = run(&spec_of(&[(0, 0, "a"), (0, 1, "b")]), &Observed::default());
     state.links.get_mut("locot001068-0").unwrap().carrier = true;
     let spec = spec_of(&[(0, 0, "c"), (0, 1, "b")]);
-    let plan = plan(&spec, VTEP, &state);
+    let plan = plan(&spec, VTEP, &state, &Away::new());
     // Its LAN goes on here, with the forwarding table of the new directory.
     assert!(!plan.steps.iter().any(|step| matches!(step, Step::DeleteLink { .. })), "{:?}", plan.steps);
     assert_eq!(plan.problems.len(), 1);
@@ -261,7 +267,7 @@ fn a_held_tap_of_a_guest_that_moved_is_a_problem_that_is_told() {
 #[test]
 fn a_wrong_directory_is_told() {
     let told = |spec: &FabricSpec, vtep, want: &str| {
-        let problems = plan(spec, vtep, &Observed::default()).problems;
+        let problems = plan(spec, vtep, &Observed::default(), &Away::new()).problems;
         assert!(problems.iter().any(|problem| problem.contains(want)), "{problems:?}");
     };
     let spec = spec_of(&[(0, 0, "a")]);
@@ -271,4 +277,50 @@ fn a_wrong_directory_is_told() {
     other.lans.values_mut().for_each(|lan| lan.mode = NetworkMode::Macvlan);
     told(&other, VTEP, "mode macvlan");
     assert!(other.port(&"i-0-0".parse::<InstanceId>().unwrap()).is_some());
+}
+
+#[test]
+fn a_node_that_is_away_leaves_the_flood_list_only() {
+    let spec = spec_of(&[(0, 0, "a"), (0, 1, "b"), (0, 2, "c")]);
+    let start = run(&spec, &Observed::default());
+    let b = Ipv4Addr::new(10, 99, 0, 12);
+    let away: Away = [(Vni::new(4200).unwrap(), b)].into();
+    let vxlan = "locovx001068".to_owned();
+    let entry = FdbEntry { mac: MacAddr::ZERO, vtep: b };
+    assert_eq!(plan(&spec, VTEP, &start, &away).steps, [Step::RemoveFdb { vxlan: vxlan.clone(), entry }]);
+    let without = run_without(&spec, &start, &away);
+    assert_eq!(plan(&spec, VTEP, &without, &Away::new()).steps, [Step::AddFdb { vxlan, entry }]);
+}
+
+#[test]
+fn what_is_mended_is_counted_once_for_a_link_made_anew() {
+    let spec = spec_of(&[(0, 0, "a"), (0, 1, "b")]);
+    let well = run(&spec, &Observed::default());
+    let counted = |damage: &dyn Fn(&mut Observed)| {
+        let mut state = well.clone();
+        damage(&mut state);
+        mended(&plan(&spec, VTEP, &state, &Away::new()).steps).collect::<Vec<_>>()
+    };
+    let vxlan = |state: &mut Observed| state.links.get_mut("locovx001068").unwrap().clone();
+    assert_eq!(counted(&|_| {}), Vec::<&str>::new());
+    assert_eq!(counted(&|state| drop(state.links.remove("locovx001068"))), ["link"]);
+    assert_eq!(counted(&|state| state.links.get_mut("locot001068-0").unwrap().master = None), ["master"]);
+    assert_eq!(counted(&|state| state.links.get_mut("locobr001068").unwrap().up = false), ["link"]);
+    assert_eq!(counted(&|state| state.links.get_mut("locovx001068").unwrap().mtu = 1400), ["mtu"]);
+    let fdb = |keep: fn(&FdbEntry) -> bool| {
+        counted(&|state| {
+            let link = Link { fdb: vxlan(state).fdb.into_iter().filter(keep).collect(), ..vxlan(state) };
+            state.links.insert("locovx001068".to_owned(), link);
+        })
+    };
+    assert_eq!(fdb(|entry| entry.mac != MacAddr::ZERO), ["flood"]);
+    assert_eq!(fdb(|entry| entry.mac == MacAddr::ZERO), ["unicast", "unicast"]);
+    assert_eq!(
+        counted(&|state| {
+            let link = Link { master: None, ..state.links["locot001068-0"].clone() };
+            state.links.insert("locoix001068".to_owned(), link);
+        }),
+        Vec::<&str>::new(),
+        "a station that was just opened"
+    );
 }

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use model::MacAddr;
+use wire::probe::{ANSWER, ASK, ETHERTYPE, LEN, MAGIC};
 
 /// How often a node is asked.
 pub const INTERVAL: Duration = Duration::from_millis(300);
@@ -17,13 +18,8 @@ pub const MISSES_MAX: u32 = 3;
 /// Questions over which loss is told: the last 20 s.
 const WINDOW: u32 = 64;
 
-/// Local Experimental `EtherType` 1.
-const TYPE: [u8; 2] = [0x88, 0xb5];
-const MAGIC: [u8; 4] = *b"LOCO";
-const ASK: u8 = 0;
-const ANSWER: u8 = 1;
-/// MACs, type, magic, kind, three octets of nothing, number.
-const LEN: usize = 12 + 2 + 4 + 4 + 4;
+/// The longest frame of the LAN, without check sum: what is asked now and then, to prove that it gets through.
+pub const FULL_LEN: usize = 1514;
 
 /// A question or its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +36,7 @@ impl Probe {
         let mut frame = Vec::with_capacity(len.max(60));
         frame.extend(self.to.0);
         frame.extend(self.from.0);
-        frame.extend(TYPE);
+        frame.extend(ETHERTYPE);
         frame.extend(MAGIC);
         frame.extend([if self.is_answer { ANSWER } else { ASK }, 0, 0, 0]);
         frame.extend(self.number.to_be_bytes());
@@ -62,7 +58,7 @@ impl Probe {
             ANSWER => true,
             _ => return None,
         };
-        (*kind == TYPE && *magic == MAGIC).then_some(Self { to: MacAddr(*to), from: MacAddr(*from), is_answer, number })
+        (*kind == ETHERTYPE && *magic == MAGIC).then_some(Self { to: MacAddr(*to), from: MacAddr(*from), is_answer, number })
     }
 
     /// What goes back to the asker.
