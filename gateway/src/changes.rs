@@ -324,6 +324,7 @@ fn essence(instance: &Instance) -> Instance {
                 changes: 0,
                 still_for: 0.0,
             }),
+            stream: None,
             classes: BTreeMap::new(),
             pairs: Vec::new(),
             ..status.clone()
@@ -333,7 +334,7 @@ fn essence(instance: &Instance) -> Instance {
 }
 
 fn lan_essence(instance: &LanInstance) -> LanInstance {
-    LanInstance { counters: None, classes: BTreeMap::new(), ..instance.clone() }
+    LanInstance { counters: None, classes: BTreeMap::new(), stream: None, ..instance.clone() }
 }
 
 /// A number that is another one when the JSON is, but for one chance in 2^64.
@@ -392,6 +393,7 @@ mod tests {
             ports_seen_open: Vec::new(),
             directplay: None,
             ipx: None,
+            stream: None,
         }
     }
 

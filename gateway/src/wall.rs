@@ -50,8 +50,9 @@ fn instance(snapshot: &Snapshot, placed: &PlacedInstance, agents: &AgentViews, a
     // A checked snapshot always has the LAN and the seat; were it ever not so, the instance has no identity to show.
     let identity = snapshot.lan(&placed.lan)?.identity(placed.seat).ok()?;
     let agent = agents.get(&placed.node);
-    // Classes and pairs are shown merged, in the LAN status: said twice they would make up half of every event.
+    // Classes, pairs and the stream's lag are shown merged, in the LAN status: said twice they would make up half of every event.
     let status = agent.and_then(|view| status_of(view, placed)).map(|status| InstanceStatus {
+        stream: None,
         classes: BTreeMap::new(),
         pairs: Vec::new(),
         ..status.clone()
@@ -169,6 +170,7 @@ mod tests {
             runner_pid: None,
             lease: None,
             viewers: Viewers::default(),
+            stream: None,
             classes: BTreeMap::new(),
             pairs: Vec::new(),
         }

@@ -5,12 +5,12 @@ use std::{
 };
 
 use api::{
-    agent::{AgentStatus, InstanceStatus, LanOnNode, Picture, Viewers},
+    agent::{AgentStatus, InstanceStatus, LanOnNode, Picture, StreamLag, Viewers},
     lan::{PortCounters, Reachability},
 };
 use directory::Directory;
 use fabric::{FabricStatus, PortStatus, ReachStatus};
-use model::{InstanceId, NodeName};
+use model::{InstanceId, LanName, NetworkMode, NodeName};
 use stream::Tier;
 use tokio::{
     sync::watch,
@@ -62,7 +62,7 @@ impl Source {
                 .map(|(name, lan)| LanOnNode {
                     name: name.to_string(),
                     vni: lan.vni.get(),
-                    mode: lan.mode.map(|mode| mode.to_string()),
+                    mode: lan.mode.or_else(|| alone(name, &instances)).map(|mode| mode.to_string()),
                     seats: lan.seats,
                 })
                 .collect(),
@@ -177,17 +177,32 @@ fn instance_status(node: &NodeName, instance: &Instance, port: Option<&PortStatu
         runner_pid: report.runner_pid,
         lease: instance.stream.lease().map(|session| session.to_string()),
         viewers: viewers(instance),
+        stream: instance.stream.lag().map(stream_lag),
         classes: seen.classes(&instance.id),
         pairs: seen.pairs(&instance.id),
     }
 }
 
-/// A guest whose picture is fine and whose card leads nowhere: its tap was removed and made anew beneath it.
+/// The mode of a LAN that nothing of this node joins: that of its guests, if a QEMU says that its card is on a network of its own.
+fn alone(lan: &LanName, instances: &Instances) -> Option<NetworkMode> {
+    let is_alone = |instance: &Arc<Instance>| {
+        instance.spec.lan == *lan && instance.report().netdev.as_deref() == Some("user")
+    };
+    instances.values().any(is_alone).then_some(NetworkMode::User)
+}
+
+/// A guest whose picture is fine and whose card leads nowhere: its tap was removed and made anew beneath it, or its LAN got another
+/// mode.
 fn cut_off(qemu_pid: Option<u32>, port: Option<&PortStatus>) -> Option<&'static str> {
     let cut = qemu_pid.is_some() && port.is_some_and(|port| port.carrier == Some(false));
     cut.then_some(
-        "QEMU runs but does not hold this seat's tap, so the guest is cut off from its LAN; restart its runner",
+        "QEMU runs but is not at this seat's port, so the guest is cut off from its LAN; restart its runner",
     )
+}
+
+fn stream_lag(lag: stream::StreamLag) -> StreamLag {
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    StreamLag { rtt_ms: ms(lag.round_trip), error_ms: ms(lag.error), making_ms: lag.making.map(ms), samples: lag.samples }
 }
 
 fn viewers(instance: &Instance) -> Viewers {
@@ -246,6 +261,7 @@ mod tests {
                 runner_pid: None,
                 lease: None,
                 viewers: Viewers::default(),
+                stream: None,
                 classes: BTreeMap::new(),
                 pairs: Vec::new(),
             }],
@@ -273,6 +289,7 @@ mod tests {
             lan: "party".parse().unwrap(),
             seat: model::Seat(0),
             mac: model::MacAddr([2, 0, 0, 0, 0, 1]),
+            guard: model::Rules::default(),
             tap: "t".into(),
             exists: true,
             carrier,

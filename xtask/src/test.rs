@@ -161,7 +161,7 @@ fn privileged(dirs: &Dirs, count: &mut Count) -> Result<()> {
     ensure!(run::is_root(), "needs root: run `cargo xtask test` as root, or the others alone by their flags");
     build::all(dirs)?;
     let mut cargo = run::cargo(dirs);
-    cargo.env("LOCO_DEMO_KERNEL", dirs.demo_kernel());
+    cargo.env("LOCO_DEMO_KERNEL", dirs.demo_kernel()).env("PROMETHEUS", setup::prometheus(dirs)?);
     // What is ignored in those two is the cluster tier's.
     cargo.args(["test", "--workspace", "--exclude", "k8s-tests", "--exclude", "xtask", "--no-fail-fast"]);
     cargo.args(["--lib", "--bins", "--tests"]);
@@ -190,10 +190,11 @@ fn browser(dirs: &Dirs, count: &mut Count) -> Result<()> {
         let url = status["url"].as_str().context("`loco status` told no URL")?;
         // The page first: what only a viewer makes the agents count is then there.
         let page = tests(script("browser.mjs").args(["--url", url]), count);
+        let tunnelled = tests(script("forwarded.mjs").args(["--url", url]), count);
         let metrics = monitoring::check_wall(dirs, status);
         let one = Count { passed: u32::from(metrics.is_ok()), failed: u32::from(metrics.is_err()), skipped: 0 };
         *count = [*count, one].into_iter().sum();
-        all([page, metrics])
+        all([page, tunnelled, metrics])
     });
     all([pages, wall])
 }

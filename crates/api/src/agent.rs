@@ -151,12 +151,28 @@ pub struct InstanceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease: Option<String>,
     pub viewers: Viewers,
+    /// What the stream adds to the lag of who has the controls; absent while nobody has them or nothing was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamLag>,
     /// Frames at the tap by class of traffic.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub classes: BTreeMap<String, ClassCount>,
     /// Frames at the tap by the other card.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pairs: Vec<PairCount>,
+}
+
+/// The way between a guest and the browser of who plays at it. Medians of the last 32, in milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct StreamLag {
+    /// From the agent to the browser and back: RTCP reports and their answers (RFC 3550 6.4.1).
+    pub rtt_ms: f64,
+    /// Half the distance of the round trips' quartiles: how far to trust them.
+    pub error_ms: f64,
+    /// From the guest's change to its picture handed to the network; absent until something was drawn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub making_ms: Option<f64>,
+    pub samples: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{agent::ObserverHealth, observe};
+use crate::{
+    agent::{ObserverHealth, StreamLag},
+    observe,
+};
 
 /// Frames and bytes of one tap, from the guest's point of view, since the tap was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -82,7 +85,10 @@ pub struct LanAnomaly {
     /// `two-hosts`, `duplicate-ip`, …: see docs/observer.md and docs/doctor.md.
     pub kind: String,
     pub what: String,
+    /// When it was first seen, and last: what is long past is mended.
     pub at: f64,
+    #[serde(default)]
+    pub last_at: f64,
     pub count: u64,
 }
 
@@ -136,6 +142,9 @@ pub struct LanInstance {
     pub directplay: Option<DirectPlay>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipx: Option<IpxPort>,
+    /// What the stream adds to the lag of who plays here; absent while nobody does or nothing was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamLag>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -349,6 +349,9 @@ pub struct Anomaly {
     /// The first frame with it.
     pub frame: u64,
     pub at: f64,
+    /// When it happened last; an older agent does not say.
+    #[serde(default)]
+    pub last_at: f64,
     /// `truncated`, `dplay-malformed`, `duplicate-ip`, …: see docs/observer.md.
     pub kind: String,
     pub what: String,

@@ -107,6 +107,7 @@ impl LanSeen {
                 kind: anomaly.kind.clone(),
                 what: anomaly.what.clone(),
                 at: anomaly.at,
+                last_at: anomaly.last_at.max(anomaly.at),
                 count: anomaly.count,
             })
         }));
@@ -164,6 +165,7 @@ impl LanSeen {
                         two.hosts[0].0, two.hosts[1].0, two.session
                     ),
                     at: at(two.evidence.as_ref()),
+                    last_at: at(two.evidence.as_ref()),
                     count: 1,
                 });
                 self.two_hosts.push(two);

@@ -1,5 +1,5 @@
 //! What no healthy program sends: one line for each kind and sender, with its first frame and a count.
-use std::fmt::Display;
+use std::{fmt::Display, time::Duration};
 
 use api::observe::Anomaly;
 
@@ -72,6 +72,7 @@ pub(crate) enum Who {
 #[derive(Debug, Clone)]
 struct Line {
     first: Stamp,
+    last_at: Duration,
     what: String,
     count: u64,
 }
@@ -88,7 +89,8 @@ impl Anomalies {
 
     /// `what` is made only for the first of its kind from this sender.
     pub(crate) fn note<T: Display>(&mut self, kind: Kind, who: Who, stamp: Stamp, what: impl FnOnce() -> T) {
-        let line = self.lines.entry((kind, who), || Line { first: stamp, what: what().to_string(), count: 0 });
+        let line = self.lines.entry((kind, who), || Line { first: stamp, last_at: stamp.at, what: what().to_string(), count: 0 });
+        line.last_at = line.last_at.max(stamp.at);
         line.count = line.count.saturating_add(1);
     }
 
@@ -107,6 +109,7 @@ impl Anomalies {
             .map(|((kind, _), line)| Anomaly {
                 frame: line.first.frame,
                 at: seconds(line.first.at),
+                last_at: seconds(line.last_at),
                 kind: kind.name().to_owned(),
                 what: line.what.clone(),
                 count: line.count,

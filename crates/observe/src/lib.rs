@@ -169,11 +169,6 @@ impl Observer {
         self.machines.name(mac, instance);
     }
 
-    /// An address that several cards use by design, such as that of the edge, which every node has: no duplicate.
-    pub fn shared(&mut self, ip: Ipv4Addr) {
-        self.machines.share(ip);
-    }
-
     /// What evidence calls a port; `port-N` until then.
     pub fn name_port(&mut self, port: PortId, name: &str) {
         self.machines.name_port(port, name);

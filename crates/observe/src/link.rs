@@ -20,7 +20,7 @@ use crate::{
     Frame, Observer, Point,
     anomalies::{Kind, Who},
     dplay::{Notes, Transport, Via},
-    machines::Step,
+    machines::{Step, is_seat_or_edge},
     stamp::{Hop, Process, Stamp, Station},
     tcp::{Event, Flow, Tcp},
 };
@@ -83,6 +83,9 @@ impl Observer {
         }
         // Whoever's frame it is: the address is said to be the sender field's.
         let claimed = Hop { source: packet.sender_mac, ..hop };
+        if packet.is_request() && asks_as_edge(hop, &packet) {
+            self.machines.asks_as_edge(packet.sender_mac);
+        }
         self.machines.uses_ip(claimed, packet.sender_ip, true, &mut self.anomalies);
         if packet.is_reply() && !packet.is_announcement() {
             self.machines.told_by_arp(hop.stamp, packet.target_mac, packet.sender_ip, packet.sender_mac);
@@ -370,6 +373,13 @@ impl Observer {
         };
         act(tcp, &mut each);
     }
+}
+
+/// The question of a node's edge whether a guest is there (`fabric::desk`): from the card of a node's bridge, `06:…`, to the
+/// guest's card alone. Programs ask all, and a kernel that asks one card again names it as the target.
+fn asks_as_edge(hop: Hop, question: &arp::Packet) -> bool {
+    let own = question.sender_mac == hop.source && question.sender_mac.0[0] == 0x06;
+    own && is_seat_or_edge(hop.destination) && question.target_mac == MacAddr::ZERO
 }
 
 const fn process(ip: Ipv4Addr, port: u16) -> Process {

@@ -55,8 +55,8 @@ pub(crate) struct Machines {
     cards: Table<MacAddr, Machine>,
     /// Who used an address last, and when.
     owners: Table<Ipv4Addr, (MacAddr, Duration)>,
-    /// Addresses that many may use at once: [`crate::Observer::shared`].
-    shared: Table<Ipv4Addr, ()>,
+    /// Cards with which nodes ask for guests, all of them from the one edge address.
+    askers: Table<MacAddr, ()>,
     instances: Table<MacAddr, String>,
     ports: Table<PortId, String>,
     pub(crate) lag: Lags,
@@ -67,7 +67,7 @@ impl Machines {
         Self {
             cards: Table::new(limits.machines),
             owners: Table::new(limits.machines),
-            shared: Table::new(limits.machines),
+            askers: Table::new(limits.machines),
             instances: Table::new(limits.machines),
             ports: Table::new(limits.machines),
             lag: Lags::new(limits),
@@ -173,20 +173,25 @@ impl Machines {
         machine.steps.entry(Step::Address).or_insert_with(|| {
             Fact::new(stamp, if claims { "ARP from its address" } else { "sends from its address" })
         });
-        if self.shared.get(&ip).is_some() {
-            return;
-        }
         let owner = self.owners.entry(ip, || (source, stamp.at));
         let (other, at) = std::mem::replace(owner, (source, stamp.at));
-        if other != source && stamp.at.saturating_sub(at) < DUPLICATE {
+        // Every node's edge has the edge address, by design; a guest that takes it is a duplicate of all of them.
+        let edges = self.is_edge(other) && self.is_edge(source);
+        if other != source && !edges && stamp.at.saturating_sub(at) < DUPLICATE {
             anomalies.note(Kind::DuplicateIp, Who::Station(Station::Ip(ip)), stamp, || {
                 format!("{ip} is used by {other} and {source}")
             });
         }
     }
 
-    pub(crate) fn share(&mut self, ip: Ipv4Addr) {
-        self.shared.entry(ip, || ());
+    /// The card asked as only a node's edge does.
+    pub(crate) fn asks_as_edge(&mut self, mac: MacAddr) {
+        self.askers.entry(mac, || ());
+    }
+
+    /// A node's edge: the card that answers for it, whose last octet no seat has, or one of those that ask.
+    fn is_edge(&self, mac: MacAddr) -> bool {
+        (is_seat_or_edge(mac) && mac.0[5] == 0xff) || self.askers.get(&mac).is_some()
     }
 
     pub(crate) fn uses(&self, mac: MacAddr, ip: Ipv4Addr) -> bool {
@@ -343,6 +348,11 @@ impl Machines {
         }
         (machines, timelines)
     }
+}
+
+/// Cards of a LAN are `02:4c:VNI:SEAT`, that of its edge `02:4c:VNI:ff` (`model::Lan::identity`).
+pub(crate) fn is_seat_or_edge(mac: MacAddr) -> bool {
+    mac.0.starts_with(&[0x02, 0x4c])
 }
 
 pub(crate) const fn framing_name(framing: FrameFormat) -> &'static str {

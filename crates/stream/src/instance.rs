@@ -15,7 +15,7 @@ use crate::{
     encoder::Encoders,
     input::desk::Desk,
     metrics::Metrics,
-    session::{PortPool, Session, Studio},
+    session::{Meter, PortPool, Session, StreamLag, Studio},
 };
 
 /// Viewers of one instance. Each costs its own encryption and a port, not an encode.
@@ -112,6 +112,7 @@ struct Places {
 #[derive(Debug, Clone)]
 struct Running {
     stop: CancellationToken,
+    meter: Arc<Meter>,
     /// Cancelled when it has ended.
     ended: CancellationToken,
 }
@@ -175,7 +176,7 @@ impl InstanceStream {
         let (session, sdp) =
             Session::negotiate(Arc::clone(&self.studio), &self.ports, sdp, tier, role, stop.clone()).await?;
         let id = session.id().clone();
-        let running = Running { stop, ended: CancellationToken::new() };
+        let running = Running { stop, meter: session.meter(), ended: CancellationToken::new() };
         self.sessions.lock().running.insert(id.clone(), running.clone());
         place.session = Some(id.clone());
         self.tasks.spawn(async move {
@@ -217,6 +218,14 @@ impl InstanceStream {
     /// Who holds the controls.
     pub fn lease(&self) -> Option<SessionId> {
         self.studio.desk.holder()
+    }
+
+    /// What the stream adds to the lag of who plays: of the session that has the controls, and of no onlooker. `None`: nobody
+    /// has them, or nothing was measured yet.
+    pub fn lag(&self) -> Option<StreamLag> {
+        let holder = self.lease()?;
+        let meter = Arc::clone(&self.sessions.lock().running.get(&holder)?.meter);
+        meter.lag()
     }
 
     /// The screen that it shows.

@@ -34,4 +34,5 @@ pub use error::{AttachError, OfferError, StreamError};
 pub use input::{Injection, InputEvent, MouseButton};
 pub use instance::{Answer, InstanceStream, Streams, VIEWERS_MAX, check_encoders};
 pub use screen::{Screen, Size};
+pub use session::StreamLag;
 pub use words::{Role, SessionId, StreamConfig, Tier, UnknownWord};

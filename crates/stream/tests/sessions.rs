@@ -101,6 +101,7 @@ async fn a_viewer_sees_plays_traces_and_switches_tiers() {
     let hello = client.hear("hello").await;
     assert_eq!(hello["session"], client.answer.session.as_str());
     assert_eq!(hello["lease"], "free");
+    assert_eq!(live.stream.lag(), None, "nobody plays");
     assert!(hello["width"].as_u64().unwrap() >= 640, "{hello}");
     assert_eq!(client.hear("state").await["state"], "live");
     let first = client.picture(|p| p.key).await;
@@ -109,6 +110,9 @@ async fn a_viewer_sees_plays_traces_and_switches_tiers() {
     client.say(r#"{"t":"take"}"#).await;
     assert_eq!(client.hear("lease").await["lease"], "you");
     assert_eq!(live.stream.lease().as_ref(), Some(&client.answer.session));
+    eventually("the way to the player is measured", || live.stream.lag().is_some_and(|lag| lag.making.is_some())).await;
+    let lag = live.stream.lag().unwrap();
+    assert!(lag.round_trip < Duration::from_secs(1) && lag.making < Some(Duration::from_secs(5)), "{lag:?}");
     client.say(r#"{"t":"trace","on":true}"#).await;
     // Ctrl-Alt-Del restarts the BIOS, which clears the screen.
     for (n, code) in ["ControlLeft", "AltLeft", "Delete"].iter().enumerate() {

@@ -156,6 +156,7 @@ fn seen(instance: &Instance, facts: &Facts, names: &BTreeMap<String, Vec<String>
     shown.ip = seat.address();
     shown.link = status.link.map(|up| if up { "up" } else { "down" }.to_owned());
     shown.counters = status.counters;
+    shown.stream.clone_from(&status.stream);
     shown.classes.clone_from(&status.classes);
     if let Some(machine) = &seat.machine {
         shown.names.extend(machine.name.clone());

@@ -13,7 +13,6 @@ pub(crate) mod seen;
 use std::{
     collections::BTreeMap,
     fs,
-    net::Ipv4Addr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -45,37 +44,76 @@ const POWERED_MAX: usize = 4096;
 /// Everything that the task needs.
 #[derive(Debug)]
 pub(crate) struct Watching {
-    pub(crate) netns: PathBuf,
+    /// `None`: this agent has no devices in the kernel.
+    pub(crate) netns: Option<PathBuf>,
     pub(crate) bpffs: PathBuf,
     pub(crate) directory: watch::Receiver<Directory>,
     pub(crate) fabric: watch::Receiver<FabricStatus>,
     pub(crate) instances: watch::Receiver<Instances>,
+    /// What the agent's own switch moves.
+    pub(crate) switched: Switched,
     pub(crate) seen: watch::Sender<Arc<Seen>>,
     pub(crate) heartbeat: Heartbeat,
     /// Runners are in pods: a process id of theirs is a number in their own PID namespace, and means somebody else here.
     pub(crate) pods: bool,
 }
 
+/// What was seen at the ports of the agent's own switch.
+#[derive(Debug)]
+pub(crate) struct Switched {
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) report: watch::Receiver<Report>,
+}
+
 /// Watches until the agent ends. Returns only when a part that it needs has ended, and says which.
 pub(crate) async fn watch(watching: Watching) -> anyhow::Error {
     let (wanted, wishes) = watch::channel(None);
-    let config = TrafficConfig { netns: watching.netns.clone(), bpffs: watching.bpffs.clone(), attach: None };
-    match Traffic::start(config, wishes).await {
-        Ok((traffic, events)) => Task::new(watching, wanted).run(&traffic, events).await,
-        Err(error) => blind(watching, &error.to_string()).await,
+    let started = match watching.netns.clone() {
+        Some(netns) => {
+            let config = TrafficConfig { netns, bpffs: watching.bpffs.clone(), attach: None };
+            Some(Traffic::start(config, wishes).await)
+        }
+        None => None,
+    };
+    let (taps, problem) = match started {
+        Some(Ok((traffic, events))) => (Some(Taps { report: traffic.report(), _traffic: traffic, events }), None),
+        Some(Err(error)) => {
+            let problem = error.to_string();
+            tracing::warn!(problem, "this node sees nothing of its taps");
+            (None, Some(problem))
+        }
+        None => (None, None),
+    };
+    Task::new(watching, wanted).run(taps, problem).await
+}
+
+/// What is seen at the taps. Dropping it ends the watching.
+struct Taps {
+    _traffic: Traffic,
+    events: mpsc::Receiver<Event>,
+    report: watch::Receiver<Report>,
+}
+
+impl Taps {
+    /// The next events at the taps; never where there are none to watch.
+    async fn receive(taps: &mut Option<Self>, into: &mut Vec<Event>) -> usize {
+        match taps {
+            Some(taps) => taps.events.recv_many(into, EVENTS_AT_ONCE).await,
+            None => std::future::pending().await,
+        }
     }
 }
 
-/// Nothing can be seen: says so, and goes on saying that it is alive.
-async fn blind(watching: Watching, problem: &str) -> anyhow::Error {
-    tracing::warn!(problem, "this node sees nothing of its LAN");
-    let report = Report { problem: Some(problem.to_owned()), ..Report::default() };
-    watching.seen.send_replace(Arc::new(Seen::new(BTreeMap::new(), report)));
-    let mut tick = interval(TELL_EVERY);
-    loop {
-        tick.tick().await;
-        watching.heartbeat.tick();
+/// One report of taps and switch.
+fn both(taps: Report, switch: &Report) -> Report {
+    let mut all = taps;
+    all.ports.extend(switch.ports.iter().map(|(id, port)| (id.clone(), port.clone())));
+    all.tunnels.extend(switch.tunnels.iter().map(|(lan, counts)| (lan.clone(), *counts)));
+    for (reason, count) in &switch.lost {
+        *all.lost.entry(reason).or_default() += count;
     }
+    all.events += switch.events;
+    all
 }
 
 struct Lan {
@@ -85,13 +123,6 @@ struct Lan {
     ports: BTreeMap<InstanceId, PortId>,
     /// Instances of all nodes, as their cards were named to the model.
     names: BTreeMap<MacAddr, InstanceId>,
-}
-
-/// A model of a LAN whose nodes all have the edge's address.
-fn observer(edge: Ipv4Addr) -> Observer {
-    let mut observer = Observer::new(Limits::default());
-    observer.shared(edge);
-    observer
 }
 
 struct Task {
@@ -109,8 +140,8 @@ impl Task {
         Self { watching, wanted, lans: BTreeMap::new(), homes: BTreeMap::new(), powered: BTreeMap::new() }
     }
 
-    async fn run(mut self, traffic: &Traffic, mut events: mpsc::Receiver<Event>) -> anyhow::Error {
-        let report = traffic.report();
+    /// `problem`: why there is nothing to be seen at the taps.
+    async fn run(mut self, mut taps: Option<Taps>, problem: Option<String>) -> anyhow::Error {
         let mut tell = interval(TELL_EVERY);
         tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut taken = Vec::with_capacity(EVENTS_AT_ONCE);
@@ -122,15 +153,24 @@ impl Task {
                     self.watching.heartbeat.tick();
                     self.follow();
                     self.switch_on();
-                    self.tell(&report.borrow());
+                    let of_taps = taps.as_ref().map(|taps| taps.report.borrow().clone());
+                    let of_taps = of_taps.unwrap_or_else(|| Report { problem: problem.clone(), ..Report::default() });
+                    let report = both(of_taps, &self.watching.switched.report.borrow());
+                    self.tell(&report);
                 }
                 changed = self.watching.fabric.changed() => match changed {
                     Ok(()) => self.follow(),
                     Err(_) => return anyhow::anyhow!("the fabric's thread has ended"),
                 },
-                count = events.recv_many(&mut taken, EVENTS_AT_ONCE) => {
+                count = Taps::receive(&mut taps, &mut taken) => {
                     if count == 0 {
                         return anyhow::anyhow!("the observer's thread has ended");
+                    }
+                    taken.drain(..).for_each(|event| self.event(&event));
+                }
+                count = self.watching.switched.events.recv_many(&mut taken, EVENTS_AT_ONCE) => {
+                    if count == 0 {
+                        return anyhow::anyhow!("the switch's thread has ended");
                     }
                     taken.drain(..).for_each(|event| self.event(&event));
                 }
@@ -157,7 +197,7 @@ impl Task {
         self.lans.retain(|name, _| snapshot.lan(name).is_some());
         for lan in snapshot.lans().filter(|lan| fabric.ports.values().any(|port| port.lan == *lan.name())) {
             let ours = self.lans.entry(lan.name().clone()).or_insert_with(|| Lan {
-                observer: observer(lan.subnet().edge()),
+                observer: Observer::new(Limits::default()),
                 edge: lan.edge_mac(),
                 ports: BTreeMap::new(),
                 names: BTreeMap::new(),
@@ -240,7 +280,13 @@ impl Task {
 /// The devices of this node that are to be watched.
 fn wanted(fabric: &FabricStatus) -> Wanted {
     Wanted {
-        ports: fabric.ports.iter().map(|(id, port)| (id.clone(), port.tap.clone())).collect(),
+        ports: fabric
+            .ports
+            .iter()
+            // What is at the agent's own switch is seen there.
+            .filter(|(_, port)| !port.tap.is_empty())
+            .map(|(id, port)| (id.clone(), port.tap.clone()))
+            .collect(),
         tunnels: fabric.lans.iter().map(|(name, lan)| (name.clone(), fabric::tunnel_name(lan.vni))).collect(),
         // Where no relay runs there is no such device, and nothing to watch.
         relays: fabric.lans.iter().map(|(name, lan)| (name.clone(), fabric::station_name(lan.vni))).collect(),
@@ -289,13 +335,14 @@ mod tests {
             lan: "party".parse().unwrap(),
             seat: model::Seat(3),
             mac: MacAddr::ZERO,
+            guard: model::Rules::default(),
             tap: "locot001068-3".into(),
             exists: true,
             carrier: None,
             counters: None,
             address_in_use: None,
         };
-        let lan = fabric::LanStatus { vni, mode: None, seats: 9 };
+        let lan = fabric::LanStatus { vni, mode: None, seats: 9, bridge_mac: MacAddr([6; 6]) };
         let status = FabricStatus {
             ports: [("i-3".parse().unwrap(), port)].into(),
             lans: [("party".parse().unwrap(), lan)].into(),

@@ -50,6 +50,7 @@ const PACKAGES: &[Package] = &[
     // What it reads in a packet is held against what `wire` reads (docs/observer-oracle.md).
     package("tshark", For::Test, Probe::Program("tshark")),
     package("iproute2", For::Test, Probe::Program("ip")),
+    package("nftables", For::Test, Probe::Program("nft")),
     package("dosbox", For::Test, Probe::Program("dosbox")),
     package("procps", For::Bench, Probe::Program("pgrep")),
     package("gstreamer1.0-tools", For::Bench, Probe::Program("gst-launch-1.0")),
@@ -58,7 +59,6 @@ const PACKAGES: &[Package] = &[
     package("runc", For::Cluster, Probe::Program("runc")),
     package("containernetworking-plugins", For::Cluster, Probe::File("/usr/lib/cni/bridge")),
     package("buildah", For::Cluster, Probe::Program("buildah")),
-    package("nftables", For::Cluster, Probe::Program("nft")),
     package("conntrack", For::Cluster, Probe::Program("conntrack")),
     package("openssl", For::Cluster, Probe::Program("openssl")),
     package("procps", For::Cluster, Probe::Program("sysctl")),

@@ -1,6 +1,7 @@
 //! The first rungs: what a seat needs no game for.
 use api::{
     agent::State,
+    lan::LanAnomaly,
     observe::{Evidence, Step},
 };
 
@@ -125,10 +126,15 @@ fn duplicate_ip(facts: &Facts, a: &SeatFacts) -> Option<Cause> {
     }
     // The observer saw both claim it in turn, so that only one has it now.
     let told = lan.seen.anomalies.iter().find(|anomaly| {
-        anomaly.kind == "duplicate-ip" && facts.at - anomaly.at <= ASKED_RECENTLY_S && names(&anomaly.what, mine)
+        anomaly.kind == "duplicate-ip" && is_news(facts, anomaly) && names(&anomaly.what, mine)
     })?;
     let other = seats_in(facts, lan, &told.what).into_iter().find(|id| *id != a.place.id)?;
     Some(Cause::DuplicateIp { ip: mine.clone(), seats: ordered(who(a), who(facts.seats.get(&other)?)) })
+}
+
+/// What happened a minute ago and not since is mended, as far as anybody can tell.
+fn is_news(facts: &Facts, anomaly: &LanAnomaly) -> bool {
+    facts.at - anomaly.last_at <= ASKED_RECENTLY_S
 }
 
 fn duplicate_mac(facts: &Facts, a: &SeatFacts) -> Option<Cause> {
@@ -136,7 +142,9 @@ fn duplicate_mac(facts: &Facts, a: &SeatFacts) -> Option<Cause> {
     let mac = &a.place.mac;
     // A frame from its own address came in from outside: its bridge does not send a frame back to where it came from.
     let echoed = a.pair(mac).is_some_and(|pair| pair.rx_frames > 0);
-    let told = lan.seen.anomalies.iter().find(|anomaly| anomaly.kind == "duplicate-mac" && names(&anomaly.what, mac));
+    let told = lan.seen.anomalies.iter().find(|anomaly| {
+        anomaly.kind == "duplicate-mac" && is_news(facts, anomaly) && names(&anomaly.what, mac)
+    });
     if !echoed && told.is_none() {
         return None;
     }

@@ -441,6 +441,7 @@ impl Lab {
             runner_pid: None,
             lease: None,
             viewers: Viewers::default(),
+            stream: None,
             classes: if eyeless { BTreeMap::new() } else { guest.classes.clone() },
             pairs: if eyeless { Vec::new() } else { guest.pairs.values().cloned().collect() },
         }

@@ -286,15 +286,41 @@ fn addresses_that_contradict_each_other() {
     assert_eq!(kinds(&mut net), ["duplicate-ip", "nat-mismatch"]);
 }
 
+/// An ARP request by its source and target cards, in the frame and in the packet.
+fn asks(net: &mut Net, to: [u8; 6], from: [u8; 6], from_ip: u8, target: [u8; 6]) {
+    let packet = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &from, &[10, 0, 0, from_ip], &target, &[10, 0, 0, 1]].concat();
+    net.ethernet(Point::Wire, to, from, 0x0806, &packet);
+}
+
 #[test]
-fn an_address_that_is_shared_by_design_is_no_duplicate() {
+fn the_edges_of_all_nodes_have_one_address_and_a_guest_that_takes_it_is_a_duplicate() {
+    let (guest, other) = ([2, 0x4c, 0, 0x10, 0x68, 1], [2, 0x4c, 0, 0x10, 0x68, 2]);
+    let edges = [[6, 0x0a, 0x0e, 0x96, 0x2f, 0xc5], [6, 0xb5, 0x14, 0x11, 0xe1, 0x46], [2, 0x4c, 0, 0x10, 0x68, 0xff]];
     let mut net = Net::new();
-    net.observer.shared([10, 0, 0, 9].into());
-    for source in [6, 7] {
-        let request = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &mac(source), &[10, 0, 0, 9], &[0; 6], &[10, 0, 0, 1]].concat();
-        net.ethernet(Point::Wire, [0xff; 6], mac(source), 0x0806, &request);
+    for from in edges.iter().cycle().take(9) {
+        asks(&mut net, guest, *from, 254, [0; 6]);
     }
     assert!(kinds(&mut net).is_empty());
+    asks(&mut net, [0xff; 6], other, 254, [0; 6]);
+    asks(&mut net, guest, edges[0], 254, [0; 6]);
+    assert_eq!(kinds(&mut net), ["duplicate-ip"]);
+}
+
+#[test]
+fn who_does_not_ask_as_an_edge_is_none() {
+    let guest = [2, 0x4c, 0, 0x10, 0x68, 1];
+    let node = |last| [6, 0, 0, 0, 0, last];
+    // To all; to a card that is no seat; again to one that it knows; from cards of others.
+    for (to, from, target) in [
+        ([0xff; 6], [node(1), node(2)], [0; 6]),
+        (mac(1), [node(1), node(2)], [0; 6]),
+        (guest, [node(1), node(2)], guest),
+        (guest, [mac(6), mac(7)], [0; 6]),
+    ] {
+        let mut net = Net::new();
+        from.into_iter().for_each(|from| asks(&mut net, to, from, 254, target));
+        assert_eq!(kinds(&mut net), ["duplicate-ip"], "{to:x?} {target:x?}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! **Invariant.** However it ends: held keys come up, the lease is free, the port is back in the pool, the peer
 //! connection is closed.
 mod channel;
+mod meter;
 mod peer;
 mod ports;
 mod pump;
@@ -27,7 +28,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use webrtc::{data_channel::DataChannel, peer_connection::RTCPeerConnectionState};
 
-pub(crate) use self::ports::PortPool;
+pub use self::meter::StreamLag;
+pub(crate) use self::{meter::Meter, ports::PortPool};
 use self::{
     channel::{Channels, Command},
     peer::{Negotiation, Peer, PeerEvents, Tracks},
@@ -72,6 +74,7 @@ pub(crate) struct Session {
     events: PeerEvents,
     tier: Tier,
     player: Arc<Player>,
+    meter: Arc<Meter>,
     stop: CancellationToken,
 }
 
@@ -90,8 +93,10 @@ impl Session {
         let shape = peer::shape(sdp).map_err(OfferError::Sdp)?;
         let port = ports.lease()?;
         let sdp = sdp.to_owned();
+        let meter = Arc::new(Meter::default());
+        let watched = Arc::clone(&meter);
         // A task of its own, because the stack parses a stranger's text: if that panics, only the task dies.
-        let negotiation = tokio::spawn(async move { Box::pin(Peer::negotiate(&sdp, shape, port)).await });
+        let negotiation = tokio::spawn(async move { Box::pin(Peer::negotiate(&sdp, shape, port, watched)).await });
         let (peer, events, answer) = match negotiation.await {
             Ok(Ok(negotiated)) => negotiated,
             Ok(Err(Negotiation::Offer(error))) => return Err(OfferError::Sdp(error.to_string())),
@@ -99,11 +104,16 @@ impl Session {
             Err(panic) => return Err(OfferError::Sdp(format!("the WebRTC stack could not digest it ({panic})"))),
         };
         let player = Player::new(&studio.desk, id.clone(), role);
-        Ok((Self { studio, id, peer, events, tier, player, stop }, answer))
+        Ok((Self { studio, id, peer, events, tier, player, meter, stop }, answer))
     }
 
     pub(crate) const fn id(&self) -> &SessionId {
         &self.id
+    }
+
+    /// What it adds to its player's lag.
+    pub(crate) fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
     }
 
     /// Runs it to its end.
@@ -143,6 +153,7 @@ impl Session {
             key_frame: Arc::clone(&key_frame),
             tracer: Arc::clone(&tracer),
             to_browser,
+            meter: Arc::clone(&self.meter),
             dropped: studio.metrics.dropped.clone(),
         };
         tasks.spawn(pump.run());

@@ -46,7 +46,7 @@ use webrtc::{
     rtp_transceiver::RtpSender,
 };
 
-use super::ports::PortLease;
+use super::{meter::Meter, ports::PortLease};
 use crate::encoder::Target;
 
 const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
@@ -59,6 +59,8 @@ const MAX_BPS: f64 = 12e6;
 const BURST_BITS: f64 = 40_000.0 * 8.0;
 /// Behind the interceptors that consume RTCP.
 const FORWARD_SLOT: usize = 14_000;
+/// Before all of them, so that no pacer's queue counts as the way to the browser.
+const WATCH_SLOT: usize = 500;
 /// Only the addresses that we bind are gathered, so this is generous.
 const GATHER_WITHIN: Duration = Duration::from_secs(3);
 /// Bytes that may wait on a data channel; a browser that reads nothing must not take our memory.
@@ -144,6 +146,52 @@ impl Interceptor for Forward {
     fn unbind_remote_stream(&mut self, _: &StreamInfo) {}
 }
 
+/// Nearest to the wire: shows the meter the reports that leave and those that come, at the times at which they do.
+struct Watch {
+    meter: Arc<Meter>,
+    read: VecDeque<TaggedPacket>,
+    write: VecDeque<TaggedPacket>,
+}
+
+impl Protocol<TaggedPacket, TaggedPacket, ()> for Watch {
+    type Rout = TaggedPacket;
+    type Wout = TaggedPacket;
+    type Eout = ();
+    type Error = Error;
+    type Time = Instant;
+
+    fn handle_read(&mut self, packet: TaggedPacket) -> Result<(), Error> {
+        if let Packet::Rtcp(reports) = &packet.message.packet {
+            self.meter.comes(reports, packet.now);
+        }
+        self.read.push_back(packet);
+        Ok(())
+    }
+
+    fn poll_read(&mut self) -> Option<TaggedPacket> {
+        self.read.pop_front()
+    }
+
+    fn handle_write(&mut self, packet: TaggedPacket) -> Result<(), Error> {
+        if let Packet::Rtcp(reports) = &packet.message.packet {
+            self.meter.leaves(reports, packet.now);
+        }
+        self.write.push_back(packet);
+        Ok(())
+    }
+
+    fn poll_write(&mut self) -> Option<TaggedPacket> {
+        self.write.pop_front()
+    }
+}
+
+impl Interceptor for Watch {
+    fn bind_local_stream(&mut self, _: &StreamInfo) {}
+    fn unbind_local_stream(&mut self, _: &StreamInfo) {}
+    fn bind_remote_stream(&mut self, _: &StreamInfo) {}
+    fn unbind_remote_stream(&mut self, _: &StreamInfo) {}
+}
+
 /// Google's congestion control, whose verdict is pushed out: the crate has no way to ask for it.
 struct Estimator {
     gcc: Gcc,
@@ -201,7 +249,7 @@ fn codecs() -> [(RtpCodecKind, RTCRtpCodecParameters); 2] {
     [(RtpCodecKind::Video, parameters(h264, 102)), (RtpCodecKind::Audio, parameters(opus, 111))]
 }
 
-fn media_engine(target: &Target) -> Result<(MediaEngine, Registry), Error> {
+fn media_engine(target: &Target, meter: Arc<Meter>) -> Result<(MediaEngine, Registry), Error> {
     let mut engine = MediaEngine::default();
     for (kind, codec) in codecs() {
         engine.register_codec(codec, kind)?;
@@ -223,7 +271,8 @@ fn media_engine(target: &Target) -> Result<(MediaEngine, Registry), Error> {
     let playout_delay = RTCRtpHeaderExtensionCapability { uri: PLAYOUT_DELAY.into() };
     engine.register_header_extension(playout_delay, RtpCodecKind::Video, None)?;
     let forward = Forward { read: VecDeque::new(), write: VecDeque::new() };
-    Ok((engine, registry.with(Slot::from(FORWARD_SLOT), forward)))
+    let watch = Watch { meter, read: VecDeque::new(), write: VecDeque::new() };
+    Ok((engine, registry.with(Slot::from(FORWARD_SLOT), forward).with(Slot::from(WATCH_SLOT), watch)))
 }
 
 /// What the connection tells its session.
@@ -289,10 +338,11 @@ impl Peer {
         offer: &str,
         shape: OfferShape,
         port: PortLease,
+        meter: Arc<Meter>,
     ) -> Result<(Self, PeerEvents, String), Negotiation> {
         let description = RTCSessionDescription::offer(offer.to_owned()).map_err(Negotiation::Offer)?;
         let target = Target::new(AtomicU64::new(0));
-        let (engine, registry) = media_engine(&target)?;
+        let (engine, registry) = media_engine(&target, meter)?;
         let (gathered_tx, mut gathered) = watch::channel(false);
         let (state_tx, state) = watch::channel(RTCPeerConnectionState::New);
         let (channels_tx, channels) = mpsc::channel(CHANNELS_MAX);

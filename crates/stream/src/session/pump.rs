@@ -7,7 +7,7 @@ use std::{
 use prometheus::IntCounterVec;
 use tokio::sync::{Notify, broadcast::error::RecvError, mpsc, watch};
 
-use super::{peer::Outgoing, trace::Tracer};
+use super::{meter::Meter, peer::Outgoing, trace::Tracer};
 use crate::{
     Tier,
     audio::{OpusPacket, SoundSubscription},
@@ -29,6 +29,7 @@ pub(super) struct Pump {
     pub(super) key_frame: Arc<Notify>,
     pub(super) tracer: Arc<Mutex<Tracer>>,
     pub(super) to_browser: mpsc::Sender<ToBrowser>,
+    pub(super) meter: Arc<Meter>,
     pub(super) dropped: IntCounterVec,
 }
 
@@ -112,6 +113,10 @@ impl Pump {
     ) -> Result<(), rtc::shared::error::Error> {
         let timestamp = clock.stamp(frame.taken);
         self.video.send(&frame.payloads, timestamp, true).await?;
+        // The oldest change that it shows; a frame for a newcomer shows none.
+        if let Some(took) = frame.damage.iter().min().and_then(|drawn| drawn.elapsed().ok()) {
+            self.meter.made(took);
+        }
         let reports = {
             let mut tracer = self.tracer.lock().unwrap_or_else(PoisonError::into_inner);
             if tracer.is_on() { tracer.sent(frame, timestamp, SystemTime::now()) } else { Vec::new() }

@@ -602,6 +602,7 @@ export interface components {
              */
             since: number;
             state: components["schemas"]["State"];
+            stream?: null | components["schemas"]["StreamLag"];
             viewers: components["schemas"]["Viewers"];
         };
         IpxPort: {
@@ -657,13 +658,18 @@ export interface components {
         };
         /** @description An [`observe::Anomaly`] of one LAN, and who saw it; `node` is absent for what only the merge of all nodes shows. */
         LanAnomaly: {
-            /** Format: double */
+            /**
+             * Format: double
+             * @description When it was first seen, and last: what is long past is mended.
+             */
             at: number;
             /** Format: int64 */
             count: number;
             /** @description `two-hosts`, `duplicate-ip`, …: see docs/observer.md and docs/doctor.md. */
             kind: string;
             lan: string;
+            /** Format: double */
+            last_at?: number;
             node?: string | null;
             what: string;
         };
@@ -722,6 +728,7 @@ export interface components {
             node: string;
             /** @description DirectPlay ports at which it took or answered something: `udp/47624`. */
             ports_seen_open?: string[];
+            stream?: null | components["schemas"]["StreamLag"];
         };
         /**
          * @description What a guest is on the LAN; the page's `data-lan`.
@@ -1015,6 +1022,26 @@ export interface components {
         State: "starting" | "live" | "recovering" | "failed" | "stopped";
         /** @enum {string} */
         Step: "power" | "frame" | "address" | "name" | "asks" | "is-answered" | "linked" | "player-id" | "joined" | "plays";
+        /** @description The way between a guest and the browser of who plays at it. Medians of the last 32, in milliseconds. */
+        StreamLag: {
+            /**
+             * Format: double
+             * @description Half the distance of the round trips' quartiles: how far to trust them.
+             */
+            error_ms: number;
+            /**
+             * Format: double
+             * @description From the guest's change to its picture handed to the network; absent until something was drawn.
+             */
+            making_ms?: number | null;
+            /**
+             * Format: double
+             * @description From the agent to the browser and back: RTCP reports and their answers (RFC 3550 6.4.1).
+             */
+            rtt_ms: number;
+            /** Format: int64 */
+            samples: number;
+        };
         /** @description Steps of one machine on its way into a game. */
         Timeline: {
             instance?: string | null;

@@ -27,6 +27,7 @@ export type Player = Schemas["Player"];
 export type Timeline = Schemas["Timeline"];
 export type Step = Schemas["Step"];
 export type Lag = Schemas["Lag"];
+export type StreamLag = Schemas["StreamLag"];
 export type Evidence = Schemas["Evidence"];
 export type Diagnosis = Schemas["Diagnosis"];
 /** `/api/doctor`. */

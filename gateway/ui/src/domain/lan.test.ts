@@ -4,7 +4,7 @@ import { boardsOf } from "./boards";
 import { NO_SESSION, guid, headCount, lanSeats, rails, seatedIn, sessionTabs } from "./lan-board";
 import { RUNGS, evidenceHead, frameTime, question, rungsOf, tap, worst } from "./ladder";
 import { axisTime, lanesOf } from "./lanes";
-import { MODES, MODE_KEYS, cellAt, gridOf, lagWords, luminance, matrixOf, mix, moveCell, pairWords, printed, rgb, strength, textOn, type MatrixSeat } from "./matrix";
+import { MODES, MODE_KEYS, cellAt, gridOf, lagWords, streamWords, luminance, matrixOf, mix, moveCell, pairWords, printed, rgb, strength, textOn, type MatrixSeat } from "./matrix";
 import { HOUR_S, appended, eventsOf, lineOf, momentAt, sampleOf, sliderAt, ticksOf } from "./timeline";
 
 const NOW = 1_700_000_000;
@@ -97,6 +97,9 @@ describe("matrix", () => {
     expect(lagWords([{ ...lag, rtt_ms: 12, guest_ms: 9, fabric_ms: 3, error_ms: 1 }], seats[0], seats[1])).toBe("game answers in 12 ms (9 ms guest, 3 ms LAN, \u00b11 ms)");
     expect(lagWords([{ ...lag, rtt_ms: 12.34 }], seats[0], seats[1])).toBe("game answers in 12 ms");
     expect(lagWords([lag], seats[0], seats[1])).toBeUndefined();
+    expect(streamWords({ rtt_ms: 23, error_ms: 2, making_ms: 8, samples: 9 })).toBe("its picture takes 8 ms to make, 23 ms to the browser and back (\u00b12 ms)");
+    expect(streamWords({ rtt_ms: 23, error_ms: 2, samples: 9 })).toBe("its picture takes 23 ms to the browser and back (\u00b12 ms)");
+    expect(streamWords(undefined)).toBeUndefined();
     expect(lagWords([{ ...lag, rtt_ms: 1 }], seats[1], seats[0])).toBeUndefined();
   });
   test("numbers: whole from ten, no false zero", () => {

@@ -1,6 +1,6 @@
 // Who talks to whom: nine rows that send, nine columns that receive. What was not measured has no value. Pure; the
 // canvas, the table and the tests read the same cells.
-import type { Connectivity, Lag } from "../api/types";
+import type { Connectivity, Lag, StreamLag } from "../api/types";
 
 export type MatrixMode = "rate" | "rtt" | "loss" | "broadcast";
 
@@ -23,6 +23,8 @@ export interface MatrixSeat {
   ip?: string;
   /** Its card has never sent a frame. */
   silent: boolean;
+  /** What the stream adds to the lag of who plays there. */
+  stream?: StreamLag;
 }
 
 export interface Cell {
@@ -110,6 +112,14 @@ export function lagWords(lags: readonly Lag[], from: MatrixSeat | undefined, to:
     lag.error_ms === undefined || lag.error_ms === null ? undefined : `\u00b1${ms(lag.error_ms)}`,
   ].filter((part) => part !== undefined);
   return `game answers in ${ms(lag.rtt_ms)}${parts.length === 0 ? "" : ` (${parts.join(", ")})`}`;
+}
+
+/** What the stream adds to the lag of who plays at a seat: "its picture takes 8 ms to make, 23 ms to the browser and back (±2 ms)". */
+export function streamWords(stream: StreamLag | null | undefined): string | undefined {
+  if (!stream) return undefined;
+  const ms = (value: number): string => `${printed(value)} ms`;
+  const making = stream.making_ms === undefined || stream.making_ms === null ? "" : `${ms(stream.making_ms)} to make, `;
+  return `its picture takes ${making}${ms(stream.rtt_ms)} to the browser and back (\u00b1${ms(stream.error_ms)})`;
 }
 
 /** Arrows move by one cell, Home and End to the ends of the row; absent for any other key. */

@@ -35,6 +35,8 @@ export default function LanView(): ReactNode {
         const one: MatrixSeat = { seat: seat.seat, name: seat.name, silent: seat.lan?.role === "silent" };
         if (seat.instance) one.instance = seat.instance.id;
         if (ip !== undefined) one.ip = ip;
+        const stream = seat.instance && status?.instances[seat.instance.id]?.stream;
+        if (stream) one.stream = stream;
         return one;
       }),
     [seats, status],

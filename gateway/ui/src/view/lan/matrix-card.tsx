@@ -2,7 +2,7 @@
 // colours change, in one animation frame.
 import { useEffect, useMemo, useRef, useState, type KeyboardEvent, type PointerEvent, type ReactNode } from "react";
 import type { Lag } from "../../api/types";
-import { MODES, MODE_KEYS, cellAt, gridOf, lagWords, matrixOf, mix, moveCell, pairWords, rgb, strength, textOn, type Grid, type Matrix, type MatrixMode, type MatrixSeat } from "../../domain/matrix";
+import { MODES, MODE_KEYS, cellAt, gridOf, lagWords, matrixOf, mix, moveCell, pairWords, rgb, streamWords, strength, textOn, type Grid, type Matrix, type MatrixMode, type MatrixSeat } from "../../domain/matrix";
 import type { Connectivity } from "../../api/types";
 import { useMedia } from "../hooks";
 import { prepared, tokens, useWidth } from "./use-size";
@@ -186,6 +186,7 @@ export function MatrixCard({ seats, rows, lags, at, theme, chosen, onOpen, momen
 
   const cell = matrix.cells[spot.row]?.[spot.column];
   const lag = cell && lagWords(lags, seats[cell.row], seats[cell.column]);
+  const stream = cell && streamWords(seats[cell.row]?.stream);
   const under = (event: PointerEvent | React.MouseEvent): { row: number; column: number } | undefined => {
     const rect = event.currentTarget.getBoundingClientRect();
     return cellAt(sizes(look, seats.length), event.clientX - rect.left, event.clientY - rect.top, seats.length);
@@ -259,6 +260,7 @@ export function MatrixCard({ seats, rows, lags, at, theme, chosen, onOpen, momen
         <span id="pair" aria-live="polite" className="two">
           {cell ? pairWords(matrix, cell) : ""}
           {lag ? `; ${lag}` : ""}
+          {stream ? `; ${stream}` : ""}
         </span>
         {moment}
         <button className="btn slim" data-act="table" onClick={() => setAsTable(!asTable)}>

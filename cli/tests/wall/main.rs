@@ -1,13 +1,17 @@
-//! `loco` as people run it: exit codes and words; and whole walls of real processes, privileged.
+//! `loco` as people run it: exit codes and words; and whole walls of real processes, privileged: here how they live and die,
+//! in [`faults`] what the doctor says of them, in [`alerts`] what a Prometheus says.
 //!
 //! A wall takes names of the whole machine (`/run/loco`, `loco-host`), so each privileged test runs itself again in
 //! network, mount and process namespaces of its own: neither a wall of the developer's nor another test is touched.
 #![expect(clippy::unwrap_used, reason = "the helpers of a test end at the first surprise, as the test does")]
 
+mod alerts;
+mod faults;
+
 use std::{
     env, fs,
-    io::{BufRead as _, BufReader},
-    net::TcpListener,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::Path,
     process::{Command, Output, Stdio},
     time::Duration,
@@ -42,7 +46,7 @@ fn wrong_usage_is_exit_code_2_and_names_the_flag() {
     says(&loco(&["up", "--guests", "0"]), 2, "--guests");
     says(&loco(&["up", "--disk", "/nonexistent/a.img"]), 2, "--disk /nonexistent/a.img: No such file");
     says(&loco(&["up", "--disk", "a", "--kernel", "b"]), 2, "--kernel");
-    says(&loco(&["up", "--mode", "socket"]), 2, "is not there yet; use vxlan");
+    says(&loco(&["up", "--mode", "macvlan"]), 2, "is not there yet; use vxlan");
     says(&loco(&["down", "--nonsense"]), 2, "--nonsense");
     says(&loco(&["status", "-o", "xml"]), 2, "table, json");
 }
@@ -279,14 +283,21 @@ fn foreign_guests_give_a_live_picture_and_a_disk_is_never_written() {
 
 /// PNG of the first instance, from the gateway.
 fn screenshot(status: &Status) -> Vec<u8> {
-    use std::io::{Read as _, Write as _};
-    let mut gateway = std::net::TcpStream::connect("127.0.0.1:8080").unwrap();
-    let path = format!("/api/instances/{}/screenshot.png", status.instances[0].id);
-    let token = &status.token;
-    write!(gateway, "GET {path} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n").unwrap();
+    get(8080, &format!("/api/instances/{}/screenshot.png", status.instances[0].id), &status.token)
+}
+
+/// What a server of this machine answers.
+fn get(port: u16, path: &str, token: &str) -> Vec<u8> {
+    let mut server = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(server, "GET {path} HTTP/1.0\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n").unwrap();
     let mut answer = Vec::new();
-    gateway.read_to_end(&mut answer).unwrap();
+    server.read_to_end(&mut answer).unwrap();
     let head = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+    assert!(
+        answer.starts_with(b"HTTP/1.0 200") || answer.starts_with(b"HTTP/1.1 200"),
+        "{path}: {}",
+        answer[..head].escape_ascii()
+    );
     answer.split_off(head)
 }
 
