@@ -7,7 +7,7 @@
 //! ```
 use std::{os::fd::OwnedFd, path::PathBuf, time::Duration};
 
-use seat::{FromAgent, FromRunner, Hello, PROTOCOL_VERSION, SeatSocket, SocketError};
+use seat::{FromAgent, FromRunner, Hello, PROTOCOL_VERSION, PortKind, SeatSocket, SocketError};
 use tokio::time::{Instant, sleep_until, timeout};
 
 /// Pause before the next attempt: the guest runs on meanwhile, and an agent that starts is found quickly.
@@ -81,6 +81,7 @@ impl Link {
             runner_pid: std::process::id(),
             has_port,
             health_url: Some(self.health_url.clone()),
+            ports: PortKind::ALL.map(|kind| kind.as_str().to_owned()).to_vec(),
         });
         let result = match SeatSocket::connect(&self.path) {
             Ok(socket) => send(&socket, &hello, &[]).await.map(|()| socket),

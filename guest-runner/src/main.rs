@@ -19,6 +19,7 @@ mod handover;
 mod health;
 mod link;
 mod metrics;
+mod port;
 mod privilege;
 mod qemu;
 mod runner;

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use guest::{
     MachineSpec, Qmp, QmpError,
-    argv::{FD_CDROM, FD_DISK, FD_KERNEL, FD_KVM, FD_TAP},
+    argv::{FD_CDROM, FD_DISK, FD_KERNEL, FD_KVM, FD_NET},
     overlay::Base,
     process,
 };
@@ -48,10 +48,11 @@ impl Qemu {
         serial_log: PathBuf,
         boot: &BootFiles,
         base: Option<&Base>,
-        tap: &OwnedFd,
+        net: Option<&OwnedFd>,
         kvm: Option<&OwnedFd>,
     ) -> anyhow::Result<Self> {
-        let mut fds: Vec<(BorrowedFd<'_>, RawFd)> = vec![(tap.as_fd(), FD_TAP)];
+        let mut fds: Vec<(BorrowedFd<'_>, RawFd)> = Vec::new();
+        fds.extend(net.map(|fd| (fd.as_fd(), FD_NET)));
         fds.extend(kvm.map(|fd| (fd.as_fd(), FD_KVM)));
         match boot {
             BootFiles::Kernel { kernel, .. } => fds.push((kernel.as_fd(), FD_KERNEL)),

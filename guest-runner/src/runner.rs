@@ -10,10 +10,10 @@ use guest::{
     argv::{Accelerator, Boot, HardDisk, Monitor, WorkDir},
     handshake::Bus,
     lifecycle::{Action, Fact, Lifecycle, QUIT_LIMIT, State},
+    netdev,
     qmp::Event,
     version,
 };
-use model::MacAddr;
 use qapi::qmp;
 use seat::{Exited, FromAgent, FromRunner, Welcome};
 use telemetry::{Heartbeat, chain};
@@ -29,6 +29,7 @@ use crate::{
     handover::Owed,
     health::{self, Signs},
     link::{Link, News},
+    port::{self, Granted, Plugged},
     qemu::{self, Qemu},
     storage::{self, Held, Storage},
     upkeep::{Asking, Pulse},
@@ -74,6 +75,8 @@ pub(crate) async fn run(config: Config, mut files: Files) -> anyhow::Result<u8> 
         opening: None,
         monitor: None,
         accelerator: Accelerator::Tcg,
+        netdev: None,
+        cable: None,
         late_at: None,
         held: None,
         said: None,
@@ -92,15 +95,6 @@ pub(crate) async fn run(config: Config, mut files: Files) -> anyhow::Result<u8> 
     Ok(runner.run().await)
 }
 
-/// A place on the LAN, as an agent gave it, until QEMU has it.
-#[derive(Debug)]
-struct Granted {
-    welcome: Welcome,
-    mac: MacAddr,
-    tap: OwnedFd,
-    kvm: Option<OwnedFd>,
-}
-
 pub(crate) struct Runner {
     pub(crate) config: Config,
     pub(crate) run_dir: WorkDir,
@@ -117,6 +111,11 @@ pub(crate) struct Runner {
     opening: Option<Opening>,
     pub(crate) monitor: Option<Qmp<UnixStream>>,
     pub(crate) accelerator: Accelerator,
+    /// What QEMU says that the guest's card is on.
+    pub(crate) netdev: Option<String>,
+    /// The agent's end of the guest's cable, where the port is a socket. It is kept, so that frames wait in it while no agent is
+    /// there.
+    pub(crate) cable: Option<OwnedFd>,
     /// When the current step of stopping is late.
     late_at: Option<Instant>,
     /// The guest stands still because of its disk.
@@ -339,22 +338,30 @@ impl Runner {
 
     async fn welcome(&mut self, welcome: &Welcome, fds: Vec<OwnedFd>) {
         if !self.life.has_port() && self.granted.is_none() {
-            let mut fds = fds.into_iter();
-            let (tap, kvm) = (fds.next(), fds.next());
-            let (Some(tap), Some(mac)) = (tap, MacAddr::parse(&welcome.mac)) else {
-                let reason = "the agent's Welcome lacks a tap or a MAC address; are both of one release?";
-                self.link.drop_agent(reason);
-                self.agent_gone(reason);
-                return;
-            };
-            let kvm = kvm.filter(|_| welcome.kvm);
-            self.granted = Some(Granted { welcome: welcome.clone(), mac, tap, kvm });
+            match port::plug(welcome, fds) {
+                Ok(Plugged { granted, cable }) => {
+                    self.granted = Some(granted);
+                    self.cable = cable;
+                }
+                Err(reason) => {
+                    self.link.drop_agent(&reason);
+                    self.agent_gone(&reason);
+                    return;
+                }
+            }
         }
         tracing::info!(lan = welcome.lan, seat = welcome.seat, ip = %welcome.ip, "attached to the agent");
         self.link.attach();
         self.signs.port.hold();
         self.signs.agent.fail("connected; display and control are being handed over");
         self.owe(Owed::ALL);
+        // Before anything else: frames of the guest may have been waiting in it.
+        if let Some(cable) = &self.cable
+            && let Err(reason) = self.link.send(&FromRunner::Cable, &[cable]).await
+        {
+            self.agent_gone(&reason);
+            return;
+        }
         if self.life.has_port() {
             self.signs.startup.our_turn();
         }
@@ -369,20 +376,20 @@ impl Runner {
         }
         let Some(granted) = self.granted.take() else { return };
         self.take(Fact::PortGranted).await;
-        if let Err(error) = self.start(&granted) {
+        if let Err(error) = self.start(granted) {
             tracing::error!("{error:#}");
             self.take(Fact::StartFailed).await;
             self.take(Fact::QemuEnded { clean: false }).await;
         }
     }
 
-    fn start(&mut self, Granted { welcome, mac, tap, kvm }: &Granted) -> anyhow::Result<()> {
+    fn start(&mut self, Granted { welcome, mac, netdev, net, kvm }: Granted) -> anyhow::Result<()> {
         let disk = self.storage.disk();
         self.accelerator = if kvm.is_some() { Accelerator::Kvm } else { Accelerator::Tcg };
         let boot = match &self.boot {
             BootFiles::Kernel { append, .. } => {
                 let more = append.as_deref().map(|words| format!(" {words}")).unwrap_or_default();
-                let Welcome { seat, host_name, lan, .. } = welcome;
+                let Welcome { seat, host_name, lan, .. } = &welcome;
                 Boot::Kernel { append: format!("seat={seat} name={host_name} lan={lan}{more}") }
             }
             BootFiles::Disks { cdrom, .. } => {
@@ -401,14 +408,15 @@ impl Runner {
             memory: self.config.memory,
             boot,
             nic: self.config.nic,
-            mac: *mac,
+            mac,
+            netdev,
             video: self.config.video,
             accelerator: self.accelerator,
             vnc: self.config.vnc,
         };
         let log = self.run_dir.serial_log();
         let base = disk.map(|(base, _)| base);
-        let qemu = Qemu::start(&self.program, &spec, log, &self.boot, base, tap, kvm.as_ref())?;
+        let qemu = Qemu::start(&self.program, &spec, log, &self.boot, base, net.as_ref(), kvm.as_ref())?;
         tracing::info!(pid = qemu.pid(), accelerator = self.accelerator.as_str(), "QEMU started");
         self.signs.qemu.fail("starting");
         self.signs.startup.our_turn();
@@ -422,6 +430,11 @@ impl Runner {
         match monitor.execute(qmp::query_kvm {}).await {
             Ok(kvm) => self.accelerator = if kvm.enabled { Accelerator::Kvm } else { Accelerator::Tcg },
             Err(error) => tracing::warn!(error = %chain(&error), "QEMU does not say what accelerates it"),
+        }
+        let ask = qmp::human_monitor_command { command_line: "info network".to_owned(), cpu_index: None };
+        match monitor.execute(ask).await {
+            Ok(said) => self.netdev = netdev::backend(&said).map(str::to_owned),
+            Err(error) => tracing::warn!(error = %chain(&error), "QEMU does not say what the guest's card is on"),
         }
         self.monitor = Some(monitor);
         self.pulse = Pulse::default();
@@ -440,6 +453,8 @@ impl Runner {
             }
         }
         self.qemu_beat = None;
+        self.netdev = None;
+        self.cable = None;
         self.held = None;
         self.bus = None;
         self.opening = None;

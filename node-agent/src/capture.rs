@@ -64,13 +64,13 @@ pub(crate) struct Captures {
 pub(crate) type Stream = ReceiverStream<Result<Bytes, Infallible>>;
 
 impl Captures {
-    /// Captures in the fabric's namespace. `bytes` 0: not at all.
+    /// Captures in the fabric's namespace, if there is one. `bytes` 0: not at all.
     ///
     /// # Errors
     /// When a metric's name is taken.
     pub(crate) fn start(
         node: NodeName,
-        namespace: &Path,
+        namespace: Option<&Path>,
         bytes: usize,
         fabric: watch::Receiver<FabricStatus>,
         registry: &Registry,
@@ -78,7 +78,9 @@ impl Captures {
         let source = if bytes == 0 {
             Err("it was started with --capture-bytes 0".into())
         } else {
-            Source::start(namespace, Limits { bytes, age: AGE }).map(Arc::new).map_err(|error| {
+            let limits = Limits { bytes, age: AGE };
+            let started = namespace.map_or_else(|| Source::fed_only(limits), |path| Source::start(path, limits));
+            started.map(Arc::new).map_err(|error| {
                 tracing::warn!(%error, "ports are not captured");
                 error.to_string().into()
             })
@@ -90,6 +92,11 @@ impl Captures {
             readers: Arc::new(Semaphore::new(READERS_MAX)),
             metrics: Metrics::register(registry)?,
         })
+    }
+
+    /// Where the agent's own switch brings its frames.
+    pub(crate) fn feed(&self) -> Option<Arc<Source>> {
+        self.source.as_ref().ok().cloned()
     }
 
     /// Keeps what is captured at what the fabric has. Ends only with the fabric.
@@ -154,7 +161,8 @@ impl Captures {
     fn about(&self, instance: &InstanceId) -> About {
         let fabric = self.fabric.borrow();
         let port = fabric.ports.get(instance);
-        let place = port.map(|port| format!("LAN {}, seat {}, tap {} on ", port.lan, port.seat.0, port.tap));
+        let plugged = |tap: &str| if tap.is_empty() { "port of the switch".to_owned() } else { format!("tap {tap}") };
+        let place = port.map(|port| format!("LAN {}, seat {}, {} on ", port.lan, port.seat.0, plugged(&port.tap)));
         About {
             application: concat!("Loco ", env!("CARGO_PKG_VERSION")).to_owned(),
             instance: instance.to_string(),
@@ -166,7 +174,8 @@ impl Captures {
 
 /// The taps of this node by instance: name, and whether it is there.
 fn taps(fabric: &FabricStatus) -> BTreeMap<String, (String, bool)> {
-    fabric.ports.iter().map(|(id, port)| (id.to_string(), (port.tap.clone(), port.exists))).collect()
+    let taps = fabric.ports.iter().filter(|(_, port)| !port.tap.is_empty());
+    taps.map(|(id, port)| (id.to_string(), (port.tap.clone(), port.exists))).collect()
 }
 
 /// One reader's file.

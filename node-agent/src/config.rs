@@ -16,7 +16,7 @@ use model::{LanName, NodeName};
 
 mod privileges;
 
-pub use privileges::{check_capabilities, check_mounts};
+pub use privileges::{check_capabilities, check_mounts, needs_kernel};
 
 /// Longest token taken, in bytes: a file that holds more is not a token.
 const TOKEN_BYTES_MAX: u64 = 4096;
@@ -54,6 +54,9 @@ pub struct Args {
     /// UDP port of VXLAN, the same on all nodes.
     #[arg(long, env = "LOCO_VXLAN_PORT", value_name = "PORT", default_value = "14789")]
     vxlan_port: NonZeroU16,
+    /// UDP port of the agents' own switches (LANs of mode `socket`), the same on all nodes.
+    #[arg(long, env = "LOCO_SWITCH_PORT", value_name = "PORT", default_value = "14790")]
+    switch_port: NonZeroU16,
     /// Kernel (ELF) with which KVM is proven to run guests; without it guests run without KVM.
     #[arg(long, env = "LOCO_KVM_PROBE", value_name = "FILE")]
     kvm_probe: Option<PathBuf>,
@@ -67,6 +70,13 @@ pub struct Args {
     /// The kubelet's directory, with device-plugins and pod-resources in it.
     #[arg(long, env = "LOCO_KUBELET_DIR", value_name = "DIR", default_value = "/var/lib/kubelet")]
     kubelet_dir: PathBuf,
+    /// Where another agent has the run directory, do all that disturbs nobody, wait until it ends, and take over; without, that
+    /// is an error. For whoever replaces an agent by starting the next one first, as the chart's `DaemonSet` does.
+    #[arg(long, env = "LOCO_STAND_BY")]
+    stand_by: bool,
+    /// Unix socket at which `node-agent probe` hears how far this agent is; in a directory of its own container.
+    #[arg(long, env = "LOCO_PROBE_SOCKET", value_name = "FILE")]
+    probe_socket: Option<PathBuf>,
     #[command(flatten)]
     ipx_relay: IpxRelayArgs,
 }
@@ -106,6 +116,15 @@ pub enum Command {
     },
     /// Checks that the encoders of pictures and sound are there: for whoever builds an image
     CheckEncoders,
+    /// Asks the agent of this container whether it has started: it serves, or stands by for one that does. Exit code 0 = yes.
+    Probe {
+        /// The agent's --probe-socket.
+        #[arg(long, env = "LOCO_PROBE_SOCKET", value_name = "FILE")]
+        socket: PathBuf,
+        /// Whether it is ready: one that serves must lack nothing. As `/readyz`, but of this very process.
+        #[arg(long)]
+        ready: bool,
+    },
 }
 
 /// First and last port of a range.
@@ -163,6 +182,8 @@ pub struct Config {
     pub media_ports: RangeInclusive<u16>,
     pub token: Token,
     pub vxlan_port: u16,
+    /// Of the agents' own switches.
+    pub switch_port: u16,
     pub kvm_probe: Option<PathBuf>,
     /// Of all ports together; 0: nothing is captured.
     pub capture_bytes: usize,
@@ -170,6 +191,10 @@ pub struct Config {
     pub seats: Option<SeatsOffered>,
     /// `None`: no relay.
     pub ipx_relay: Option<IpxRelay>,
+    /// Wait for another agent of the run directory to end, instead of failing.
+    pub stand_by: bool,
+    /// `None`: no probe can ask.
+    pub probe_socket: Option<PathBuf>,
 }
 
 /// What the kubelet is offered.
@@ -313,9 +338,12 @@ impl Config {
             media_ports: args.media_ports.0,
             token,
             vxlan_port: args.vxlan_port.get(),
+            switch_port: args.switch_port.get(),
             kvm_probe: args.kvm_probe,
             ipx_relay: args.ipx_relay.load(),
             capture_bytes: args.capture_bytes,
+            stand_by: args.stand_by,
+            probe_socket: args.probe_socket,
         })
     }
 }

@@ -2,7 +2,8 @@
 use std::collections::BTreeMap;
 
 use fabric::FabricSpec;
-use model::{Identity, InstanceId, LanName, NodeName, Seat, Snapshot};
+use model::{Identity, InstanceId, LanName, NetworkMode, NodeName, Seat, Snapshot};
+use seat::PortKind;
 
 /// Desired state of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,13 +21,27 @@ pub(crate) struct SeatSpec {
     pub(crate) lan: LanName,
     pub(crate) seat: Seat,
     pub(crate) identity: Identity,
+    /// How the guests of its LAN are joined.
+    pub(crate) mode: NetworkMode,
+}
+
+impl SeatSpec {
+    /// What its guest is plugged into.
+    pub(crate) const fn port_kind(&self) -> PortKind {
+        match self.mode {
+            NetworkMode::Vxlan | NetworkMode::Macvlan => PortKind::Tap,
+            NetworkMode::Socket => PortKind::Socket,
+            NetworkMode::User => PortKind::User,
+        }
+    }
 }
 
 impl Desired {
     pub(crate) fn from_snapshot(snapshot: &Snapshot, node: &NodeName) -> Self {
         let seats = snapshot.on_node(node).filter_map(|placed| {
-            let identity = snapshot.lan(&placed.lan)?.identity(placed.seat).ok()?;
-            Some((placed.id.clone(), SeatSpec { lan: placed.lan.clone(), seat: placed.seat, identity }))
+            let lan = snapshot.lan(&placed.lan)?;
+            let identity = lan.identity(placed.seat).ok()?;
+            Some((placed.id.clone(), SeatSpec { lan: placed.lan.clone(), seat: placed.seat, identity, mode: lan.mode() }))
         });
         Self {
             fabric: FabricSpec::from_snapshot(snapshot, node),

@@ -18,25 +18,30 @@ mod doors;
 mod http;
 mod instance;
 mod kubelet;
+mod lans;
 mod metrics;
+mod place;
 mod proof;
 mod relay;
 mod seats;
+mod sight;
+mod standby;
 mod status;
 mod traffic;
 
-use std::{fs, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, io, net::{SocketAddr, SocketAddrV4}, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use desired::Desired;
 use directory::{Directory, Follower, Pace, Source};
 use fabric::{Fabric, FabricConfig, FabricStatus};
-use instance::{Shared, Taps};
+use instance::{Cables, Shared, Taps};
+use lans::Lans;
 use metrics::Metrics;
-use nix::fcntl::{Flock, FlockArg};
 use plugin::PodResources;
 use seats::{Entrance, Seats};
 use stream::{StreamConfig, Streams};
+use switch::SwitchConfig;
 use telemetry::{Condition, Health, Heartbeat};
 use tokio::{
     net::TcpListener,
@@ -46,8 +51,12 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+pub use standby::probe;
+
 use crate::capture::Captures;
 use config::Config;
+use place::Place;
+use standby::{Lock, Phase, Teller};
 
 /// Limit of the loop that follows the directory: it may wait for instances to say goodbye to their viewers.
 const FOLLOW_LIMIT: Duration = Duration::from_mins(1);
@@ -57,11 +66,11 @@ const PUBLISH_LIMIT: Duration = Duration::from_secs(10);
 const WATCH_LIMIT: Duration = Duration::from_secs(10);
 /// Those loops turn at least this often, with or without news.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// How long an agent waits for what its predecessor held.
-const SUCCESSION_LIMIT: Duration = Duration::from_secs(1);
-const SUCCESSION_PAUSE: Duration = Duration::from_millis(10);
 /// Grace for requests that are being answered when the agent is told to end.
 const GRACE: Duration = Duration::from_secs(3);
+/// How long viewers' goodbyes keep the next agent waiting: a session ends in milliseconds, and with it the keys that it held are
+/// released. One that hangs ends later, without a key.
+const GOODBYE_LIMIT: Duration = Duration::from_millis(250);
 
 /// What is needed to offer seats to the kubelet.
 #[derive(Debug)]
@@ -77,7 +86,8 @@ pub struct Agent {
     config: Config,
     listener: TcpListener,
     address: SocketAddr,
-    fabric: Arc<Fabric>,
+    lans: Arc<Lans>,
+    switched: traffic::Switched,
     streams: Arc<Streams>,
     registry: prometheus::Registry,
     metrics: Metrics,
@@ -88,34 +98,51 @@ pub struct Agent {
     follower: Follower,
     kubelet: Option<Offer>,
     kvm: bool,
-    /// One agent per run directory; the kernel lets go of it with the process.
-    _lock: Flock<fs::File>,
+    phase: watch::Sender<Phase>,
+    teller: Option<Teller>,
+    /// One agent per run directory.
+    lock: Lock,
 }
 
 impl Agent {
-    /// Opens what the agent needs, cheapest first, so that a start that cannot work changes nothing.
+    /// Opens what the agent needs, cheapest first, so that a start that cannot work changes nothing. With `--stand-by`, and where
+    /// another agent has the run directory, it waits for that one's end between what disturbs nobody and what only one can have.
     ///
     /// # Errors
     /// Each names what could not be had and the remedy.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
-        config::check_capabilities()?;
+        let needs_kernel = config::needs_kernel(&config.source);
+        if needs_kernel {
+            config::check_capabilities()?;
+        }
+        let (phase, health) = (watch::Sender::new(Phase::Starts), Health::new());
+        let teller = place::open_teller(&config, &phase, &health)?;
         let follower = Follower::start(&config.source, Pace::AGENT).await?;
         let netns = config::fabric_netns(&config.run_dir);
         let in_cluster = config.seats.is_some() || matches!(config.source, Source::Kubernetes(_));
-        if in_cluster && !fabric::is_prepared(&netns) {
+        if in_cluster && needs_kernel && !fabric::is_prepared(&netns) {
             config::check_mounts(&config.run_dir)?;
         }
-        let listener = listen(config.listen).await?;
-        let address = listener.local_addr().context("the API's socket has no address")?;
-        let lock = prepare_run_dir(&config).await?;
+        let place = Place::claim(&config).await?;
         let registry = telemetry::registry();
         let metrics = Metrics::register(&registry, config.node.as_str())?;
-        let health = Health::new();
         let streams = StreamConfig { media_ip: config.media_ip.into(), ports: config.media_ports.clone() };
         let streams = Arc::new(Streams::new(streams, &registry)?);
         let kvm = prove_kvm(&config).await;
-        let fabric = Arc::new(Fabric::start(fabric_config(&config), &registry).await?);
-        let captures = Captures::start(config.node.clone(), &netns, config.capture_bytes, fabric.status(), &registry)?;
+        let (listener, lock) = place.take_over(&config, &phase).await?;
+        let address = listener.local_addr().context("the API's socket has no address")?;
+        let fabric = match needs_kernel {
+            true => Some(Arc::new(Fabric::start(fabric_config(&config), &registry).await?)),
+            false => None,
+        };
+        let (told, status) = watch::channel(FabricStatus::default());
+        let namespace = fabric.is_some().then_some(&*netns);
+        let captures = Captures::start(config.node.clone(), namespace, config.capture_bytes, status, &registry)?;
+        let (eyes, events, report) = ::traffic::SoftTraffic::new();
+        let eyes = sight::Eyes { traffic: eyes, captures: captures.feed(), copy: Vec::new() };
+        let switch = SwitchConfig { underlay: SocketAddrV4::new(config.media_ip, config.switch_port) };
+        let lans = Arc::new(Lans::start(fabric, switch, Box::new(eyes), told).await?);
+        switch::register(&registry, lans.switch_status())?;
         let kubelet = match config.seats.clone() {
             Some(seats) => Some(Offer {
                 namespace: seats
@@ -138,7 +165,8 @@ impl Agent {
             config,
             listener,
             address,
-            fabric,
+            lans,
+            switched: traffic::Switched { events, report },
             streams,
             registry,
             metrics,
@@ -149,7 +177,9 @@ impl Agent {
             follower,
             kubelet,
             kvm,
-            _lock: lock,
+            phase,
+            teller,
+            lock,
         })
     }
 
@@ -158,7 +188,8 @@ impl Agent {
         self.address
     }
 
-    /// Runs until `shutdown` ends, then stops serving, says goodbye to the viewers, and leaves fabric, taps and guests as they are.
+    /// Runs until `shutdown` ends, then stops serving, says goodbye to the viewers, lets go of what only one agent can have, and
+    /// leaves fabric, taps and guests as they are.
     ///
     /// # Errors
     /// When the API can no longer be served, or one of the agent's own tasks or threads has ended: whoever supervises the agent
@@ -168,8 +199,9 @@ impl Agent {
         let pods = self.kubelet.is_some();
         let seats_dir = self.config.run_dir.join("seats");
         let shared = Shared {
-            taps: Taps::of(Arc::clone(&self.fabric)),
-            fabric: self.fabric.status(),
+            taps: Taps::of(Arc::clone(&self.lans)),
+            cables: Cables::of(Arc::clone(&self.lans)),
+            fabric: self.lans.status(),
             streams: self.streams,
             metrics: self.metrics.clone(),
             health: self.health.clone(),
@@ -183,7 +215,7 @@ impl Agent {
         let source = status::Source {
             node: self.config.node.clone(),
             directory: follower.watch(),
-            fabric: self.fabric.status(),
+            fabric: self.lans.status(),
             instances: seats.watch(),
             seen: self.seen.subscribe(),
             changed: news,
@@ -207,18 +239,19 @@ impl Agent {
         tasks.spawn(follow(Following {
             node: self.config.node,
             directory: follower.watch(),
-            fabric: Arc::clone(&self.fabric),
+            lans: Arc::clone(&self.lans),
             seats: Arc::clone(&seats),
             heartbeat: self.health.heartbeat("directory", FOLLOW_LIMIT),
             conditions: Conditions::new(&self.health),
         }));
         tasks.spawn(self.captures.clone().run());
         tasks.spawn(traffic::watch(traffic::Watching {
-            netns: config::fabric_netns(&self.config.run_dir),
+            netns: self.lans.kernel().map(|_| config::fabric_netns(&self.config.run_dir)),
             bpffs: config::bpffs(&self.config.run_dir),
             directory: follower.watch(),
-            fabric: self.fabric.status(),
+            fabric: self.lans.status(),
             instances: seats.watch(),
+            switched: self.switched,
             seen: self.seen,
             heartbeat: self.health.heartbeat("traffic", WATCH_LIMIT),
             pods,
@@ -228,9 +261,12 @@ impl Agent {
             tasks.spawn(kubelet.run(self.health.clone()));
         }
         if let Some(relay) = self.relay {
-            let fabric = Arc::clone(&self.fabric);
-            tasks.spawn(async move { match relay.run(fabric).await {} });
+            match self.lans.kernel().cloned() {
+                Some(fabric) => drop(tasks.spawn(async move { match relay.run(fabric).await {} })),
+                None => warn!("the IPX relay joins a LAN of mode vxlan, and there was none at the start; it stays shut"),
+            }
         }
+        self.phase.send_replace(Phase::Serves);
         let (stop, stopped) = watch::channel(());
         let mut stopping = stopped.clone();
         let server = axum::serve(self.listener, router).with_graceful_shutdown(async move {
@@ -245,17 +281,30 @@ impl Agent {
             }
             error = first_end(&mut tasks) => return Err(error.context("the agent cannot go on; it must be started again")),
             () = shutdown => {
+                let told = Instant::now();
                 // The publisher first: its channel's end is what ends the streams of events.
                 tasks.shutdown().await;
                 self.captures.end_followers();
                 drop(stop);
-                time::timeout(GRACE, seats.close_sessions()).await.ok();
+                let leaving = Arc::clone(&seats);
+                let mut goodbyes = tokio::spawn(async move { leaving.close_sessions().await });
+                let in_time = time::timeout(GOODBYE_LIMIT, &mut goodbyes).await.is_ok();
+                seats.let_go().await;
+                self.lans.end().await;
+                // From here on the next agent serves. What follows concerns viewers and clients of this one only.
+                drop(self.lock);
+                info!(after = ?told.elapsed(), "let go of the run directory");
+                if !in_time && time::timeout(GRACE, &mut goodbyes).await.is_err() {
+                    warn!("some viewers were cut off without a goodbye");
+                    goodbyes.abort();
+                }
                 if time::timeout(GRACE, &mut server).await.is_err() {
                     warn!("some requests were cut off");
                     server.abort();
                 }
             }
         }
+        drop(self.teller);
         info!("ended; fabric, taps and guests stay as they are");
         Ok(())
     }
@@ -279,46 +328,6 @@ async fn first_end(tasks: &mut JoinSet<anyhow::Error>) -> anyhow::Error {
         Some(Err(error)) => anyhow::Error::new(error).context("a task of the agent broke"),
         None => anyhow!("the agent has no tasks"),
     }
-}
-
-/// Tries `take` for a moment while it fails with `taken`: after a kill, a supervisor may be faster than the kernel is in
-/// closing the sockets and locks of the dead.
-async fn succeed<T>(taken: io::ErrorKind, mut take: impl AsyncFnMut() -> io::Result<T>) -> io::Result<T> {
-    let deadline = Instant::now() + SUCCESSION_LIMIT;
-    loop {
-        match take().await {
-            Err(error) if error.kind() == taken && Instant::now() < deadline => time::sleep(SUCCESSION_PAUSE).await,
-            outcome => return outcome,
-        }
-    }
-}
-
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    succeed(io::ErrorKind::AddrInUse, async || TcpListener::bind(address).await).await.map_err(|error| {
-        let remedy = if error.kind() == io::ErrorKind::AddrInUse {
-            "end what uses it (`ss -ltnp` shows it), or choose another port"
-        } else {
-            "give an address of this node and a port that this user may open"
-        };
-        anyhow::Error::new(error).context(format!("--listen {address} cannot be used; {remedy}"))
-    })
-}
-
-/// Makes the run directory and takes it for this process.
-async fn prepare_run_dir(config: &Config) -> anyhow::Result<Flock<fs::File>> {
-    let run_dir = &config.run_dir;
-    let context = || format!("--run-dir {} cannot be used; free it or choose another", run_dir.display());
-    fs::create_dir_all(run_dir).with_context(context)?;
-    seats::prepare(run_dir).with_context(context)?;
-    seats::prepare(&run_dir.join("seats")).with_context(context)?;
-    let path = run_dir.join("agent.lock");
-    let lock = async || {
-        let file = fs::File::create(&path)?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
-    };
-    succeed(io::ErrorKind::WouldBlock, lock).await.with_context(|| {
-        format!("--run-dir {} is in use by another agent; end that one, or choose another directory", run_dir.display())
-    })
 }
 
 fn fabric_config(config: &Config) -> FabricConfig {
@@ -399,7 +408,7 @@ impl Conditions {
 struct Following {
     node: model::NodeName,
     directory: watch::Receiver<Directory>,
-    fabric: Arc<Fabric>,
+    lans: Arc<Lans>,
     seats: Arc<Seats>,
     heartbeat: Heartbeat,
     conditions: Conditions,
@@ -408,7 +417,7 @@ struct Following {
 /// Carries the directory into fabric and seats, and says whether this node is ready. Ends only when one of them has ended, and says which.
 async fn follow(mut following: Following) -> anyhow::Error {
     let mut done: Option<Desired> = None;
-    let mut fabric_status = following.fabric.status();
+    let mut fabric_status = following.lans.status();
     loop {
         following.heartbeat.tick();
         let directory = following.directory.borrow_and_update().clone();
@@ -416,7 +425,7 @@ async fn follow(mut following: Following) -> anyhow::Error {
         if directory.loaded_at.is_some() {
             let desired = Desired::from_snapshot(&directory.snapshot, &following.node);
             if done.as_ref() != Some(&desired) {
-                following.fabric.set_spec(desired.fabric.clone());
+                following.lans.set_spec(desired.fabric.clone());
                 following.seats.reconcile(&desired.seats).await;
                 done = Some(desired);
             }
@@ -489,8 +498,15 @@ fn remove_own(run_dir: &std::path::Path) -> io::Result<()> {
         other => other,
     };
     absent_is_fine(fs::remove_dir_all(run_dir.join("seats")))?;
-    absent_is_fine(fs::remove_file(run_dir.join("agent.lock")))?;
-    absent_is_fine(fs::remove_file(config::last_known(run_dir)))?;
+    absent_is_fine(fs::remove_file(standby::lock_file(run_dir)))?;
+    // And what was to replace it, when an agent was killed in between.
+    let last_known = config::last_known(run_dir);
+    let its_name = last_known.file_name().unwrap_or_default().as_encoded_bytes();
+    for entry in fs::read_dir(run_dir).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(its_name) {
+            absent_is_fine(fs::remove_file(entry.path()))?;
+        }
+    }
     absent_is_fine(fs::remove_file(config::kvm_proof(run_dir)))?;
     absent_is_fine(fs::remove_file(config::fabric_netns(run_dir)))?;
     match fs::remove_dir(run_dir) {

@@ -28,6 +28,10 @@ fn run(mut args: Args) -> anyhow::Result<()> {
         Some(Command::Uninstall { run_dir }) => return node_agent::uninstall(run_dir),
         Some(Command::Prepare { run_dir }) => return node_agent::prepare(run_dir),
         Some(Command::CheckEncoders) => return Ok(stream::check_encoders()?),
+        Some(Command::Probe { socket, ready }) => {
+            println!("{}", node_agent::probe(&socket, ready)?);
+            return Ok(());
+        }
         None => {}
     }
     let config = Config::load(args)?;
@@ -39,7 +43,12 @@ fn run(mut args: Args) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("could not listen for SIGINT")?;
-        let agent = Agent::build(config).await?;
+        // One that stands by may do so for long, and must end when it is told.
+        let agent = tokio::select! {
+            agent = Agent::build(config) => agent?,
+            _ = terminate.recv() => { tracing::info!("SIGTERM before it served"); return Ok(()) }
+            _ = interrupt.recv() => { tracing::info!("SIGINT before it served"); return Ok(()) }
+        };
         tracing::info!(address = %agent.address(), "the agent serves");
         agent
             .run(async move {

@@ -8,7 +8,7 @@ use model::NodeName;
 use tokio::{net::UdpSocket, sync::watch};
 use tracing::info;
 
-use crate::{config::IpxRelay, succeed};
+use crate::{config::IpxRelay, place::succeed};
 
 /// A relay with its socket open.
 #[derive(Debug)]

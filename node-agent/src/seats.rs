@@ -44,7 +44,7 @@ pub(crate) struct Seats {
 #[derive(Debug)]
 enum Ways {
     ByInstance(Mutex<BTreeMap<InstanceId, OwnDoor>>),
-    BySlot { _doors: Vec<Door>, open: watch::Receiver<Doors> },
+    BySlot { doors: Mutex<Vec<Door>>, open: watch::Receiver<Doors> },
 }
 
 #[derive(Debug)]
@@ -171,6 +171,25 @@ impl Seats {
         }
         closing.join_all().await;
     }
+
+    /// Shuts the doors and ends all instances here, for another agent to take them: their runners look for it at once. Guests,
+    /// taps, seat directories and sockets stay as they are.
+    pub(crate) async fn let_go(&self) {
+        // The doors first: a runner that was let go must not come in here again.
+        let doors: Vec<_> = match &self.ways {
+            Ways::ByInstance(doors) => {
+                std::mem::take(&mut *doors.lock().await).into_values().map(|own| own.door).collect()
+            }
+            Ways::BySlot { doors, .. } => std::mem::take(&mut *doors.lock().await),
+        };
+        for door in doors {
+            door.shut().await;
+        }
+        let instances = Arc::clone(&self.instances.borrow());
+        for instance in instances.values() {
+            instance.let_go().await;
+        }
+    }
 }
 
 /// Opens the doors of all slots, and of those that an agent with more slots left: a pod that holds such a one keeps its agent, while
@@ -196,5 +215,5 @@ fn open_slots(seats_dir: &Path, slots: u16, prover: &Arc<Prover>, instances: &wa
         let naming = Naming::Proof { slot, prover: Arc::clone(prover) };
         Door::keep(seats_dir.join(slot.to_string()), naming, instances.subscribe(), tell)
     });
-    Ways::BySlot { _doors: doors.collect(), open }
+    Ways::BySlot { doors: Mutex::new(doors.collect()), open }
 }

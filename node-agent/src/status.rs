@@ -289,12 +289,12 @@ mod tests {
             lan: "party".parse().unwrap(),
             seat: model::Seat(0),
             mac: model::MacAddr([2, 0, 0, 0, 0, 1]),
-            guard: model::Rules::default(),
             tap: "t".into(),
             exists: true,
             carrier,
             counters: None,
             address_in_use: None,
+            guard: model::Rules::default(),
         };
         assert!(cut_off(Some(7), Some(&port(Some(false)))).is_some_and(|text| text.contains("restart its runner")));
         assert_eq!(cut_off(Some(7), Some(&port(Some(true)))), None);

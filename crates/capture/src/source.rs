@@ -8,7 +8,7 @@
 //! (`LOOK_AGAIN`); the time between is a gap that snapshots tell. The thread ends with the handle. No frame is held up: these
 //! are copies.
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, PipeReader, PipeWriter, Read as _, Write as _},
     os::fd::AsFd as _,
@@ -27,6 +27,7 @@ use nix::{
 use crate::{
     ring::{Counts, Follow, Limits, Rings, Snapshot},
     tap::{Buffers, TapSocket, now},
+    write::Direction,
 };
 
 /// How often the taps are compared with the sockets, and old frames thrown away.
@@ -48,6 +49,8 @@ struct Shared {
     rings: Mutex<Rings>,
     /// Instance id, and the name of its tap.
     wanted: Mutex<BTreeMap<String, String>>,
+    /// Ids of instances whose frames are fed.
+    fed: Mutex<BTreeSet<String>>,
     /// Why the tap of an instance is not captured, as of the last look.
     problems: Mutex<BTreeMap<String, String>>,
 }
@@ -67,12 +70,25 @@ impl Source {
     /// # Errors
     /// When the namespace cannot be entered, or no thread be started.
     pub fn start(namespace: &Path, limits: Limits) -> Result<Self, SourceError> {
-        let failed = |source| SourceError::Namespace { path: namespace.to_owned(), source };
-        let file = File::open(namespace).map_err(failed)?;
+        Self::begin(Some(namespace), limits)
+    }
+
+    /// Captures no taps: only what is fed.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn fed_only(limits: Limits) -> Result<Self, SourceError> {
+        Self::begin(None, limits)
+    }
+
+    fn begin(namespace: Option<&Path>, limits: Limits) -> Result<Self, SourceError> {
+        let failed = |source| SourceError::Namespace { path: namespace.unwrap_or(Path::new("")).to_owned(), source };
+        let file = namespace.map(File::open).transpose().map_err(failed)?;
         let (waken, wake) = io::pipe().map_err(SourceError::Thread)?;
         let shared = Arc::new(Shared {
             rings: Mutex::new(Rings::new(limits)),
             wanted: Mutex::default(),
+            fed: Mutex::default(),
             problems: Mutex::default(),
         });
         let (entered, outcome) = std::sync::mpsc::sync_channel(1);
@@ -80,7 +96,7 @@ impl Source {
         let thread = thread::Builder::new()
             .name("capture".to_owned())
             .spawn(move || {
-                let result = setns(file, CloneFlags::CLONE_NEWNET);
+                let result = file.map_or(Ok(()), |file| setns(file, CloneFlags::CLONE_NEWNET));
                 let is_inside = result.is_ok();
                 // The starter waits for it.
                 entered.send(result).ok();
@@ -104,6 +120,22 @@ impl Source {
             drop(wanted);
             self.wake();
         }
+    }
+
+    /// The ports whose frames [`Source::feed`] brings, as there is no tap of theirs. Others are forgotten, with their frames.
+    pub fn set_fed(&self, ports: BTreeSet<String>) {
+        let mut fed = lock(&self.shared.fed);
+        if *fed != ports {
+            *fed = ports;
+            drop(fed);
+            self.wake();
+        }
+    }
+
+    /// Takes a frame of a port that is fed. `bytes` are masked in place first.
+    pub fn feed(&self, port: &str, at: Duration, direction: Direction, bytes: &mut [u8]) {
+        let wire_len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        lock(&self.shared.rings).push(port, at, direction, wire_len, bytes);
     }
 
     /// Looks at the taps now: something is said to have changed.
@@ -237,6 +269,7 @@ impl Capturing {
     /// Makes the sockets those of the taps that are there, counts what the kernel dropped, and lets the rings age.
     fn look(&mut self) {
         let wanted = lock(&self.shared.wanted).clone();
+        let fed = lock(&self.shared.fed).clone();
         let mut problems = BTreeMap::new();
         let mut rings = lock(&self.shared.rings);
         let now = now();
@@ -248,10 +281,12 @@ impl Capturing {
             }
             is_there
         });
-        let gone: Vec<_> = rings.counts().map(|(id, _)| id.to_owned()).filter(|id| !wanted.contains_key(id)).collect();
+        let is_gone = |id: &String| !wanted.contains_key(id) && !fed.contains(id);
+        let gone: Vec<_> = rings.counts().map(|(id, _)| id.to_owned()).filter(is_gone).collect();
         for id in gone {
             rings.end(&id);
         }
+        fed.iter().for_each(|port| rings.begin(port, now));
         for (port, name) in &wanted {
             if self.taps.contains_key(port) {
                 continue;

@@ -47,7 +47,8 @@ pub struct UpFlags {
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
 
-    /// How the guests of a LAN are joined; only `vxlan` exists so far
+    /// How the guests of a LAN are joined: `vxlan`, the kernel's bridge and tunnel; `socket`, the agents' own switch, without a
+    /// device in the kernel; `user`, not at all: each guest is alone (docs/fabric.md)
     #[arg(long, default_value = "vxlan", value_parser = mode)]
     pub mode: String,
 
@@ -87,9 +88,9 @@ pub enum UsageError {
 
 fn mode(text: &str) -> Result<String, String> {
     match text {
-        "vxlan" => Ok(text.to_owned()),
-        "macvlan" | "socket" | "user" => Err(format!("mode `{text}` is not there yet; use vxlan")),
-        _ => Err("the modes are vxlan, macvlan, socket and user, of which only vxlan is there so far".to_owned()),
+        "vxlan" | "socket" | "user" => Ok(text.to_owned()),
+        "macvlan" => Err("mode `macvlan` is not there yet; use vxlan, socket or user".to_owned()),
+        _ => Err("the modes are vxlan, socket and user".to_owned()),
     }
 }
 
@@ -191,7 +192,7 @@ mod tests {
         refuses("--cdrom a --kernel b", "--kernel");
         refuses("--keep-disks d", "--disk");
         refuses("--mode macvlan", "is not there yet; use vxlan");
-        refuses("--mode pigeon", "only vxlan");
+        refuses("--mode pigeon", "vxlan, socket and user");
         refuses("--no-such-flag", "--no-such-flag");
         refuses("--guests 2 --lans 3", "--lans 3 is more than --guests 2");
         refuses("--guests 4 --lans 2", "the page shows one LAN so far");

@@ -13,10 +13,11 @@ use std::{
 
 use model::{InstanceId, MacAddr};
 
+pub use crate::netdev::Netdev;
 use crate::overlay::DiskFormat;
 
 /// Descriptor numbers in QEMU. The KVM one is in an fd set, because QEMU opens it by name.
-pub const FD_TAP: RawFd = 3;
+pub const FD_NET: RawFd = 3;
 pub const FD_KVM: RawFd = 4;
 pub const FD_KERNEL: RawFd = 5;
 pub const FD_DISK: RawFd = 6;
@@ -147,6 +148,7 @@ pub struct MachineSpec {
     pub boot: Boot,
     pub nic: NicModel,
     pub mac: MacAddr,
+    pub netdev: Netdev,
     pub video: VideoCard,
     pub accelerator: Accelerator,
     /// A VNC server at [`WorkDir::vnc`] as well, for those who compare (`cargo xtask bench latency`).
@@ -238,7 +240,7 @@ impl MachineSpec {
         // tick missed: with a tick each 10 ms a busy machine lost 3 to 15 of 100 packets, with 5 ms none.
         argv.put("-audiodev", "dbus,id=snd0,out.frequency=48000,timer-period=5000");
         argv.put("-device", "sb16,audiodev=snd0");
-        argv.put("-netdev", format!("tap,id=net0,fd={FD_TAP}"));
+        argv.put("-netdev", self.netdev.arg());
         // Without its boot ROM: nobody boots from the network, and the start is faster.
         argv.put("-device", format!("{},netdev=net0,mac={},romfile=", self.nic, self.mac));
         for monitor in Monitor::ALL {
@@ -358,6 +360,7 @@ mod tests {
             boot,
             nic: NicModel::Pcnet,
             mac: MacAddr([2, 0x4c, 0, 0x10, 0x68, 4]),
+            netdev: Netdev::Tap,
             video: VideoCard::Std,
             accelerator: Accelerator::Tcg,
             vnc: false,

@@ -17,6 +17,7 @@ pub mod input;
 pub mod keymap;
 pub mod kvm;
 pub mod lifecycle;
+pub mod netdev;
 pub mod overlay;
 pub mod process;
 pub mod qmp;

@@ -15,7 +15,7 @@ use std::{
 
 use guest::{
     MachineSpec,
-    argv::{Accelerator, Boot, FD_DISK, FD_TAP, HardDisk, Mebibytes, NicModel, VideoCard},
+    argv::{Accelerator, Boot, FD_DISK, FD_NET, HardDisk, Mebibytes, Netdev, NicModel, VideoCard},
     overlay, process, version,
 };
 use testkit::{WRITER_STEP_BYTES, writer_boot_sector};
@@ -77,6 +77,7 @@ async fn run(place: &Place, write_through: bool) -> usize {
         boot: Boot::Disks { disk: Some(hard_disk), cdrom: false },
         nic: NicModel::Pcnet,
         mac: model::MacAddr([2, 0x4c, 0, 0, 1, 1]),
+        netdev: Netdev::Tap,
         video: VideoCard::Std,
         accelerator: Accelerator::Tcg,
         vnc: false,
@@ -100,7 +101,7 @@ async fn run(place: &Place, write_through: bool) -> usize {
         .collect();
     assert_eq!(logged, 1);
     let (program, _) = version::qemu().await.unwrap();
-    let fds = [(nic.as_fd(), FD_TAP), (base.file.as_fd(), FD_DISK)];
+    let fds = [(nic.as_fd(), FD_NET), (base.file.as_fd(), FD_DISK)];
     let mut child = process::spawn(&program, &argv, &fds, false).unwrap();
     let mut serial = child.stdout.take().unwrap();
     let mut known = 0;

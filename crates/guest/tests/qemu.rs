@@ -16,7 +16,7 @@ use std::{
 
 use guest::{
     MachineSpec, Qmp,
-    argv::{Accelerator, Boot, FD_DISK, FD_TAP, HardDisk, Mebibytes, Monitor, NicModel, VideoCard, WorkDir},
+    argv::{Accelerator, Boot, FD_DISK, FD_NET, HardDisk, Mebibytes, Monitor, Netdev, NicModel, VideoCard, WorkDir},
     handshake::{Bus, DisplayFds, HandshakeError, Listener},
     input, keymap, overlay, process, version,
 };
@@ -56,6 +56,7 @@ impl Machine {
             boot: Boot::Disks { disk: Some(disk), cdrom: false },
             nic: NicModel::Pcnet,
             mac: model::MacAddr([2, 0x4c, 0, 0, 1, 1]),
+        netdev: Netdev::Tap,
             video: VideoCard::Std,
             accelerator: Accelerator::Tcg,
             vnc: false,
@@ -68,7 +69,7 @@ impl Machine {
             .map(|arg| if arg == "tap,id=net0,fd=3" { "socket,id=net0,fd=3".into() } else { arg })
             .collect();
         let (program, _) = version::qemu().await.unwrap();
-        let fds = [(nic.as_fd(), FD_TAP), (base.file.as_fd(), FD_DISK)];
+        let fds = [(nic.as_fd(), FD_NET), (base.file.as_fd(), FD_DISK)];
         let mut child = process::spawn(&program, &argv, &fds, false).unwrap();
         let socket = work_dir.monitor(Monitor::Runner);
         let qmp = loop {

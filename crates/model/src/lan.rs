@@ -37,6 +37,11 @@ pub enum NetworkMode {
 pub struct UnknownNetworkMode(pub String);
 
 impl NetworkMode {
+    /// Whether it is made of the kernel's devices, which an agent needs rights for.
+    pub const fn needs_kernel(self) -> bool {
+        matches!(self, Self::Vxlan | Self::Macvlan)
+    }
+
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Vxlan => "vxlan",

@@ -8,8 +8,10 @@
 //! runner                                   agent
 //!   | Hello {instance, has_port, …}          |   claims; the agent checks them against its snapshot
 //!   | -------------------------------------> |
-//!   | <------------------------------------- |   Welcome {identity…} + fd tap [+ fd /dev/kvm]     (has_port: no fds)
+//!   | <------------------------------------- |   Welcome {identity…} [+ fd tap] [+ fd /dev/kvm]   (has_port: no fds)
 //!   | Started {qemu_pid, …}                  |   or Refused {reason, remedy}: the runner waits and asks again
+//!   | -------------------------------------> |
+//!   | Cable + fd of the guest's cable        |   where the port is a socket: to each agent that comes
 //!   | -------------------------------------> |
 //!   | Qmp + fd input + fd poke               |   two connected QMP monitors, greeting unread
 //!   | Display {guids} + fd bus + fd listener |   authenticated D-Bus connections (docs/adr/0006)
@@ -28,5 +30,7 @@
 mod message;
 mod socket;
 
-pub use message::{Exited, FromAgent, FromRunner, Hello, Order, PROTOCOL_VERSION, Port, Started, Storage, Welcome};
+pub use message::{
+    Exited, FromAgent, FromRunner, Hello, Order, PROTOCOL_VERSION, Port, PortKind, Started, Storage, Welcome,
+};
 pub use socket::{MESSAGE_BYTES_MAX, MESSAGE_FDS_MAX, SeatListener, SeatSocket, SocketError};

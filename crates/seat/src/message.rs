@@ -12,6 +12,10 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub enum FromRunner {
     /// First message of a connection. No descriptors.
     Hello(Hello),
+    /// One descriptor: the agent's end of the guest's cable, a `SOCK_SEQPACKET` pair of which QEMU has the other. Said after each
+    /// Welcome whose port is [`PortKind::Socket`], and after each Welcome while the guest runs on such a cable; the runner keeps a
+    /// copy, so frames wait in the cable while no agent is there.
+    Cable,
     /// QEMU runs. No descriptors.
     Started(Started),
     /// Two descriptors: connected QMP sockets with the greeting unread. The first is for input and control, the
@@ -58,6 +62,48 @@ pub struct Hello {
     /// `http://…/healthz` of this runner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health_url: Option<String>,
+    /// The kinds of port that this runner can plug a guest into, as [`PortKind::as_str`] says them. Empty, as from a runner of
+    /// before there were others: taps only. Words that an agent does not know are of a newer runner, and ignored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
+}
+
+impl Hello {
+    /// Whether this runner can plug its guest into a port of that kind.
+    pub fn takes(&self, kind: PortKind) -> bool {
+        kind == PortKind::Tap || self.ports.iter().any(|known| known == kind.as_str())
+    }
+}
+
+/// What a guest's card is plugged into.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortKind {
+    /// A tap, or a tap of a node's own card, that comes with the Welcome.
+    #[default]
+    Tap,
+    /// A pair of sockets that the runner makes; the agent's end goes to it by [`FromRunner::Cable`].
+    Socket,
+    /// QEMU's own network, in which nobody else is.
+    User,
+}
+
+impl PortKind {
+    pub const ALL: [Self; 3] = [Self::Tap, Self::Socket, Self::User];
+
+    /// As [`Hello::ports`] and the messages say it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tap => "tap",
+            Self::Socket => "socket",
+            Self::User => "user",
+        }
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+    fn is_tap(&self) -> bool {
+        *self == Self::Tap
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +111,9 @@ pub struct Started {
     pub qemu_pid: u32,
     /// `kvm` or `tcg`.
     pub accelerator: String,
+    /// What QEMU itself says that the guest's card is on: `tap`, `dgram` or `user`. Absent when it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netdev: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +135,7 @@ pub struct Exited {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum FromAgent {
-    /// Answer to `Hello`. Unless `has_port` was said: first descriptor the tap, and if `kvm`, second an open `/dev/kvm`.
+    /// Answer to `Hello`. Unless `has_port` was said: the tap if the port is one, and then, if `kvm`, an open `/dev/kvm`.
     Welcome(Welcome),
     /// Answer to `Hello`: not now. The runner waits a second and asks again.
     Refused { reason: String, remedy: String },
@@ -133,6 +182,12 @@ pub struct Welcome {
     pub host_name: String,
     /// An open `/dev/kvm` comes with this message, and KVM was proven to run guests on this node.
     pub kvm: bool,
+    /// Absent: a tap, which is all that earlier agents had.
+    #[serde(default, skip_serializing_if = "PortKind::is_tap")]
+    pub port: PortKind,
+    /// The LAN's subnet, such as `10.98.0.0/24`, for a port of QEMU's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subnet: Option<String>,
 }
 
 #[cfg(test)]
@@ -147,6 +202,7 @@ mod tests {
             runner_pid: 7,
             has_port: false,
             health_url: None,
+            ports: Vec::new(),
         });
         let text = serde_json::to_string(&hello).unwrap();
         assert_eq!(text, r#"{"kind":"hello","version":1,"instance":"instance-0","runner_pid":7,"has_port":false}"#);
@@ -155,6 +211,16 @@ mod tests {
         assert_eq!(serde_json::to_string(&FromRunner::AskPort).unwrap(), r#"{"kind":"ask-port"}"#);
         let order = FromAgent::Order { id: 1, order: Order::Reset };
         assert_eq!(serde_json::to_string(&order).unwrap(), r#"{"kind":"order","id":1,"order":"reset"}"#);
+        assert_eq!(serde_json::to_string(&FromRunner::Cable).unwrap(), r#"{"kind":"cable"}"#);
+        // From an agent and a runner of before there were other ports than taps.
+        let text = r#"{"lan":"party","seat":3,"mac":"02:4c:00:10:68:04","ip":"10.98.0.4","host_name":"x","kvm":false}"#;
+        let welcome: Welcome = serde_json::from_str(text).unwrap();
+        assert_eq!((welcome.port, &welcome.subnet), (PortKind::Tap, &None));
+        assert_eq!(serde_json::to_string(&welcome).unwrap(), text);
+        let FromRunner::Hello(old) = hello else { panic!("{hello:?}") };
+        assert_eq!(PortKind::ALL.map(|kind| old.takes(kind)), [true, false, false]);
+        let new = Hello { ports: vec!["socket".into(), "pigeon".into()], ..old };
+        assert_eq!(PortKind::ALL.map(|kind| new.takes(kind)), [true, true, false]);
         // From a runner of before there were orders.
         let text = r#"{"kind":"exited","stderr_tail":"","asked":true}"#;
         let FromRunner::Exited(exited) = serde_json::from_str(text).unwrap() else { panic!("{text}") };

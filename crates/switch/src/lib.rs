@@ -11,6 +11,7 @@
 mod engine;
 pub mod guard;
 pub mod mesh;
+mod metrics;
 pub mod table;
 
 /// Whether another node is there: the same questions in every mode.
@@ -18,4 +19,5 @@ pub use fabric::probe;
 
 pub use engine::{LanStatus, PeerStatus, PortStatus, Sight, Switch, SwitchConfig, SwitchError, SwitchStatus, Way};
 
+pub use metrics::register;
 pub use wire::guard::{FRAME_LEN_MAX, FRAME_LEN_MIN};

@@ -103,7 +103,7 @@ pub struct PortReport {
 }
 
 /// More other cards than this are not carried over when a tap is made anew: a LAN has hundreds, a forger has all.
-const PAIRS_CARRIED_MAX: usize = 1024;
+pub(crate) const PAIRS_CARRIED_MAX: usize = 1024;
 
 impl PortReport {
     /// Adds what an earlier tap of the same instance has counted.
@@ -130,6 +130,10 @@ pub struct Report {
     pub tunnels: BTreeMap<LanName, Directions>,
     /// Ingress: from clients of the IPX tunnel into the LAN.
     pub relays: BTreeMap<LanName, Directions>,
+    /// Frames that the guard at an instance's tap dropped, by reason (`wire::guard::Refusal`); no entry: no guard is there.
+    pub refused: BTreeMap<InstanceId, BTreeMap<&'static str, u64>>,
+    /// Programs that somebody took off a device and that were put on again, since this agent started.
+    pub repairs: u64,
     /// What could not be counted or shown, by reason; see [`Report::events_lost`].
     pub lost: BTreeMap<&'static str, u64>,
     /// Events that were handed over since this agent started.

@@ -17,7 +17,7 @@ use std::{
 
 use guest::Qmp;
 use seat::{
-    Exited, FromAgent, FromRunner, Hello, MESSAGE_FDS_MAX, Order, Port, SeatListener, SeatSocket, SocketError, Started,
+    Exited, FromAgent, FromRunner, Hello, MESSAGE_FDS_MAX, Order, Port, PortKind, SeatListener, SeatSocket, SocketError, Started,
     Storage, Welcome,
 };
 use testkit::{NetNs, Tap};
@@ -263,6 +263,8 @@ impl Rig {
             ip: [10, 98, 0, 1].into(),
             host_name: "LOCO1068-1".into(),
             kvm: false,
+            port: PortKind::Tap,
+            subnet: None,
         })
     }
 

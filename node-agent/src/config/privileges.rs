@@ -1,6 +1,9 @@
 //! What the kernel must let this process do, looked at before anything is touched. Judged by pure functions over /proc.
 use std::path::Path;
 
+use directory::Source;
+use model::Lan;
+
 use super::ConfigError;
 
 /// A right, by its bit in `capability.h`, and what it is used for.
@@ -10,7 +13,7 @@ struct Need {
     used_for: &'static str,
 }
 
-/// What every agent needs, in a container or not. `CAP_BPF` and `CAP_PERFMON` are not asked for: the kernel takes `CAP_SYS_ADMIN` for both,
+/// What every agent needs that makes LANs of the kernel's devices, in a container or not. `CAP_BPF` and `CAP_PERFMON` are not asked for: the kernel takes `CAP_SYS_ADMIN` for both,
 /// and without the observer an agent still does its work.
 const NEEDS: [Need; 3] = [
     Need { bit: 12, name: "CAP_NET_ADMIN", used_for: "make bridges, tunnels and taps" },
@@ -29,6 +32,22 @@ pub(super) enum Propagation {
     Shared,
     /// Only in this mount namespace, and end with it.
     Own,
+}
+
+/// Whether a LAN of the directory is made of the kernel's devices, as far as its file tells now: then an agent needs rights for them.
+/// What cannot be read, or names no LAN, counts as one that is.
+pub fn needs_kernel(source: &Source) -> bool {
+    let modes = match source {
+        Source::File(path) => std::fs::read_to_string(path).ok().and_then(|text| {
+            let snapshot = api::snapshot::parse(&text).ok()?;
+            Some(snapshot.lans().map(Lan::mode).collect::<Vec<_>>())
+        }),
+        Source::Kubernetes(args) => std::fs::read_to_string(&args.lans).ok().and_then(|text| {
+            let lans = api::snapshot::parse_lans(&text).ok()?;
+            Some(lans.iter().map(Lan::mode).collect())
+        }),
+    };
+    modes.is_none_or(|modes| modes.is_empty() || modes.iter().any(|mode| mode.needs_kernel()))
 }
 
 /// Whether this process may do what an agent does, before anything is touched.

@@ -11,7 +11,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::{
     desired::Desired,
-    instance::{Shared, Taps},
+    instance::{Cables, Shared, Taps},
     seats::Seats,
 };
 
@@ -40,6 +40,7 @@ impl Rig {
         let changed = Arc::new(watch::Sender::new(0));
         let shared = Shared {
             taps: Taps::new(|id| async move { Err(fabric::FabricError::NoPort(id)) }),
+            cables: Cables::new(|_, _| async { Ok(()) }),
             fabric: watch::Sender::new(FabricStatus::default()).subscribe(),
             streams: Arc::new(Streams::new(streams, &registry).unwrap()),
             metrics: metrics.clone(),
@@ -66,7 +67,7 @@ impl Rig {
         };
         let (published, events) = watch::channel(Arc::<str>::from(r#"{"n":1}"#));
         let node = "node-a".parse().unwrap();
-        let captures = Captures::start(node, &dir, 0, fabric.subscribe(), &registry).unwrap();
+        let captures = Captures::start(node, Some(&dir), 0, fabric.subscribe(), &registry).unwrap();
         let token = Token::new("s3cret");
         let router = router(Api { token, source, instances: seats.watch(), events, metrics, captures });
         Self { router, published, dir, _directory: directory, _fabric: fabric, _seats: seats }

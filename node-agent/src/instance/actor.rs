@@ -9,9 +9,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use model::{InstanceId, InstanceState};
-use seat::{FromAgent, FromRunner, Order, Port, SeatSocket, SocketError, Storage, Welcome};
+use model::{InstanceId, InstanceState, NetworkMode};
+use seat::{FromAgent, FromRunner, Hello, Order, Port, PortKind, SeatSocket, SocketError, Storage, Welcome};
 use stream::{AudioTap, InstanceStream, Screen, audio::AudioConnection, display::DisplayConnection};
+use switch::SwitchError;
 use telemetry::chain;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -37,6 +38,8 @@ const PULSE_LIMIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 /// The fabric opens a tap in milliseconds; it makes a pass first if the tap is missing.
 const TAP_LIMIT: Duration = Duration::from_secs(5);
+/// The switch takes a cable between two frames.
+const PLUG_LIMIT: Duration = Duration::from_secs(5);
 /// A runner takes a message at once: the socket's buffer holds hundreds.
 const SAY_LIMIT: Duration = Duration::from_secs(1);
 /// How long a runner whose QEMU closed its monitor may take to say that QEMU ended.
@@ -97,6 +100,7 @@ impl Actor {
             since: SystemTime::now(),
             detail: facts.detail(),
             accelerator: None,
+            netdev: None,
             qemu_pid: None,
             qemu_since: None,
             runner_pid: None,
@@ -212,8 +216,13 @@ impl Actor {
                     report.qemu_pid = Some(started.qemu_pid);
                     report.qemu_since = since;
                     report.accelerator = Some(started.accelerator);
+                    report.netdev = started.netdev;
                 });
             }
+            FromRunner::Cable => match <[OwnedFd; 1]>::try_from(fds) {
+                Ok([cable]) => self.plug(cable).await,
+                Err(fds) => self.wrong_fds("Cable", 1, fds.len()),
+            },
             FromRunner::Qmp => match <[OwnedFd; 2]>::try_from(fds) {
                 Ok([control, poke]) => {
                     self.epoch += 1;
@@ -275,18 +284,34 @@ impl Actor {
 
     /// What the runner may know of its own port and picture.
     fn port(&self) -> Port {
-        let carrier = self.parts.shared.fabric.borrow().ports.get(&self.parts.id).and_then(|port| port.carrier);
+        let carrier = match self.parts.spec.mode {
+            // Alone: its port is within QEMU, which says so.
+            NetworkMode::User => Some(self.report.borrow().netdev.as_deref() == Some("user")),
+            _ => self.parts.shared.fabric.borrow().ports.get(&self.parts.id).and_then(|port| port.carrier),
+        };
         let state = self.facts.state();
         let unplugged = match carrier {
             Some(true) => None,
-            Some(false) => Some("nobody holds its tap; if QEMU runs, restart its runner"),
-            None => Some("it has no tap on this node yet; look at the agent's fabric problems"),
+            Some(false) => Some("nobody is at its port of the LAN; if QEMU runs, restart its runner"),
+            None => Some("it has no port on this node yet; look at the agent's fabric problems"),
         };
         Port {
             up: carrier == Some(true),
             picture_live: state == InstanceState::Live,
             state: state.to_string(),
             detail: unplugged.map(str::to_owned).or_else(|| self.facts.detail()),
+        }
+    }
+
+    /// Takes the guest's end of the LAN's user-space switch over.
+    async fn plug(&mut self, cable: OwnedFd) {
+        let plugged = self.parts.shared.cables.plug(&self.parts.id, cable);
+        match time::timeout(PLUG_LIMIT, plugged).await {
+            Ok(Ok(())) => {}
+            // Its guest runs on a port of the mode that the LAN had before; the status says that it is cut off.
+            Ok(Err(error @ SwitchError::NoPort(_))) => warn!(instance = %self.parts.id, error = chain(&error), "no port"),
+            Ok(Err(error)) => self.drop_seat(&chain(&error)),
+            Err(_) => self.drop_seat("the switch did not take the guest's cable in time"),
         }
     }
 
@@ -354,7 +379,7 @@ impl Actor {
     async fn greet(&mut self, Candidate { socket, hello }: Candidate) {
         let present = self.seat.is_some().then(|| self.report.borrow().runner_pid.unwrap_or_default());
         let verdict = match greet::check(&hello, &self.parts.id, present) {
-            Ok(()) => self.welcome(&socket, hello.has_port).await,
+            Ok(()) => self.welcome(&socket, &hello).await,
             Err(refusal) => Err(refusal),
         };
         let name = self.parts.id.as_str();
@@ -382,17 +407,26 @@ impl Actor {
     }
 
     /// Opens what the runner needs and says Welcome.
-    async fn welcome(&self, socket: &SeatSocket, has_port: bool) -> Result<(), Refusal> {
+    async fn welcome(&self, socket: &SeatSocket, hello: &Hello) -> Result<(), Refusal> {
+        let port = self.parts.spec.port_kind();
+        if !hello.takes(port) {
+            return Err(Refusal::new(
+                format!("LAN `{}` has the mode `{}`, which this runner does not know", self.parts.spec.lan, self.parts.spec.mode),
+                "use a runner and an agent of one release, or give the LAN the mode `vxlan`",
+            ));
+        }
         let mut fds: Vec<OwnedFd> = Vec::new();
         let mut kvm = false;
-        if !has_port {
-            let opened = time::timeout(TAP_LIMIT, self.parts.shared.taps.open(&self.parts.id)).await;
-            let tap = opened
-                .map_err(|_| {
-                    Refusal::new("the fabric did not open the tap in time", "look at the agent's fabric problems")
-                })?
-                .map_err(|error| Refusal::new(chain(&error), "the runner asks again in a second"))?;
-            fds.push(tap);
+        if !hello.has_port {
+            if port == PortKind::Tap {
+                let opened = time::timeout(TAP_LIMIT, self.parts.shared.taps.open(&self.parts.id)).await;
+                let tap = opened
+                    .map_err(|_| {
+                        Refusal::new("the fabric did not open the tap in time", "look at the agent's fabric problems")
+                    })?
+                    .map_err(|error| Refusal::new(chain(&error), "the runner asks again in a second"))?;
+                fds.push(tap);
+            }
             if self.parts.shared.kvm {
                 // Proven at the start; a device that is gone since then means a guest without KVM, not no guest.
                 match guest::kvm::open_kvm() {
@@ -406,7 +440,7 @@ impl Actor {
                 }
             }
         }
-        let SeatSpec { lan, seat, identity } = &self.parts.spec;
+        let SeatSpec { lan, seat, identity, .. } = &self.parts.spec;
         let welcome = FromAgent::Welcome(Welcome {
             lan: lan.to_string(),
             seat: seat.0,
@@ -414,6 +448,8 @@ impl Actor {
             ip: identity.ip,
             host_name: identity.host_name.clone(),
             kvm,
+            port,
+            subnet: (port == PortKind::User).then(|| identity.subnet.to_string()),
         });
         let fds: Vec<&OwnedFd> = fds.iter().collect();
         match time::timeout(SAY_LIMIT, socket.send(&welcome, &fds)).await {
@@ -461,6 +497,7 @@ impl Actor {
             report.qemu_pid = None;
             report.qemu_since = None;
             report.accelerator = None;
+            report.netdev = None;
         });
     }
 

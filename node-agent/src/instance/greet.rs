@@ -68,7 +68,14 @@ mod tests {
     use super::*;
 
     fn hello(version: u32, instance: &str) -> Hello {
-        Hello { version, instance: instance.into(), runner_pid: 7, has_port: false, health_url: None }
+        Hello {
+            version,
+            instance: instance.into(),
+            runner_pid: 7,
+            has_port: false,
+            health_url: None,
+            ports: Vec::new(),
+        }
     }
 
     #[test]

@@ -25,9 +25,10 @@ use std::{
     time::SystemTime,
 };
 
-use fabric::{Fabric, FabricError, FabricStatus};
+use fabric::{FabricError, FabricStatus};
 use model::{InstanceId, InstanceState};
 use stream::{AudioTap, InstanceStream, Screen, Streams};
+use switch::SwitchError;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -36,7 +37,7 @@ use tokio::{
 pub(crate) use greet::{Candidate, Refusal, refuse};
 pub(crate) use monitors::Power;
 
-use crate::{desired::SeatSpec, doors::DoorState, metrics::Metrics};
+use crate::{desired::SeatSpec, doors::DoorState, lans::Lans, metrics::Metrics};
 
 /// Injections that may wait for QMP. Each is one message of a browser; QEMU takes thousands a second. Full = the
 /// stream waits: input is never dropped while there is a guest to take it.
@@ -56,10 +57,10 @@ impl Taps {
         Self(Arc::new(move |id| Box::pin(open(id))))
     }
 
-    pub(crate) fn of(fabric: Arc<Fabric>) -> Self {
+    pub(crate) fn of(lans: Arc<Lans>) -> Self {
         Self::new(move |id| {
-            let fabric = Arc::clone(&fabric);
-            async move { fabric.open_tap(&id).await }
+            let lans = Arc::clone(&lans);
+            async move { lans.open_tap(&id).await }
         })
     }
 
@@ -74,10 +75,43 @@ impl std::fmt::Debug for Taps {
     }
 }
 
+/// Plugs a guest's cable into the LAN's user-space switch. A function for the same reason.
+#[derive(Clone)]
+pub(crate) struct Cables(Arc<dyn Fn(InstanceId, OwnedFd) -> Plugging + Send + Sync>);
+
+type Plugging = Pin<Box<dyn Future<Output = Result<(), SwitchError>> + Send>>;
+
+impl Cables {
+    pub(crate) fn new<F>(plug: impl Fn(InstanceId, OwnedFd) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), SwitchError>> + Send + 'static,
+    {
+        Self(Arc::new(move |id, cable| Box::pin(plug(id, cable))))
+    }
+
+    pub(crate) fn of(lans: Arc<Lans>) -> Self {
+        Self::new(move |id, cable| {
+            let lans = Arc::clone(&lans);
+            async move { lans.plug(&id, cable).await }
+        })
+    }
+
+    async fn plug(&self, id: &InstanceId, cable: OwnedFd) -> Result<(), SwitchError> {
+        (self.0)(id.clone(), cable).await
+    }
+}
+
+impl std::fmt::Debug for Cables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cables")
+    }
+}
+
 /// What every instance of this node shares.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(crate) taps: Taps,
+    pub(crate) cables: Cables,
     /// How the ports are, as last read from the kernel.
     pub(crate) fabric: watch::Receiver<FabricStatus>,
     pub(crate) streams: Arc<Streams>,
@@ -104,6 +138,8 @@ pub(crate) struct Report {
     pub(crate) since: SystemTime,
     pub(crate) detail: Option<String>,
     pub(crate) accelerator: Option<String>,
+    /// What QEMU says that the guest's card is on: `tap`, `dgram` or `user`.
+    pub(crate) netdev: Option<String>,
     /// As its runner calls it: in a pod, a number in the pod's own PID namespace.
     pub(crate) qemu_pid: Option<u32>,
     /// When QEMU was said to have started; `None` when it ran before this agent knew it.
@@ -129,7 +165,7 @@ pub(crate) struct Instance {
     orders: mpsc::Sender<orders::OrderRequest>,
     candidates: mpsc::Sender<Candidate>,
     shared: Shared,
-    /// Emptied by [`Self::leave`]; dropping them aborts them.
+    /// Emptied by [`Self::let_go`]; dropping them aborts them.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -235,11 +271,16 @@ impl Instance {
         self.stream.close_all().await;
     }
 
+    /// Ends its tasks, and with them the connections to its runner and to QEMU.
+    pub(crate) async fn let_go(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+    }
+
     /// Ends it because it is no longer placed here.
     pub(crate) async fn leave(&self) {
         self.close_sessions().await;
-        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-        tasks.shutdown().await;
+        self.let_go().await;
         self.shared.metrics.forget(self.id.as_str());
         self.shared.announce();
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use model::InstanceState;
-use seat::{Exited, FromAgent, FromRunner, Hello, PROTOCOL_VERSION, SeatSocket, Started, Welcome};
+use seat::{Exited, FromAgent, FromRunner, Hello, PROTOCOL_VERSION, PortKind, SeatSocket, Started, Welcome};
 use stream::StreamConfig;
 use testkit::eventually;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -38,6 +38,7 @@ impl Node {
         });
         let shared = Shared {
             taps,
+            cables: Cables::new(|_, _| async { Ok(()) }),
             fabric: watch::Sender::new(FabricStatus::default()).subscribe(),
             streams: Arc::new(Streams::new(streams, &registry).unwrap()),
             metrics: Metrics::register(&registry, "node-a").unwrap(),
@@ -101,7 +102,14 @@ impl Drop for Node {
 }
 
 fn hello(instance: &str, has_port: bool) -> Hello {
-    Hello { version: PROTOCOL_VERSION, instance: instance.into(), runner_pid: 7, has_port, health_url: None }
+    Hello {
+        version: PROTOCOL_VERSION,
+        instance: instance.into(),
+        runner_pid: 7,
+        has_port,
+        health_url: None,
+        ports: Vec::new(),
+    }
 }
 
 fn refusal(answer: FromAgent) -> String {
@@ -159,13 +167,15 @@ async fn a_runner_gets_its_identity_and_a_tap_once() {
         ip: "10.98.0.2".parse().unwrap(),
         host_name: "LOCO1068-2".into(),
         kvm: false,
+        port: PortKind::Tap,
+        subnet: None,
     };
     assert_eq!(answer, FromAgent::Welcome(want));
     assert_eq!(fds.len(), 1);
     node.until("instance-1", InstanceState::Starting, "waiting for QEMU").await;
     node.until("instance-0", InstanceState::Starting, "waiting for its runner").await;
 
-    socket.say(&FromRunner::Started(Started { qemu_pid: 42, accelerator: "tcg".into() })).await.unwrap();
+    socket.say(&FromRunner::Started(Started { qemu_pid: 42, accelerator: "tcg".into(), netdev: None })).await.unwrap();
     let instance = node.instance("instance-1");
     eventually(SOON, || (instance.report().qemu_pid == Some(42)).then_some(())).await.unwrap();
 
@@ -235,7 +245,7 @@ async fn a_guest_that_ran_before_this_agent_is_rid_of_held_keys_once() {
     let node = Node::new("adopted", true);
     node.place(&["instance-0"]).await;
     let instance = node.instance("instance-0");
-    let started = || FromRunner::Started(Started { qemu_pid: 42, accelerator: "tcg".into() });
+    let started = || FromRunner::Started(Started { qemu_pid: 42, accelerator: "tcg".into(), netdev: None });
     for first in [true, false] {
         let (socket, answer, _) = node.hello("instance-0", hello("instance-0", true)).await;
         assert!(matches!(answer, FromAgent::Welcome(_)));

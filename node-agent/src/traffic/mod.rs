@@ -20,7 +20,7 @@ use std::{
 
 use directory::Directory;
 use fabric::FabricStatus;
-use model::{InstanceId, LanName, MacAddr};
+use model::{InstanceId, LanName, MacAddr, NetworkMode};
 use observe::{Frame, Limits, Observer, PortId};
 use telemetry::Heartbeat;
 use tokio::{
@@ -144,7 +144,7 @@ impl Task {
     async fn run(mut self, mut taps: Option<Taps>, problem: Option<String>) -> anyhow::Error {
         let mut tell = interval(TELL_EVERY);
         tell.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut taken = Vec::with_capacity(EVENTS_AT_ONCE);
+        let (mut taken, mut switched) = (Vec::with_capacity(EVENTS_AT_ONCE), Vec::with_capacity(EVENTS_AT_ONCE));
         self.follow();
         loop {
             tokio::select! {
@@ -168,11 +168,11 @@ impl Task {
                     }
                     taken.drain(..).for_each(|event| self.event(&event));
                 }
-                count = self.watching.switched.events.recv_many(&mut taken, EVENTS_AT_ONCE) => {
+                count = self.watching.switched.events.recv_many(&mut switched, EVENTS_AT_ONCE) => {
                     if count == 0 {
                         return anyhow::anyhow!("the switch's thread has ended");
                     }
-                    taken.drain(..).for_each(|event| self.event(&event));
+                    switched.drain(..).for_each(|event| self.event(&event));
                 }
             }
         }
@@ -279,17 +279,16 @@ impl Task {
 
 /// The devices of this node that are to be watched.
 fn wanted(fabric: &FabricStatus) -> Wanted {
+    // What is at the agent's own switch is seen, and guarded, there.
+    let taps = || fabric.ports.iter().filter(|(_, port)| !port.tap.is_empty());
+    let lans = || fabric.lans.iter().filter(|(_, lan)| lan.mode != Some(NetworkMode::Socket));
     Wanted {
-        ports: fabric
-            .ports
-            .iter()
-            // What is at the agent's own switch is seen there.
-            .filter(|(_, port)| !port.tap.is_empty())
-            .map(|(id, port)| (id.clone(), port.tap.clone()))
-            .collect(),
-        tunnels: fabric.lans.iter().map(|(name, lan)| (name.clone(), fabric::tunnel_name(lan.vni))).collect(),
+        ports: taps().map(|(id, port)| (id.clone(), port.tap.clone())).collect(),
+        tunnels: lans().map(|(name, lan)| (name.clone(), fabric::tunnel_name(lan.vni))).collect(),
         // Where no relay runs there is no such device, and nothing to watch.
-        relays: fabric.lans.iter().map(|(name, lan)| (name.clone(), fabric::station_name(lan.vni))).collect(),
+        relays: lans().map(|(name, lan)| (name.clone(), fabric::station_name(lan.vni))).collect(),
+        guards: taps().map(|(id, port)| (id.clone(), (port.mac, port.guard))).collect(),
+        answers: lans().map(|(name, lan)| (name.clone(), lan.bridge_mac)).collect(),
     }
 }
 

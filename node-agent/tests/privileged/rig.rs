@@ -165,6 +165,7 @@ impl Rig {
                 runner_pid: std::process::id(),
                 has_port: false,
                 health_url: None,
+                ports: Vec::new(),
             };
             socket.say(&FromRunner::Hello(hello)).await.unwrap();
             match socket.receive().await {

@@ -62,8 +62,14 @@ impl Drop for Mounted {
 
 async fn hello(door: &Path, instance: &str, has_port: bool) -> (SeatSocket, FromAgent) {
     let socket = eventually(SOON, || SeatSocket::connect(door).ok()).await.unwrap();
-    let hello =
-        Hello { version: PROTOCOL_VERSION, instance: instance.into(), runner_pid: 1, has_port, health_url: None };
+    let hello = Hello {
+        version: PROTOCOL_VERSION,
+        instance: instance.into(),
+        runner_pid: 1,
+        has_port,
+        health_url: None,
+        ports: Vec::new(),
+    };
     socket.say(&FromRunner::Hello(hello)).await.unwrap();
     let (answer, _) = tokio::time::timeout(SOON, socket.receive()).await.unwrap().unwrap();
     (socket, answer)

@@ -39,6 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "plugin",
             "seat",
             "stream",
+            "switch",
             "telemetry",
             "traffic",
             "wire",

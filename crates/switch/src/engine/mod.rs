@@ -5,18 +5,21 @@
 //! ```
 //! **Invariants.** One thread owns all state, so frames of a port keep their order and nothing is locked. It never waits for a
 //! receiver: a queue that is full loses the newest frame, and that is counted. It ends with its handle; the guests' ends of the
-//! sockets are the runners', so a successor that is given them goes on where this one stopped.
+//! sockets are the runners', so a successor that is given them goes on where this one stopped. It listens for the other nodes
+//! only while there is a LAN for it.
+mod mesh_socket;
 mod node;
+mod outlet;
 mod port;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
@@ -25,7 +28,7 @@ use fabric::{FabricSpec, PortCounters, ReachStatus};
 use model::{InstanceId, LanName, NetworkMode, NodeName, Seat, Vni};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::guard::{Refusal, Rules};
+use crate::guard::Refusal;
 
 /// Guests that may wait to be plugged in. Full = [`SwitchError::Busy`]: a runner asks once per start and retries.
 const PLUGS_MAX: usize = 64;
@@ -35,8 +38,6 @@ const PLUGS_MAX: usize = 64;
 pub struct SwitchConfig {
     /// This node's address, and the UDP port that all nodes use.
     pub underlay: SocketAddrV4,
-    /// What guests may send.
-    pub rules: Rules,
 }
 
 /// Why there is no switch.
@@ -44,14 +45,6 @@ pub struct SwitchConfig {
 pub enum SwitchError {
     #[error("could not start the switch's thread; raise the limit of processes")]
     Thread(#[source] io::Error),
-    #[error(
-        "could not listen on UDP {address} for the other nodes' switches; is another agent running, or the port in use?"
-    )]
-    Listen {
-        address: SocketAddrV4,
-        #[source]
-        source: io::Error,
-    },
     #[error("the directory has no port for `{0}` on this node in a LAN of mode `socket`")]
     NoPort(InstanceId),
     #[error("the network socket of `{instance}` cannot be used: {source}; give one end of a SOCK_SEQPACKET pair")]
@@ -69,6 +62,8 @@ pub enum SwitchError {
 /// What the switch says about itself: what it did, never what it was told.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SwitchStatus {
+    /// How often [`Switch::set_spec`] was called, as far as the thread knew.
+    pub spec_seen: u64,
     /// LANs of mode `socket` with a seat here.
     pub lans: BTreeMap<LanName, LanStatus>,
     pub ports: BTreeMap<InstanceId, PortStatus>,
@@ -76,6 +71,10 @@ pub struct SwitchStatus {
     pub reachability: Vec<ReachStatus>,
     /// Datagrams from addresses that are no node of their LAN, or that are no VXLAN.
     pub strays: u64,
+    /// Datagrams of other nodes that the kernel dropped: this thread was too slow.
+    pub overruns: u64,
+    /// Frames for other nodes that the kernel did not take.
+    pub unsent: u64,
     /// In words, with the remedy.
     pub problems: Vec<String>,
 }
@@ -84,6 +83,8 @@ pub struct SwitchStatus {
 pub struct LanStatus {
     pub vni: Vni,
     pub seats: u8,
+    /// The switch listens for the other nodes: the LAN is more than this node's guests.
+    pub meshed: bool,
     /// Other nodes with a seat in the LAN.
     pub peers: BTreeMap<NodeName, PeerStatus>,
 }
@@ -112,6 +113,38 @@ pub struct PortStatus {
     pub address_in_use: Option<Ipv4Addr>,
 }
 
+/// Which way a frame goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Into the switch: from a guest, from another node.
+    In,
+    /// Out of it.
+    Out,
+}
+
+/// Who looks at the frames: counts them, shows them, keeps them. Called on the switch's own thread, so it must not wait.
+pub trait Sight: Send {
+    /// What there is from now on. Nothing else will be shown.
+    fn keep(&mut self, ports: &BTreeSet<InstanceId>, lans: &BTreeSet<LanName>);
+    /// A frame at a guest's port: all that it sends, also what its guard refuses; of what is for it, what it can still get.
+    fn guest(&mut self, instance: &InstanceId, way: Way, frame: &[u8]);
+    /// A frame from another node, or one to other nodes: once, to however many.
+    fn node(&mut self, lan: &LanName, way: Way, frame: &[u8]);
+    /// About once a second.
+    fn tick(&mut self);
+}
+
+/// Nobody looks.
+impl Sight for () {
+    fn keep(&mut self, _: &BTreeSet<InstanceId>, _: &BTreeSet<LanName>) {}
+    fn guest(&mut self, _: &InstanceId, _: Way, _: &[u8]) {}
+    fn node(&mut self, _: &LanName, _: Way, _: &[u8]) {}
+    fn tick(&mut self) {}
+}
+
+/// A spec and its number.
+type Wish = (u64, Arc<FabricSpec>);
+
 /// A guest's end for its port.
 #[derive(Debug)]
 struct Plug {
@@ -123,35 +156,50 @@ struct Plug {
 /// A running switch. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Switch {
-    plugs: Option<mpsc::Sender<Plug>>,
-    wishes: watch::Sender<Arc<FabricSpec>>,
+    /// `None` once it was told to end.
+    running: Mutex<Option<Running>>,
+    wishes: watch::Sender<Wish>,
     status: watch::Receiver<SwitchStatus>,
-    thread: Option<thread::JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    plugs: mpsc::Sender<Plug>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Running {
+    /// Closing the queue is the signal to end.
+    fn end(self) {
+        drop(self.plugs);
+        if self.thread.join().is_err() {
+            tracing::error!("the switch's thread had panicked");
+        }
+    }
 }
 
 impl Switch {
-    /// Listens for the other nodes and starts the thread. It has no port until [`Switch::set_spec`].
-    pub async fn start(config: SwitchConfig) -> Result<Self, SwitchError> {
+    /// Starts the thread. It has no port, and listens for nobody, until [`Switch::set_spec`] names a LAN.
+    pub async fn start(config: SwitchConfig, sight: Box<dyn Sight>) -> Result<Self, SwitchError> {
         let (plugs, plugs_rx) = mpsc::channel(PLUGS_MAX);
-        let (wishes, wishes_rx) = watch::channel(Arc::default());
+        let (wishes, wishes_rx) = watch::channel(Wish::default());
         let (status_tx, status) = watch::channel(SwitchStatus::default());
         let (ready, started) = oneshot::channel();
         let thread = thread::Builder::new()
             .name("switch".to_owned())
-            .spawn(move || node::run(config, plugs_rx, wishes_rx, &status_tx, ready))
+            .spawn(move || node::run(config, sight, plugs_rx, wishes_rx, &status_tx, ready))
             .map_err(SwitchError::Thread)?;
         started.await.map_err(|_| SwitchError::Ended)??;
-        Ok(Self { plugs: Some(plugs), wishes, status, thread: Some(thread) })
+        Ok(Self { running: Mutex::new(Some(Running { plugs, thread })), wishes, status })
     }
 
     /// What the node must have from now on; LANs of another mode than `socket` are somebody else's. Returns at once.
     pub fn set_spec(&self, spec: &FabricSpec) {
         let mut ours = spec.clone();
         ours.lans.retain(|_, lan| lan.mode == NetworkMode::Socket && !lan.ports.is_empty());
-        self.wishes.send_if_modified(|wish| {
-            let differs = **wish != ours;
+        self.wishes.send_modify(|(number, wish)| {
+            *number += 1;
             *wish = Arc::new(ours);
-            differs
         });
     }
 
@@ -159,11 +207,12 @@ impl Switch {
     /// plugged in before is unplugged.
     pub async fn plug(&self, instance: &InstanceId, socket: OwnedFd) -> Result<(), SwitchError> {
         let (reply, answer) = oneshot::channel();
-        let plugs = self.plugs.as_ref().ok_or(SwitchError::Ended)?;
+        let plugs = self.running().as_ref().map(|running| running.plugs.clone()).ok_or(SwitchError::Ended)?;
         plugs.try_send(Plug { instance: instance.clone(), socket, reply }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => SwitchError::Busy,
             mpsc::error::TrySendError::Closed(_) => SwitchError::Ended,
         })?;
+        drop(plugs);
         answer.await.map_err(|_| SwitchError::Ended)?
     }
 
@@ -171,16 +220,25 @@ impl Switch {
     pub fn status(&self) -> watch::Receiver<SwitchStatus> {
         self.status.clone()
     }
+
+    /// Ends the thread and waits for it, while others still hold the switch. What guests send from then on waits in their cables.
+    pub async fn end(&self) {
+        if let Some(running) = self.running().take() {
+            // It cannot fail but by a panic, which ends the thread's business as well.
+            tokio::task::spawn_blocking(move || running.end()).await.ok();
+        }
+    }
+
+    /// Nothing that can panic is done while it is locked.
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        // Closing the queue is the signal to end.
-        self.plugs = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the switch's thread had panicked");
+        if let Some(running) = self.running().take() {
+            running.end();
         }
     }
 }

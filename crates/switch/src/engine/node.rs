@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     rc::Rc,
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -14,20 +13,21 @@ use fabric::{
 };
 use model::{InstanceId, LanName, Seat, Vni};
 use tokio::{
-    net::UdpSocket,
     runtime,
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::{AbortHandle, LocalSet, spawn_local, yield_now},
     time::{MissedTickBehavior, interval, sleep},
 };
 
 use super::{
-    LanStatus, PeerStatus, Plug, PortStatus, SwitchConfig, SwitchError, SwitchStatus,
-    port::{GuestSocket, Sent},
+    LanStatus, PeerStatus, Plug, PortStatus, Sight, SwitchConfig, SwitchError, SwitchStatus, Way, Wish,
+    mesh_socket::MeshSocket,
+    outlet::{Gave, Outlet, Wake},
+    port::GuestSocket,
 };
 use crate::{
     FRAME_LEN_MAX,
-    guard::{Guard, Rules},
+    guard::Guard,
     mesh,
     probe::{self, Liveness, Probe},
     table::{Port, Table, Targets},
@@ -44,11 +44,15 @@ const ERROR_PAUSE: Duration = Duration::from_millis(200);
 /// One more than a frame may have, so that a longer one is seen to be longer.
 const BUFFER_LEN: usize = FRAME_LEN_MAX + 1;
 
+/// Pause before the mesh's port is tried again: a predecessor may be about to end.
+const LISTEN_AGAIN: Duration = Duration::from_millis(50);
+
 /// Runs until the handle is dropped.
 pub(super) fn run(
     config: SwitchConfig,
+    sight: Box<dyn Sight>,
     plugs: mpsc::Receiver<Plug>,
-    wishes: watch::Receiver<Arc<FabricSpec>>,
+    wishes: watch::Receiver<Wish>,
     status: &watch::Sender<SwitchStatus>,
     ready: oneshot::Sender<Result<(), SwitchError>>,
 ) {
@@ -57,25 +61,17 @@ pub(super) fn run(
         Err(error) => return drop(ready.send(Err(SwitchError::Thread(error)))),
     };
     LocalSet::new().block_on(&runtime, async {
-        let udp = match UdpSocket::bind(config.underlay).await {
-            Ok(udp) => Rc::new(udp),
-            Err(source) => {
-                let error = SwitchError::Listen { address: config.underlay, source };
-                return drop(ready.send(Err(error)));
-            }
-        };
         drop(ready.send(Ok(())));
-        let node = Rc::new(RefCell::new(Node::new(config, Rc::clone(&udp))));
-        let listening = spawn_local(listen(Rc::clone(&node), udp));
+        let node = Rc::new(RefCell::new(Node::new(config, sight)));
         live(&node, plugs, wishes, status).await;
-        listening.abort();
+        node.borrow_mut().mesh = None;
     });
 }
 
 async fn live(
     node: &Rc<RefCell<Node>>,
     mut plugs: mpsc::Receiver<Plug>,
-    mut wishes: watch::Receiver<Arc<FabricSpec>>,
+    mut wishes: watch::Receiver<Wish>,
     status: &watch::Sender<SwitchStatus>,
 ) {
     let ticker = |every| {
@@ -86,19 +82,24 @@ async fn live(
     let (mut questions, mut probes, mut publish) =
         (ticker(QUESTION_INTERVAL), ticker(probe::INTERVAL), ticker(STATUS_INTERVAL));
     loop {
+        let (is_idle, listens_not) = {
+            let node = node.borrow();
+            (node.lans.is_empty(), node.problem.is_some())
+        };
         tokio::select! {
             plug = plugs.recv() => {
                 let Some(Plug { instance, socket, reply }) = plug else { return };
-                node.borrow_mut().follow(&wishes.borrow_and_update());
+                follow(node, &wishes.borrow_and_update());
                 let socket = GuestSocket::new(socket)
                     .map_err(|source| SwitchError::Socket { instance: instance.clone(), source });
                 // The asker may have gone: the socket stays all the same.
                 drop(reply.send(socket.and_then(|socket| plug_in(node, &instance, socket))));
             }
-            Ok(()) = wishes.changed() => node.borrow_mut().follow(&wishes.borrow_and_update()),
-            _ = questions.tick() => { node.borrow_mut().ask(); continue }
-            _ = probes.tick() => { node.borrow_mut().probe(); continue }
-            _ = publish.tick() => {}
+            Ok(()) = wishes.changed() => follow(node, &wishes.borrow_and_update()),
+            _ = questions.tick(), if !is_idle => { node.borrow_mut().ask(); continue }
+            _ = probes.tick(), if !is_idle => { node.borrow_mut().probe(); continue }
+            () = sleep(LISTEN_AGAIN), if listens_not => { listen(node); if node.borrow().problem.is_some() { continue } }
+            _ = publish.tick(), if !is_idle => node.borrow_mut().sight.tick(),
         }
         let news = node.borrow_mut().status();
         status.send_if_modified(|old| {
@@ -109,14 +110,50 @@ async fn live(
     }
 }
 
+/// Takes a spec over, and listens for the other nodes if there is a LAN to share with them.
+fn follow(node: &Rc<RefCell<Node>>, (number, spec): &Wish) {
+    if node.borrow().spec_seen != *number {
+        node.borrow_mut().follow(*number, spec);
+        listen(node);
+    }
+}
+
+fn listen(node: &Rc<RefCell<Node>>) {
+    let mut borrowed = node.borrow_mut();
+    if borrowed.lans.is_empty() {
+        (borrowed.mesh, borrowed.problem) = (None, None);
+    } else if borrowed.mesh.is_none() {
+        let address = borrowed.underlay;
+        match MeshSocket::bind(address) {
+            Ok(socket) => {
+                let socket = Rc::new(socket);
+                let listening = spawn_local(hear(Rc::clone(node), Rc::clone(&socket))).abort_handle();
+                (borrowed.mesh, borrowed.problem) = (Some(Mesh { socket, listening }), None);
+                tracing::info!(%address, "the switch listens for the other nodes");
+            }
+            Err(error) => {
+                let problem = format!(
+                    "could not listen on UDP {address} for the other nodes' switches: {error}; end another agent or whatever uses \
+                     that port (`ss -lunp` shows it), or give all agents another by --switch-port"
+                );
+                if borrowed.problem.is_none() {
+                    tracing::warn!(problem, "guests of LANs of mode socket reach this node's own only");
+                }
+                borrowed.problem = Some(problem);
+            }
+        }
+    }
+}
+
 /// Frames of the other nodes.
-async fn listen(node: Rc<RefCell<Node>>, udp: Rc<UdpSocket>) {
+async fn hear(node: Rc<RefCell<Node>>, udp: Rc<MeshSocket>) {
     let mut buffer = [0; mesh::HEADER_LEN + BUFFER_LEN];
     let mut in_a_row = 0;
     loop {
-        match udp.recv_from(&mut buffer).await {
+        match udp.receive(&mut buffer).await {
             Ok((len, from)) => node.borrow_mut().datagram(from, &buffer[..len]),
-            // An ICMP error of an earlier datagram, or no memory: neither is about the next one.
+            // An ICMP error of an earlier datagram is not about the next one.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
             Err(error) => {
                 tracing::debug!(%error, "the mesh's socket");
                 sleep(ERROR_PAUSE).await;
@@ -134,11 +171,34 @@ fn plug_in(node: &Rc<RefCell<Node>>, instance: &InstanceId, socket: GuestSocket)
     let socket = Rc::new(socket);
     let mut borrowed = node.borrow_mut();
     let (vni, seat) = borrowed.place(instance).ok_or_else(|| SwitchError::NoPort(instance.clone()))?;
+    let wake = Wake::new(Notify::new());
     let reader = spawn_local(read(Rc::clone(node), vni, seat, Rc::clone(&socket)));
+    let writer = spawn_local(write(Rc::clone(node), vni, seat, Rc::clone(&socket), Rc::clone(&wake)));
     if let Some(port) = borrowed.port(vni, seat) {
-        port.plugged = Some(Plugged { socket, reader: reader.abort_handle() });
+        port.outlet.plugged();
+        wake.notify_one();
+        port.plugged = Some(Plugged { socket, wake, tasks: [reader.abort_handle(), writer.abort_handle()] });
+        tracing::info!(%instance, "plugged in");
     }
     Ok(())
+}
+
+/// Frames for one guest that did not find room at once.
+async fn write(node: Rc<RefCell<Node>>, vni: Vni, seat: Seat, socket: Rc<GuestSocket>, wake: Wake) {
+    loop {
+        wake.notified().await;
+        let drained = socket.when_writable(|socket| {
+            let mut node = node.borrow_mut();
+            let Some(GuestPort { outlet, counters, .. }) = node.port(vni, seat) else { return super::port::Sent::Gone };
+            outlet.drain(socket, |len| {
+                counters.rx_frames += 1;
+                counters.rx_bytes += len as u64;
+            })
+        });
+        if drained.await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Frames of one guest, until it is unplugged.
@@ -156,15 +216,28 @@ async fn read(node: Rc<RefCell<Node>>, vni: Vni, seat: Seat, socket: Rc<GuestSoc
     node.borrow_mut().unplug(vni, seat, &socket);
 }
 
-/// A guest at its port. Dropping it ends the task that reads.
+/// A guest at its port. Dropping it ends its tasks.
 struct Plugged {
     socket: Rc<GuestSocket>,
-    reader: AbortHandle,
+    wake: Wake,
+    tasks: [AbortHandle; 2],
 }
 
 impl Drop for Plugged {
     fn drop(&mut self) {
-        self.reader.abort();
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// The way to the other nodes.
+struct Mesh {
+    socket: Rc<MeshSocket>,
+    listening: AbortHandle,
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.listening.abort();
     }
 }
 
@@ -173,6 +246,7 @@ struct GuestPort {
     guard: Guard,
     desk: Desk,
     plugged: Option<Plugged>,
+    outlet: Outlet,
     counters: PortCounters,
 }
 
@@ -185,9 +259,12 @@ struct Lan {
 }
 
 struct Node {
-    rules: Rules,
-    port: u16,
-    udp: Rc<UdpSocket>,
+    underlay: SocketAddrV4,
+    sight: Box<dyn Sight>,
+    spec_seen: u64,
+    mesh: Option<Mesh>,
+    /// Why there is no mesh.
+    problem: Option<String>,
     /// Times of the pure parts count from here.
     start: Instant,
     lans: BTreeMap<Vni, Lan>,
@@ -198,11 +275,13 @@ struct Node {
 }
 
 impl Node {
-    fn new(config: SwitchConfig, udp: Rc<UdpSocket>) -> Self {
+    fn new(config: SwitchConfig, sight: Box<dyn Sight>) -> Self {
         Self {
-            rules: config.rules,
-            port: config.underlay.port(),
-            udp,
+            underlay: config.underlay,
+            sight,
+            spec_seen: 0,
+            mesh: None,
+            problem: None,
             start: Instant::now(),
             lans: BTreeMap::new(),
             books: Books::default(),
@@ -227,8 +306,9 @@ impl Node {
     }
 
     /// Makes LANs and ports those of the directory; what stays keeps its guest and its counters.
-    fn follow(&mut self, spec: &FabricSpec) {
-        let (now, instant, rules) = (self.now(), Instant::now(), self.rules);
+    fn follow(&mut self, number: u64, spec: &FabricSpec) {
+        self.spec_seen = number;
+        let (now, instant) = (self.now(), Instant::now());
         self.lans.retain(|vni, _| spec.lans.contains_key(vni));
         for (vni, wanted) in &spec.lans {
             let lan = self.lans.entry(*vni).or_insert_with(|| Lan {
@@ -245,11 +325,19 @@ impl Node {
             for (seat, port) in &wanted.ports {
                 lan.ports.entry(*seat).or_insert_with(|| GuestPort {
                     instance: port.instance.clone(),
-                    guard: Guard::new(port.identity.mac, rules, now),
+                    guard: Guard::new(port.identity.mac, wanted.guard, now),
                     desk: Desk::new(wanted, port, instant),
                     plugged: None,
+                    outlet: Outlet::new(now),
                     counters: PortCounters::default(),
                 });
+            }
+            if lan.spec.guard != wanted.guard {
+                for (seat, port) in &mut lan.ports {
+                    if let Some(wish) = wanted.ports.get(seat) {
+                        port.guard = Guard::new(wish.identity.mac, wanted.guard, now);
+                    }
+                }
             }
             lan.peers.retain(|address, _| wanted.peers.contains_key(address));
             for address in wanted.peers.keys() {
@@ -259,6 +347,9 @@ impl Node {
             lan.round = Round::of(wanted);
             lan.spec = wanted.clone();
         }
+        let ports = self.lans.values().flat_map(|lan| lan.ports.values()).map(|port| port.instance.clone()).collect();
+        let lans = self.lans.values().map(|lan| lan.spec.name.clone()).collect();
+        self.sight.keep(&ports, &lans);
         self.forget();
     }
 
@@ -275,14 +366,16 @@ impl Node {
 
     fn take_from_guest(&mut self, vni: Vni, seat: Seat, frame: &[u8]) {
         let (now, instant) = (self.now(), Instant::now());
-        let Some(port) = self.lans.get_mut(&vni).and_then(|lan| lan.ports.get_mut(&seat)) else { return };
+        let Self { lans, sight, books, .. } = self;
+        let Some(port) = lans.get_mut(&vni).and_then(|lan| lan.ports.get_mut(&seat)) else { return };
+        sight.guest(&port.instance, Way::In, frame);
         if port.guard.judge(now, frame).is_err() {
             return;
         }
         port.counters.tx_frames += 1;
         port.counters.tx_bytes += frame.len() as u64;
-        if let Some(answer) = port.desk.hear(frame, instant, &mut self.books) {
-            port.give(&answer);
+        if let Some(answer) = port.desk.hear(frame, instant, books) {
+            port.give(now, &answer, &mut **sight);
         }
         self.forward(vni, Port::Seat(seat), frame);
     }
@@ -290,19 +383,22 @@ impl Node {
     /// Sends a frame on to wherever it goes. What comes from a guest has been judged.
     fn forward(&mut self, vni: Vni, from: Port, frame: &[u8]) {
         let now = self.now();
-        let Self { lans, udp, port: udp_port, books, unsent, .. } = self;
+        let Self { lans, mesh, underlay, sight, books, unsent, .. } = self;
         let Some(lan) = lans.get_mut(&vni) else { return };
+        let mut is_shown = false;
         let mut out = |to: Port, ports: &mut BTreeMap<Seat, GuestPort>| match to {
             Port::Seat(seat) => {
                 if let Some(port) = ports.get_mut(&seat) {
-                    port.give(frame);
+                    port.give(now, frame, &mut **sight);
                 }
             }
             Port::Edge => lan.round.note(frame, Instant::now(), SystemTime::now(), books),
             Port::Peer(address) => {
-                if !send(udp, vni, SocketAddrV4::new(address, *udp_port), frame) {
-                    *unsent += 1;
+                if !std::mem::replace(&mut is_shown, true) {
+                    sight.node(&lan.spec.name, Way::Out, frame);
                 }
+                let to = SocketAddrV4::new(address, underlay.port());
+                *unsent += u64::from(!mesh.as_ref().is_some_and(|mesh| mesh.socket.send(vni, to, frame)));
             }
         };
         match lan.table.forward(now, from, frame) {
@@ -314,7 +410,7 @@ impl Node {
 
     fn datagram(&mut self, from: SocketAddr, datagram: &[u8]) {
         let sender = match from.ip() {
-            IpAddr::V4(address) if from.port() == self.port => Some(address),
+            IpAddr::V4(address) if from.port() == self.underlay.port() => Some(address),
             _ => None,
         };
         let parsed = sender.and_then(|sender| {
@@ -328,7 +424,12 @@ impl Node {
         };
         match Probe::parse(frame) {
             Some(probe) => self.probed(vni, sender, &probe, frame.len()),
-            None => self.forward(vni, Port::Peer(sender), frame),
+            None => {
+                if let Some(lan) = self.lans.get(&vni) {
+                    self.sight.node(&lan.spec.name, Way::In, frame);
+                }
+                self.forward(vni, Port::Peer(sender), frame);
+            }
         }
     }
 
@@ -340,8 +441,9 @@ impl Node {
             return;
         }
         if !probe.is_answer {
-            let to = SocketAddrV4::new(sender, self.port);
-            self.unsent += u64::from(!send(&self.udp, vni, to, &probe.answer().frame(len)));
+            let to = SocketAddrV4::new(sender, self.underlay.port());
+            let answer = probe.answer().frame(len);
+            self.unsent += u64::from(!self.mesh.as_ref().is_some_and(|mesh| mesh.socket.send(vni, to, &answer)));
         } else if let Some(book) = lan.peers.get_mut(&sender) {
             book.hear(probe.number, now);
         }
@@ -349,14 +451,16 @@ impl Node {
 
     fn probe(&mut self) {
         let now = self.now();
+        // Without the mesh nobody is asked, so nobody counts as away.
+        let Some(mesh) = &self.mesh else { return };
         for (vni, lan) in &mut self.lans {
             for (address, book) in &mut lan.peers {
                 let Some(peer) = lan.spec.peers.get(address) else { continue };
                 let number = book.ask(now);
                 let probe = Probe { to: peer.bridge_mac, from: lan.spec.bridge_mac, is_answer: false, number };
                 // One that cannot leave is a question without an answer, which is what it says.
-                self.unsent +=
-                    u64::from(!send(&self.udp, *vni, SocketAddrV4::new(*address, self.port), &probe.frame(60)));
+                let to = SocketAddrV4::new(*address, self.underlay.port());
+                self.unsent += u64::from(!mesh.socket.send(*vni, to, &probe.frame(60)));
             }
         }
     }
@@ -384,14 +488,23 @@ impl Node {
         {
             tracing::info!(instance = %port.instance, "unplugged");
             port.plugged = None;
+            port.outlet.unplugged();
         }
         self.forget();
     }
 
     fn status(&mut self) -> SwitchStatus {
         let now = self.now();
-        let mut status =
-            SwitchStatus { reachability: self.books.reachability(), strays: self.strays, ..SwitchStatus::default() };
+        let overruns = self.mesh.as_ref().map_or(0, |mesh| mesh.socket.overruns());
+        let mut status = SwitchStatus {
+            spec_seen: self.spec_seen,
+            reachability: self.books.reachability(),
+            strays: self.strays,
+            overruns,
+            unsent: self.unsent,
+            ..SwitchStatus::default()
+        };
+        status.problems.extend(self.problem.clone());
         status.problems.extend(self.books.problems());
         for (vni, lan) in &mut self.lans {
             lan.table.age(now);
@@ -400,7 +513,8 @@ impl Node {
                 let told = PeerStatus { address: *address, alive: book.is_alive(), rtt: book.rtt(), loss: book.loss() };
                 Some((peer.node.clone(), told))
             });
-            let told = LanStatus { vni: *vni, seats: lan.spec.seats, peers: peers.collect() };
+            let meshed = self.mesh.is_some();
+            let told = LanStatus { vni: *vni, seats: lan.spec.seats, meshed, peers: peers.collect() };
             status.lans.insert(lan.spec.name.clone(), told);
             for (seat, port) in &lan.ports {
                 let told = PortStatus {
@@ -414,40 +528,33 @@ impl Node {
                 status.ports.insert(port.instance.clone(), told);
             }
         }
-        if self.unsent > 0 {
-            status.problems.push(format!(
-                "{} frames for other nodes were not taken by the kernel; look at the underlay's link and routes",
-                self.unsent
-            ));
-        }
         status
     }
 }
 
 impl GuestPort {
-    /// A frame for the guest. Nobody plugged in: it goes nowhere, as on a cable without a card.
-    fn give(&mut self, frame: &[u8]) {
-        let Some(plugged) = &self.plugged else { return };
-        match plugged.socket.send(frame) {
-            Sent::Taken => {
+    /// A frame for the guest.
+    fn give(&mut self, now: Duration, frame: &[u8], sight: &mut dyn Sight) {
+        let socket = self.plugged.as_ref().map(|plugged| &*plugged.socket);
+        match self.outlet.give(now, socket, frame) {
+            Gave::There => {
                 self.counters.rx_frames += 1;
                 self.counters.rx_bytes += frame.len() as u64;
             }
-            Sent::Dropped => self.counters.rx_dropped += 1,
-            // Its reader sees the same and says so.
-            Sent::Gone => {}
+            Gave::Waits => {
+                if let Some(plugged) = &self.plugged {
+                    plugged.wake.notify_one();
+                }
+            }
+            Gave::Lost => {
+                self.counters.rx_dropped += 1;
+                return;
+            }
+            // If its socket has ended, its reader sees the same and says so.
+            Gave::Nowhere => return,
         }
+        sight.guest(&self.instance, Way::Out, frame);
     }
-}
-
-/// `false`: the kernel did not take it, as its queue is full or there is no way there.
-fn send(udp: &UdpSocket, vni: Vni, to: SocketAddrV4, frame: &[u8]) -> bool {
-    let mut datagram = [0; mesh::HEADER_LEN + FRAME_LEN_MAX];
-    let Some(place) = datagram.get_mut(..mesh::HEADER_LEN + frame.len()) else { return false };
-    let (header, body) = place.split_at_mut(mesh::HEADER_LEN);
-    header.copy_from_slice(&mesh::header(vni));
-    body.copy_from_slice(frame);
-    udp.try_send_to(place, to.into()).is_ok()
 }
 
 /// Which card is where, as the directory says.

@@ -19,8 +19,8 @@ pub(super) struct GuestSocket(AsyncFd<OwnedFd>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
     Taken,
-    /// The queue is full.
-    Dropped,
+    /// The socket's buffer is full; it will be writable again.
+    Full,
     /// Nobody is there any more.
     Gone,
 }
@@ -55,8 +55,19 @@ impl GuestSocket {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         match send(self.0.as_raw_fd(), frame, flags) {
             Ok(_) => Sent::Taken,
-            Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::EINTR) => Sent::Dropped,
+            Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM | Errno::EINTR) => Sent::Full,
             Err(_) => Sent::Gone,
+        }
+    }
+
+    /// Waits until there may be room, and lets `drain` use it: it says whether it met a full buffer again. Cancel safe.
+    pub(super) async fn when_writable(&self, mut drain: impl FnMut(&Self) -> Sent) -> io::Result<()> {
+        loop {
+            let mut guard = self.0.writable().await?;
+            match drain(self) {
+                Sent::Full => guard.clear_ready(),
+                Sent::Taken | Sent::Gone => return Ok(()),
+            }
         }
     }
 }

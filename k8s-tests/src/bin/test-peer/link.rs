@@ -42,6 +42,7 @@ async fn attend(
         runner_pid: std::process::id(),
         has_port: peer.plug().is_some(),
         health_url: None,
+        ports: Vec::new(),
     };
     socket.say(&FromRunner::Hello(hello)).await?;
     loop {
