@@ -37,6 +37,8 @@ case "$tool $*" in
   *"get pods"*)
     pod() { echo "{\"metadata\":{\"name\":\"$1-0\"},\"spec\":{\"containers\":[{\"name\":\"c\",\"image\":\"localhost/loco/$1:1-abc\"}]},\"status\":{\"phase\":\"Running\",\"containerStatuses\":[{\"name\":\"c\",\"ready\":true,\"imageID\":\"sha256:$1\"}]}}"; }
     echo "{\"items\":[$(pod node-agent),$(pod gateway),$(pod guest-runner)]}" ;;
+  *"get secrets --selector owner=helm"*) [ ! -e "$FAKE/killed" ] || echo secret/sh.helm.release.v1.loco.v2 ;;
+  *"delete secrets --selector owner=helm"*) rm "$FAKE/killed" ;;
   *"get secret"*) echo "admin s3cret" ;;
   *"get statefulsets"*) echo 1 ;;
   *"port-forward"*) echo "Forwarding from 127.0.0.1:$FAKE_PORT -> 8080"; exec sleep 60 ;;
@@ -180,7 +182,7 @@ fn each_failure_ends_it_there_and_the_next_run_goes_on() {
     for (fails, says, last) in [
         ("cargo xtask image", "images cannot be built", "cargo xtask image"),
         ("gateway.tar .*worker", "gateway is on party-worker", "kind load image-archive /images/gateway.tar"),
-        ("upgrade", "release loco", "helm"),
+        ("upgrade --install", "release loco", "helm"),
         ("rollout status deployment", "gateway runs", "kubectl"),
     ] {
         place.set("fail", fails);
@@ -195,6 +197,19 @@ fn each_failure_ends_it_there_and_the_next_run_goes_on() {
     assert!(output.status.success(), "{}", text(&output));
     // Those before `gateway` were given to their nodes by the runs that failed.
     assert!(!place.calls().iter().any(|call| call.contains("load image-archive /images/node-agent.tar")));
+}
+
+#[test]
+fn what_a_killed_helm_left_is_waited_for_and_taken_away() {
+    let place = Place::new("killed");
+    place.set("cluster", "");
+    place.set("killed", "");
+    let output = place.loco("deploy --to kind --cluster party --timeout 5");
+    assert!(output.status.success(), "{}", text(&output));
+    let calls = place.calls();
+    let at = |words: &str| calls.iter().position(|call| call.contains(words)).unwrap();
+    assert!(at("delete secrets --selector owner=helm") < at("upgrade --install"), "{calls:#?}");
+    assert!(text(&output).contains("holds the release: done"), "{}", text(&output));
 }
 
 #[test]

@@ -60,8 +60,6 @@ where values are used that could not be used otherwise; renders nothing.
 {{- end }}
 {{- else if not (or .Values.storage.base.file .Values.guest.cdrom) }}
 {{- fail "guest.kind is `disk`, and there is none; give storage.base.file (its name at the source) or guest.cdrom" }}
-{{- else if .Values.guest.append }}
-{{- fail "guest.append is for the demo game and guest.kind is `disk`; set guest.append to \"\"" }}
 {{- end }}
 {{- $base := include "loco.baseSource" . }}
 {{- $overlay := include "loco.overlaySource" . }}

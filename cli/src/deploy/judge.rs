@@ -9,6 +9,8 @@ use super::plan::Image;
 pub(crate) enum Expect {
     /// That it ends with exit code 0.
     Success,
+    /// That it has nothing to tell.
+    Nothing,
     /// A line that is exactly this.
     Line(String),
     /// `kubectl get nodes`: at least one, all ready, all able to run the images.
@@ -25,6 +27,8 @@ pub(crate) enum Expect {
 pub(crate) fn judge(expect: &Expect, output: &str) -> Result<String, String> {
     match expect {
         Expect::Success => Ok(String::new()),
+        Expect::Nothing if output.trim().is_empty() => Ok(String::new()),
+        Expect::Nothing => Err(format!("there is {}", output.split_whitespace().collect::<Vec<_>>().join(" "))),
         Expect::Line(line) if output.lines().any(|is| is.trim() == line) => Ok(String::new()),
         Expect::Line(line) => {
             Err(format!("`{line}` is not in: {}", output.split_whitespace().collect::<Vec<_>>().join(" ")))

@@ -6,6 +6,9 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{judge::Expect, target::Target};
 
+/// For a Helm that is at work to end, in seconds: it waits for nothing in the cluster, and takes about one.
+const HELM_ENDS_WITHIN: u64 = 30;
+
 /// A command line, and what it reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cmd {
@@ -222,12 +225,13 @@ pub(crate) fn after(options: &Options, nodes: &[String], images: &[Image]) -> Ve
     steps.push(smoke(options));
     if options.helm_test {
         let seconds = format!("{}s", options.patience);
-        let test = ["test", &options.release, "--namespace", &options.namespace, "--logs", "--timeout", &seconds];
+        // Not `--logs`: Helm looks for a pod of the hook's name, and the hook is a Job.
+        let test = ["test", &options.release, "--namespace", &options.namespace, "--timeout", &seconds];
         steps.push(Step::run(
             "frames pass from node to node",
             options.helm(&test).limit(options.patience + 30),
             format!(
-                "open UDP 14789 between the nodes; then `kubectl --namespace {} logs job/loco-test-lan`",
+                "open UDP 14789 between the nodes; what was lost is in `kubectl --namespace {} logs --prefix --selector loco.dev/test=lan`",
                 options.namespace
             ),
         ));
@@ -252,6 +256,8 @@ fn install(options: &Options, images: &[Image]) -> Vec<Step> {
     let seconds = format!("{}s", options.patience);
     helm.extend(["--timeout", seconds.as_str()]);
     let label = "pod-security.kubernetes.io/enforce=privileged";
+    let under_way =
+        format!("owner=helm,name={},status in (pending-install,pending-upgrade,pending-rollback)", options.release);
     vec![
         Step::run(
             format!("namespace {namespace}"),
@@ -264,6 +270,17 @@ fn install(options: &Options, images: &[Image]) -> Vec<Step> {
             options.kubectl(&["label", "namespace", namespace, label, "--overwrite"]),
             "agents are privileged (docs/security-model.md); ask the cluster's owner to admit them in this namespace",
         ),
+        // A Helm that was killed leaves a record that says it is at work, and refuses every later one.
+        Step::run(
+            "no Helm that was killed holds the release",
+            options.inside(&["delete", "secrets", "--selector", &under_way]),
+            "see `helm history`; somebody else's Helm may be at work on this release",
+        )
+        .unless(Probe::within(
+            options.inside(&["get", "secrets", "--selector", &under_way, "--output", "name"]),
+            Expect::Nothing,
+            HELM_ENDS_WITHIN,
+        )),
         Step::run(
             format!("release {}", options.release),
             options.helm(&helm).limit(options.patience + 30),

@@ -151,6 +151,10 @@ fn script(node: Node, bin: &Path, ready: &Path) -> String {
     lines.push("mount --make-rshared /".to_owned());
     lines.extend(MOUNTS.memory.iter().map(|point| format!("mount -t tmpfs -o mode=755 node {point}")));
     lines.push("mkdir -p /run/lock /run/netns /run/loco".to_owned());
+    // Made by `up`, too; but between that and this boot anybody may have tidied the machine.
+    lines.push(
+        MOUNTS.disk.iter().fold(format!("mkdir -p {PROVISIONER_DIR}"), |line, (_, point)| format!("{line} {point}")),
+    );
     let bind = |from: &Path, to: &str| format!("mount --bind '{}' {to}", from.display());
     lines.extend(MOUNTS.disk.iter().map(|(name, point)| bind(&node.dir().join(name), point)));
     lines.push(bind(&Path::new(STATE).join(VOLUMES), PROVISIONER_DIR));

@@ -57,7 +57,7 @@ pub(crate) async fn run(peer: &Peer, plan: &Plan) -> bool {
     complaints.is_empty()
 }
 
-#[expect(clippy::print_stdout, reason = "what `kubectl logs` and `helm test --logs` show")]
+#[expect(clippy::print_stdout, reason = "what `kubectl logs` shows")]
 fn say(line: &str) {
     println!("{line}");
 }

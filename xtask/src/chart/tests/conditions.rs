@@ -43,6 +43,34 @@ fn the_agent_is_privileged_or_split() {
 
 #[test]
 #[ignore = "cluster: run by `cargo xtask test --cluster`, or alone by `cargo xtask chart --test`"]
+fn the_next_agent_starts_beside_the_one_that_serves() {
+    let rendered = render(&["agent.port=15000"]);
+    let rolling = &rendered.object("DaemonSet", "loco-node-agent")["spec"]["updateStrategy"]["rollingUpdate"];
+    assert_eq!(rolling, &json!({"maxSurge": 1, "maxUnavailable": 0}));
+    let (pod, container) = agent(&rendered);
+    assert!(arguments(container).contains(&"--stand-by".to_owned()));
+    // A port of a container on the node's network is a host port, of which there is one: the second agent would never be placed.
+    assert_eq!((&pod["hostNetwork"], &container["ports"]), (&json!(true), &Value::Null));
+    let service = &rendered.object("Service", "loco-node-agent")["spec"]["ports"][0];
+    assert_eq!(service, &json!({"name": "http", "port": 15000, "targetPort": 15000}));
+    assert_eq!(container["livenessProbe"]["httpGet"], json!({"path": "/healthz", "port": 15000}));
+    // The node's port cannot tell one from the other.
+    assert_eq!(container["startupProbe"]["exec"]["command"], json!(["/usr/bin/node-agent", "probe"]));
+    assert_eq!(container["readinessProbe"]["exec"]["command"], json!(["/usr/bin/node-agent", "probe", "--ready"]));
+    let socket = environment(container)["LOCO_PROBE_SOCKET"].clone();
+    let folder = std::path::Path::new(&socket).parent().unwrap().to_str().unwrap().to_owned();
+    let mounts = container["volumeMounts"].as_array().unwrap();
+    let its = mounts.iter().find(|mount| mount["mountPath"] == folder.as_str()).expect("a place of the pod's own");
+    assert!(volume(pod, its["name"].as_str().unwrap()).unwrap()["emptyDir"].is_object());
+    for (value, want) in [("agent.maxSurge=3", json!(3)), ("agent.maxSurge=50%", json!("50%"))] {
+        let rendered = render(&[value]);
+        let rolling = &rendered.object("DaemonSet", "loco-node-agent")["spec"]["updateStrategy"]["rollingUpdate"];
+        assert_eq!(rolling["maxSurge"], want);
+    }
+}
+
+#[test]
+#[ignore = "cluster: run by `cargo xtask test --cluster`, or alone by `cargo xtask chart --test`"]
 fn the_agents_flags_follow_the_values() {
     let has = |values: &[&str], flag: &str| arguments(agent(&render(values)).1).iter().any(|found| found == flag);
     assert!(
@@ -183,7 +211,8 @@ fn a_guest_is_told_what_it_is() {
     let demo = of(&[]);
     assert_eq!(demo["LOCO_KERNEL"], "/base/demo-guest.elf");
     assert_eq!((demo["LOCO_LIFETIME"].as_str(), demo["LOCO_RUN_DIR"].as_str()), ("ephemeral", "/run/loco-work"));
-    for absent in ["LOCO_DISK", "LOCO_CDROM", "LOCO_MEMORY", "LOCO_VNC", "LOCO_APPEND"] {
+    assert_eq!(demo["LOCO_APPEND"], "autoplay=1");
+    for absent in ["LOCO_DISK", "LOCO_CDROM", "LOCO_MEMORY", "LOCO_VNC"] {
         assert!(!demo.contains_key(absent), "{absent}");
     }
     let shown = of(&["guest.append=autoplay=0", "guest.memory=32", "guest.vnc=true", "guest.nic=ne2k_pci"]);
@@ -192,6 +221,8 @@ fn a_guest_is_told_what_it_is() {
     let disk = of(&["nfs-values.yaml"]);
     assert_eq!((disk["LOCO_DISK"].as_str(), disk["LOCO_CDROM"].as_str()), ("/base/win98.qcow2", "/base/game.iso"));
     assert_eq!((disk.get("LOCO_KERNEL"), disk["LOCO_VIDEO"].as_str()), (None, "vmware"));
+    // The words are the demo's, and the chart's default: a disk must not need them taken away.
+    assert_eq!(disk.get("LOCO_APPEND"), None);
     let cd_only = of(&["guest.kind=disk", "guest.cdrom=a.iso", "storage.base.source=hostPath"]);
     assert_eq!((cd_only.get("LOCO_DISK"), cd_only["LOCO_CDROM"].as_str()), (None, "/base/a.iso"));
 }

@@ -9,6 +9,8 @@ fn the_schema_refuses_what_it_does_not_know() {
     refuses(&["agent.ipxRelay.enable=true"], &["enable"]);
     refuses(&["networkMode=macvlan"], &["networkMode"]);
     refuses(&["agent.slots=0"], &["slots"]);
+    refuses(&["agent.maxSurge=0"], &["maxSurge"]);
+    refuses(&["agent.maxSurge=0%"], &["maxSurge"]);
     refuses(&["guest.nic=e1000"], &["nic"]);
     refuses(&["lans[0].name=Party"], &["name"]);
     // A list is given whole: an item without its keys is not filled from the default.
@@ -54,7 +56,6 @@ fn the_agents_ports_make_sense() {
 fn a_guest_has_what_it_starts_from() {
     refuses(&["guest.kind=disk"], &["storage.base.file", "guest.cdrom"]);
     refuses(&["guest.cdrom=game.iso"], &["guest.kind is `demo`"]);
-    refuses(&["guest.kind=disk", "guest.append=x", "storage.base.file=a"], &["guest.append"]);
     refuses(&["guest.kind=disk", "storage.base.file=a"], &["storage.base.claimName"]);
     refuses(
         &["guest.kind=disk", "storage.base.file=a", "storage.base.source=copy"],
