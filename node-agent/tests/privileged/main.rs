@@ -1,6 +1,7 @@
 //! The agent as a process: real namespaces, real bridge, VXLAN and taps, real QEMU.
 #![expect(clippy::unwrap_used, reason = "tests, and helpers of tests")]
 
+mod modes;
 mod observe;
 mod pcap;
 mod relay;
@@ -8,3 +9,4 @@ mod restart;
 mod rig;
 mod slots;
 mod start;
+mod takeover;
