@@ -52,6 +52,8 @@ pub enum Cause {
     },
     /// Switched off: a person's decision.
     GuestOff,
+    /// Its LAN has the mode `user`: a person's decision, too.
+    AloneByMode,
     // Link.
     OtherLan {
         lans: [String; 2],
@@ -196,6 +198,7 @@ impl Cause {
             Self::NoGame => "no-game",
             Self::NotKnown { .. } => "not-known",
             Self::GuestOff => "guest-off",
+            Self::AloneByMode => "alone-by-mode",
             Self::OtherLan { .. } => "other-lan",
             Self::AgentSilent { .. } => "agent-silent",
             Self::GuestStopped { .. } => "guest-stopped",
@@ -255,6 +258,7 @@ impl Cause {
                     | Self::NoGame
                     | Self::NotKnown { .. }
                     | Self::GuestOff
+                    | Self::AloneByMode
                     | Self::OtherLan { .. }
             )
     }
@@ -273,6 +277,7 @@ impl Cause {
             Self::NoGame => format!("{first} asks, nobody answers: no game is open."),
             Self::NotKnown { why } => format!("What {a} and {b} lack is not known: {why}."),
             Self::GuestOff => format!("{first} is switched off."),
+            Self::AloneByMode => format!("{first} is alone: its LAN has the mode user, in which no guest meets another."),
             Self::OtherLan { lans: [mine, other] } => {
                 format!("{first} is on the LAN {mine}, {b} on {other}: they cannot hear each other.")
             }
@@ -377,6 +382,7 @@ impl Cause {
                 format!("Look at the agent's log on {node}; it is started again by itself.")
             }
             Self::GuestOff | Self::GuestStopped { .. } => "Start it.".to_owned(),
+            Self::AloneByMode => "Give the LAN the mode vxlan or socket.".to_owned(),
             Self::HostOff => format!("Start {b}."),
             Self::LinkDown => format!("Restart the guest of {a}."),
             Self::Fabric { node, .. } => {
@@ -442,6 +448,7 @@ impl Cause {
             Self::Booting
             | Self::NotHeard
             | Self::GuestOff
+            | Self::AloneByMode
             | Self::OtherLan { .. }
             | Self::AgentSilent { .. }
             | Self::GuestStopped { .. }

@@ -2,7 +2,10 @@
 //! was seen of each LAN.
 //!
 //! **Invariant.** A seat whose agent is silent has no status here, and a silent agent's sightings are not merged.
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use api::{
     agent::{AgentStatus, InstanceStatus, ObserverHealth, PairCount, State},
@@ -50,6 +53,8 @@ pub struct NodeFacts {
     pub heard: bool,
     pub silent_for: Option<f64>,
     pub fabric_problems: Vec<String>,
+    /// LANs whose guests here are each alone: of mode `user`.
+    pub alone: BTreeSet<String>,
     pub observer: Option<ObserverHealth>,
     /// Its agent looks at frames and says what they say.
     pub watches: bool,
@@ -192,6 +197,12 @@ fn node(agent: &AgentWord<'_>) -> NodeFacts {
         heard: agent.status.is_some(),
         silent_for: agent.silent_for,
         fabric_problems: status.map(|s| s.fabric_problems.clone()).unwrap_or_default(),
+        alone: status
+            .into_iter()
+            .flat_map(|s| &s.lans)
+            .filter(|lan| lan.mode.as_deref() == Some("user"))
+            .map(|lan| lan.name.clone())
+            .collect(),
         observer: status.and_then(|s| s.observer.clone()),
         watches: status.is_some_and(|s| {
             !s.observed.is_empty() || s.observer.as_ref().is_some_and(|observer| observer.attach.is_some())

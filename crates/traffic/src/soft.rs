@@ -304,7 +304,8 @@ mod tests {
 
     /// `kind`: the Ethernet type. Sixty octets.
     fn frame(to: [u8; 6], kind: [u8; 2]) -> Vec<u8> {
-        let mut frame = [&to[..], &[2, 0, 0, 0, 0, 9], &kind].concat();
+        // The head of ARP behind the type, which others do not look at.
+        let mut frame = [&to[..], &[2, 0, 0, 0, 0, 9], &kind, &[0, 1, 8, 0, 6, 4, 0, 1]].concat();
         frame.resize(60, 0);
         frame
     }

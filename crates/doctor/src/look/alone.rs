@@ -30,6 +30,7 @@ pub(crate) fn link(facts: &Facts, a: &SeatFacts) -> Finding {
         (State::Stopped, _) => Failed(Cause::GuestOff, None),
         (State::Failed, _) => Failed(Cause::GuestStopped { detail: status.detail.clone() }, None),
         (_, Some(true)) => Passed(None),
+        _ if node.is_some_and(|node| node.alone.contains(&a.place.lan)) => Failed(Cause::AloneByMode, None),
         (State::Starting | State::Recovering, _) => Unknown(Cause::Booting),
         (_, link) => match node.and_then(|node| node.fabric_problems.first()) {
             Some(problem) => Failed(

@@ -39,6 +39,17 @@ pub(crate) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
+        name: "a LAN in which everybody is alone",
+        rung: Rung::Link,
+        cause: "alone-by-mode",
+        shown: false,
+        inject: || {
+            let mut lab = Lab::booted();
+            lab.nodes.iter_mut().for_each(|node| node.mode = "user");
+            (lab, 4, 1)
+        },
+    },
+    Fault {
         name: "the node's fabric is broken",
         rung: Rung::Link,
         cause: "fabric",

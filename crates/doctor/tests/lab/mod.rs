@@ -12,7 +12,7 @@ use std::{
 };
 
 use api::{
-    agent::{AgentStatus, InstanceStatus, ObserverHealth, PairCount, State, Viewers},
+    agent::{AgentStatus, InstanceStatus, LanOnNode, ObserverHealth, PairCount, State, Viewers},
     lan::{ClassCount, PortCounters, Reachability},
 };
 use doctor::{AgentWord, Facts, Place};
@@ -111,6 +111,8 @@ pub(crate) struct Node {
     pub(crate) silent: Option<f64>,
     pub(crate) health: Option<ObserverHealth>,
     pub(crate) fabric_problems: Vec<String>,
+    /// How the guests of its LAN are joined.
+    pub(crate) mode: &'static str,
     /// Its observer gets no frame.
     pub(crate) blind: bool,
     /// An agent without any eyes: neither counters nor observer.
@@ -161,6 +163,7 @@ impl Lab {
                     silent: None,
                     health: Some(ObserverHealth { attach: Some("tcx".into()), taps: 3, events_lost: 0, problem: None }),
                     fabric_problems: Vec::new(),
+                    mode: "vxlan",
                     blind: false,
                     eyeless: false,
                 }
@@ -410,7 +413,7 @@ impl Lab {
             version: String::new(),
             at: self.now.as_secs_f64(),
             instances: self.guests.iter().filter(|guest| guest.node == index).map(|g| self.instance(g)).collect(),
-            lans: Vec::new(),
+            lans: vec![LanOnNode { name: "party".into(), vni: 4200, mode: Some(node.mode.into()), seats: 9 }],
             reachability: self.guests.iter().map(|guest| self.reachability(index, guest)).collect(),
             fabric_problems: node.fabric_problems.clone(),
             snapshot_problem: None,
@@ -421,6 +424,8 @@ impl Lab {
 
     fn instance(&self, guest: &Guest) -> InstanceStatus {
         let eyeless = self.nodes[guest.node].eyeless || guest.uncounted;
+        // The agent has no port of a guest that is alone.
+        let has_port = self.nodes[guest.node].mode != "user";
         InstanceStatus {
             id: id(guest.number),
             lan: "party".into(),
@@ -432,9 +437,9 @@ impl Lab {
             state: guest.state,
             since: guest.powered.as_secs_f64(),
             detail: None,
-            link: Some(guest.link),
+            link: has_port.then_some(guest.link),
             address_in_use: None,
-            counters: Some(PortCounters { tx_frames: guest.tx, rx_frames: guest.rx, ..PortCounters::default() }),
+            counters: has_port.then(|| PortCounters { tx_frames: guest.tx, rx_frames: guest.rx, ..PortCounters::default() }),
             picture: None,
             accelerator: None,
             qemu_pid: None,

@@ -350,6 +350,7 @@ impl Node {
         let ports = self.lans.values().flat_map(|lan| lan.ports.values()).map(|port| port.instance.clone()).collect();
         let lans = self.lans.values().map(|lan| lan.spec.name.clone()).collect();
         self.sight.keep(&ports, &lans);
+        self.sight.tick();
         self.forget();
     }
 
