@@ -2,15 +2,22 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests; a rig that cannot be built ends its test")]
 mod rig;
 
-use std::{os::unix::process::ExitStatusExt as _, path::Path, time::Duration};
+use std::{
+    os::{fd::AsRawFd as _, unix::process::ExitStatusExt as _},
+    path::Path,
+    time::Duration,
+};
 
 use guest::handshake::HANDSHAKE_LIMIT;
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::{
+        signal::{Signal, kill},
+        socket::{MsgFlags, SockType, getsockopt, send, sockopt},
+    },
     unistd::Pid,
 };
 use qapi::qmp;
-use seat::{FromAgent, FromRunner};
+use seat::{FromAgent, FromRunner, PortKind};
 use testkit::eventually;
 
 use rig::{Place, Rig, SOON, USER, alive, status_field};
@@ -125,6 +132,38 @@ async fn runs_without_rights_and_stays_while_agents_come_and_go() {
     drop(seat);
     rig.becomes("/readyz", 503).await;
     assert_eq!(rig.get("/healthz").0, 200, "an agent that is away is no reason to restart the guest");
+    rig.kill().await;
+}
+
+#[tokio::test]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+async fn a_cable_is_handed_to_every_agent_and_qemu_says_what_its_card_is_on() {
+    let mut rig = Rig::start("cable", &[]);
+    let (hello, seat) = rig.greeted().await;
+    assert_eq!(hello.ports, ["tap", "socket", "user"]);
+    let given = rig.welcome_at(&seat, PortKind::Socket).await;
+    let qemu = given.started.qemu_pid;
+    assert_eq!(given.started.netdev.as_deref(), Some("dgram"));
+    let cable = given.cable.as_ref().unwrap();
+    assert_eq!(getsockopt(cable, sockopt::SockType).unwrap(), SockType::SeqPacket);
+    // A frame for the guest is taken by QEMU while no agent is there: this end is not the only one.
+    send(cable.as_raw_fd(), &[0xff; 60], MsgFlags::MSG_DONTWAIT).unwrap();
+    drop((given, seat));
+    rig.another_agent();
+    let (hello, seat) = rig.greeted().await;
+    assert!(hello.has_port);
+    let given = rig.welcome_at(&seat, PortKind::Socket).await;
+    assert_eq!((given.started.qemu_pid, given.cable.is_some()), (qemu, true));
+    rig.kill().await;
+}
+
+#[tokio::test]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+async fn a_guest_alone_has_no_cable() {
+    let mut rig = Rig::start("alone", &[]);
+    let (_, seat) = rig.greeted().await;
+    let given = rig.welcome_at(&seat, PortKind::User).await;
+    assert_eq!((given.started.netdev.as_deref(), given.cable.is_none()), (Some("user"), true));
     rig.kill().await;
 }
 

@@ -168,6 +168,8 @@ pub(crate) struct Given {
     qmp: Vec<OwnedFd>,
     _display: Vec<OwnedFd>,
     audio: Vec<OwnedFd>,
+    /// The agent's end of the guest's cable, where its port is a socket.
+    pub(crate) cable: Option<OwnedFd>,
 }
 
 impl Given {
@@ -256,6 +258,10 @@ impl Rig {
     }
 
     fn words() -> FromAgent {
+        Self::words_of(PortKind::Tap)
+    }
+
+    fn words_of(port: PortKind) -> FromAgent {
         FromAgent::Welcome(Welcome {
             lan: "party".into(),
             seat: 0,
@@ -263,14 +269,20 @@ impl Rig {
             ip: [10, 98, 0, 1].into(),
             host_name: "LOCO1068-1".into(),
             kvm: false,
-            port: PortKind::Tap,
-            subnet: None,
+            port,
+            subnet: (port == PortKind::User).then(|| "10.98.0.0/24".to_owned()),
         })
     }
 
     /// Welcomes a runner with a tap, and takes what it gives.
     pub(crate) async fn welcome(&self, seat: &Seat) -> Given {
         self.grant(seat).await;
+        self.take(seat).await
+    }
+
+    /// Welcomes a runner at a port for which the agent has no descriptor, or one that has its port, and takes what it gives.
+    pub(crate) async fn welcome_at(&self, seat: &Seat, port: PortKind) -> Given {
+        seat.say(&Self::words_of(port)).await;
         self.take(seat).await
     }
 
@@ -287,10 +299,11 @@ impl Rig {
     }
 
     pub(crate) async fn take(&self, seat: &Seat) -> Given {
-        let (mut started, mut qmp, mut display, mut audio) = (None, None, None, None);
+        let (mut started, mut qmp, mut display, mut audio, mut cable) = (None, None, None, None, None);
         while started.is_none() || qmp.is_none() || display.is_none() || audio.is_none() {
             match self.receive(seat).await {
                 (FromRunner::Started(words), _) => started = Some(words),
+                (FromRunner::Cable, fds) => cable = fds.into_iter().next(),
                 (FromRunner::Qmp, fds) => qmp = Some(fds),
                 (FromRunner::Display { .. }, fds) => display = Some(fds),
                 (FromRunner::Audio { .. }, fds) => audio = Some(fds),
@@ -298,7 +311,7 @@ impl Rig {
             }
         }
         let (started, qmp) = (started.unwrap(), qmp.unwrap());
-        Given { started, qmp, _display: display.unwrap(), audio: audio.unwrap() }
+        Given { started, qmp, _display: display.unwrap(), audio: audio.unwrap(), cable }
     }
 
     /// Another agent takes the socket over.
