@@ -2,9 +2,11 @@
 // a test says so.
 import { chromium } from "playwright-core";
 
-export async function launch(extra = []) {
+export const CHROMIUM = process.env.LOCO_CHROMIUM ?? "/usr/bin/chromium";
+
+export async function launch(extra = [], executablePath = CHROMIUM) {
   return chromium.launch({
-    executablePath: process.env.LOCO_CHROMIUM ?? "/usr/bin/chromium",
+    executablePath,
     headless: true,
     args: [
       "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
