@@ -78,7 +78,7 @@ async fn ask(url: &str, query: &[(&str, String)], token: &str) -> Result<Doctor>
 }
 
 /// By id, or by the number that is on the tile, where only one LAN has it.
-fn seat<'a>(status: &'a Status, name: &str) -> Result<&'a StatusInstance, String> {
+pub(crate) fn seat<'a>(status: &'a Status, name: &str) -> Result<&'a StatusInstance, String> {
     if let Some(instance) = status.instances.iter().find(|instance| instance.id == name) {
         return Ok(instance);
     }

@@ -13,6 +13,7 @@ mod bootstrap;
 mod deploy;
 mod doctor;
 mod down;
+mod lan;
 mod lock;
 mod logs;
 mod netns;
@@ -79,6 +80,9 @@ enum Verb {
     ///
     /// With A and B: why A does not see the game of B. With A alone: why it sees none. The ladder shows how far it got.
     Doctor(doctor::DoctorFlags),
+    /// The LANs: list them, follow a frame through one, check this machine, remove what an agent left
+    #[command(subcommand)]
+    Lan(lan::LanVerb),
     /// Build this checkout's images, bring them to a cluster, and prove that they play there
     ///
     /// Run it again after a failure: what is done stays done.
@@ -171,6 +175,20 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 return Ok(ExitCode::from(USAGE));
             }
             doctor::Answer::Said { text, ok } => {
+                print(&text);
+                return Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) });
+            }
+        },
+        Verb::Lan(verb) => match runtime()?.block_on(lan::run(&verb, &paths))? {
+            lan::Answer::NothingRuns => {
+                tell("loco: nothing runs; start a wall: `loco up`");
+                return Ok(ExitCode::from(NOTHING_RUNS));
+            }
+            lan::Answer::Usage(why) => {
+                tell(&format!("error: {why}"));
+                return Ok(ExitCode::from(USAGE));
+            }
+            lan::Answer::Said { text, ok } => {
                 print(&text);
                 return Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) });
             }

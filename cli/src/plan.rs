@@ -162,6 +162,7 @@ impl Wall {
             mode: lan.mode.clone(),
             subnet: lan.subnet.clone(),
             seats: lan.seats,
+            guard: None,
         };
         let node =
             |node: &NodePlan| RawNode { name: node.name.clone(), underlay_ip: node.ip, agent_url: agent_url(node.ip) };

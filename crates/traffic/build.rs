@@ -39,7 +39,9 @@ fn main() {
         "../../ebpf/Cargo.toml",
         "../../ebpf/Cargo.lock",
         "../wire/src/class.rs",
+        "../wire/src/guard.rs",
         "../wire/src/ipx.rs",
+        "../wire/src/probe.rs",
     ] {
         println!("cargo::rerun-if-changed={path}");
     }

@@ -1,13 +1,16 @@
-//! What runs in the kernel at each tap and at each tunnel: counts every frame, shows those that matter to user space, and
-//! never touches one.
+//! What runs in the kernel at each tap and at each tunnel. Two programs count every frame, show those that matter to user space,
+//! and never touch one; the guard drops what a guest may not send; and one answers for this node when another asks.
 //!
 //! ```text
 //! frame ─> wire::class ─> PORTS[device, direction].classes[class] += 1
 //!                    └──> PAIRS[device, direction, other card] += 1
 //!                    └──> select ─> bucket of its tier ─> EVENTS (ring) ─> crates/traffic
+//! frame of a guest ─> wire::guard, bucket ─> go on, or dropped and REFUSED[device][reason] += 1
+//! question over a tunnel, for this node's bridge ─> turned around, back over the tunnel: also while no agent runs
 //! ```
-//! **Invariants.** The verdict is always "go on": with or without this program, frames flow. What is not shown is counted
-//! by its reason. All that decides is in `wire::class` and `select`, which are tested on the host; this file only moves bytes.
+//! **Invariants.** The verdict of those that count is always "go on", and the guard's is where it has no row: without these
+//! programs, frames flow. What is not shown, and what is dropped, is counted by its reason. All that decides is in `wire` and
+//! `select`, which are tested on the host; this file only moves bytes.
 #![no_std]
 #![no_main]
 // An instruction that the optimiser cannot see through; the build sets RUSTC_BOOTSTRAP for aya-ebpf anyway.
@@ -22,19 +25,24 @@ mod select;
 use abi::{
     CLASSES_MAX, Count, DATAGRAMS_MAX, DatagramKey, EGRESS, EVENT_HEADER_LEN, EVENTS_BYTES, EVENTS_RESERVE_AT,
     EVENTS_WAKE_AT, EVENTS_WAKE_TO, EventHeader, FLAG_EVENTS, FLAG_PAIRS, FLOW_IDLE_NS, FLOW_TOUCH_NS, FLOWS_MAX,
-    FRAME_MAX, FlowKey, INGRESS, Loss, PAIRS_MAX, PORTS_MAX, PairKey, PortKey, PortRow, RECORD_MIDDLE, RECORD_SMALL,
+    FRAME_MAX, FlowKey, GUARD_SERVERS, GUARD_SOURCE, GUARD_STORM, GUARDS_MAX, GuardRow, INGRESS, Loss, PAIRS_MAX,
+    PORTS_MAX, PairKey, PortKey, PortRow, RECORD_MIDDLE, RECORD_SMALL, REFUSALS_MAX,
 };
 use aya_ebpf::{
     bindings::{
-        BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, TC_ACT_UNSPEC,
+        BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, TC_ACT_SHOT, TC_ACT_UNSPEC,
     },
-    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_skb_load_bytes},
+    helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_redirect, bpf_skb_load_bytes, bpf_skb_store_bytes},
     macros::{classifier, map},
-    maps::{LruHashMap, LruPerCpuHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{HashMap, LruHashMap, LruPerCpuHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
     programs::TcContext,
 };
 use select::{Datagram, FlowId, Selection, Tier, select};
-use wire::class::{HEAD_LEN, Octets, TrafficClass, classify};
+use wire::{
+    class::{HEAD_LEN, Octets, TrafficClass, classify},
+    guard::{self, Refusal},
+    probe,
+};
 
 // Not allocated in advance: a row is 552 bytes on each possible CPU, and nodes have a dozen of them, not thousands.
 #[map]
@@ -49,6 +57,10 @@ static DATAGRAMS: LruHashMap<DatagramKey, u32> = LruHashMap::with_max_entries(DA
 static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
+#[map]
+static GUARDS: HashMap<u32, GuardRow> = HashMap::with_max_entries(GUARDS_MAX, BPF_F_NO_PREALLOC);
+#[map]
+static REFUSED: PerCpuHashMap<u32, [u64; REFUSALS_MAX]> = PerCpuHashMap::with_max_entries(GUARDS_MAX, BPF_F_NO_PREALLOC);
 
 #[classifier]
 pub fn loco_ingress(ctx: TcContext) -> i32 {
@@ -60,6 +72,81 @@ pub fn loco_ingress(ctx: TcContext) -> i32 {
 pub fn loco_egress(ctx: TcContext) -> i32 {
     observe(&ctx, EGRESS);
     TC_ACT_UNSPEC
+}
+
+/// At a tap, of what the guest sends.
+#[classifier]
+pub fn loco_guard(ctx: TcContext) -> i32 {
+    // SAFETY: the kernel gives a context that is valid while the program runs.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    let Some(row) = GUARDS.get_ptr_mut(ifindex) else { return TC_ACT_UNSPEC };
+    let (head, _) = head(&ctx);
+    // SAFETY: rows are not removed while a program reads them; user space replaces one as a whole.
+    match unsafe { judge(&head, &mut *row) } {
+        Ok(()) => TC_ACT_UNSPEC,
+        Err(refusal) => {
+            if let Some(counts) = REFUSED.get_ptr_mut(ifindex) {
+                // SAFETY: this CPU's own.
+                if let Some(count) = unsafe { (*counts).get_mut(refusal as usize & (REFUSALS_MAX - 1)) } {
+                    *count += 1;
+                }
+            }
+            TC_ACT_SHOT
+        }
+    }
+}
+
+#[inline(always)]
+fn judge(head: &Head, row: &mut GuardRow) -> Result<(), Refusal> {
+    guard::length(head)?;
+    if row.flags & GUARD_SOURCE != 0 {
+        guard::source(head, row.mac)?;
+    }
+    if row.flags & GUARD_SERVERS != 0 {
+        guard::server(head)?;
+    }
+    if row.flags & GUARD_STORM != 0 && guard::is_group(head) {
+        // SAFETY: a clock. Of two CPUs that take at once one may take for nothing.
+        let now = unsafe { bpf_ktime_get_coarse_ns() };
+        let from = if row.full_at > now { row.full_at } else { now };
+        if from - now + row.interval_ns > row.burst_ns {
+            return Err(Refusal::Storm);
+        }
+        row.full_at = from + row.interval_ns;
+    }
+    Ok(())
+}
+
+/// At a tunnel, of what other nodes send: answers their question whether this node is there.
+#[classifier]
+pub fn loco_answer(ctx: TcContext) -> i32 {
+    // SAFETY: as above.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    let (head, _) = head(&ctx);
+    let asks = head.octets::<2>(12) == Some(probe::ETHERTYPE)
+        && head.octets::<4>(14) == Some(probe::MAGIC)
+        && head.octets::<1>(probe::KIND_AT) == Some([probe::ASK]);
+    if !asks {
+        return TC_ACT_UNSPEC;
+    }
+    let (Some(to), Some(from)) = (head.octets::<6>(0), head.octets::<6>(6)) else { return TC_ACT_UNSPEC };
+    let Some(row) = GUARDS.get_ptr(ifindex) else { return TC_ACT_UNSPEC };
+    // SAFETY: as above.
+    if unsafe { (*row).mac } != to || from[0] & 1 != 0 {
+        return TC_ACT_UNSPEC;
+    }
+    let turned = [from, to];
+    let kind = probe::ANSWER;
+    // SAFETY: the sources are on the stack, of the lengths that are given; the kernel checks the places in the frame.
+    unsafe {
+        let skb = ctx.skb.skb;
+        if bpf_skb_store_bytes(skb, 0, (&raw const turned).cast(), 12, 0) != 0
+            || bpf_skb_store_bytes(skb, probe::KIND_AT as u32, (&raw const kind).cast(), 1, 0) != 0
+        {
+            return TC_ACT_SHOT;
+        }
+        bpf_redirect(ifindex, 0) as i32
+    }
 }
 
 /// The part of a frame that lies in one piece.
@@ -91,6 +178,26 @@ impl Octets for Head {
     }
 }
 
+/// The front of the frame, and the tag that the kernel took out of it: its control information and its type.
+#[inline(always)]
+fn head(ctx: &TcContext) -> (Head, Option<(u16, u16)>) {
+    let len = ctx.len();
+    // Only where the front of the frame is not in one piece, which taps do not do to frames of this size.
+    if ctx.data() + HEAD_LEN > ctx.data_end() && ctx.data() + (len as usize) > ctx.data_end() {
+        // What cannot be pulled is judged by what is there.
+        let _ = ctx.pull_data(if (len as usize) < HEAD_LEN { len } else { HEAD_LEN as u32 });
+    }
+    // SAFETY: the kernel gives a context that is valid while the program runs; the verifier checks each field.
+    let (vlan, tci, kind) = unsafe {
+        let skb = ctx.skb.skb;
+        ((*skb).vlan_present != 0, (*skb).vlan_tci as u16, (*skb).vlan_proto as u16)
+    };
+    // The kernel takes the tag out of a frame before anybody sees it, and puts it back at the very end.
+    let wire_len = if vlan { len + 4 } else { len };
+    let tag = if vlan { Some((tci, kind)) } else { None };
+    (Head { data: ctx.data(), end: ctx.data_end(), wire_len }, tag)
+}
+
 struct Seen {
     ifindex: u32,
     direction: u8,
@@ -104,20 +211,11 @@ struct Seen {
 #[inline(always)]
 fn observe(ctx: &TcContext, direction: u8) {
     let len = ctx.len();
-    // Only where the front of the frame is not in one piece, which taps do not do to frames of this size.
-    if ctx.data() + HEAD_LEN > ctx.data_end() && ctx.data() + (len as usize) > ctx.data_end() {
-        // What cannot be pulled is judged by what is there.
-        let _ = ctx.pull_data(if (len as usize) < HEAD_LEN { len } else { HEAD_LEN as u32 });
-    }
-    // SAFETY: the kernel gives a context that is valid while the program runs; the verifier checks each field.
-    let (ifindex, vlan, tci, kind) = unsafe {
-        let skb = ctx.skb.skb;
-        ((*skb).ifindex, (*skb).vlan_present != 0, (*skb).vlan_tci as u16, (*skb).vlan_proto as u16)
-    };
-    // The kernel takes the tag out of a frame before anybody sees it, and puts it back at the very end.
-    let wire_len = if vlan { len + 4 } else { len };
-    let head = Head { data: ctx.data(), end: ctx.data_end(), wire_len };
-    let class = if vlan { TrafficClass::Vlan } else { classify(&head) };
+    let (head, tag) = head(ctx);
+    let wire_len = head.wire_len;
+    // SAFETY: the kernel gives a context that is valid while the program runs.
+    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
+    let class = if tag.is_some() { TrafficClass::Vlan } else { classify(&head) };
 
     let Some(row) = PORTS.get_ptr_mut(PortKey { ifindex, direction: u32::from(direction) }) else {
         return lose(Loss::NoRow);
@@ -133,7 +231,7 @@ fn observe(ctx: &TcContext, direction: u8) {
     if row.flags & FLAG_EVENTS == 0 {
         return;
     }
-    let (vlan_tci, vlan_type) = if vlan { (tci, kind) } else { (0, 0) };
+    let (vlan_tci, vlan_type) = tag.unwrap_or((0, 0));
     let seen = Seen { ifindex, direction, class: class as u8, len, wire_len, vlan_tci, vlan_type };
     match select(&head, class) {
         Selection::Show(tier) => show(ctx, row, &seen, tier),

@@ -228,6 +228,7 @@ impl Agent {
             events,
             metrics: self.metrics,
             captures: self.captures.clone(),
+            netns: self.lans.kernel().map(|_| config::fabric_netns(&self.config.run_dir)),
         })
         .merge(telemetry::router("node-agent", self.health.clone(), self.registry));
         let mut tasks = JoinSet::new();
@@ -252,6 +253,7 @@ impl Agent {
             fabric: self.lans.status(),
             instances: seats.watch(),
             switched: self.switched,
+            repairs: self.lans.kernel().map(|fabric| fabric.repairs()),
             seen: self.seen,
             heartbeat: self.health.heartbeat("traffic", WATCH_LIMIT),
             pods,

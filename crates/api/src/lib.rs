@@ -12,5 +12,6 @@ pub mod lan;
 pub mod observe;
 pub mod snapshot;
 pub mod status;
+pub mod trace;
 
 pub use error::{ErrorBody, ErrorDetail};

@@ -9,7 +9,7 @@
 //! ```
 use std::net::Ipv4Addr;
 
-use model::{InvalidSnapshot, Lan, Node, PlacedInstance, Seat, Snapshot, Vni};
+use model::{InvalidSnapshot, Lan, Node, PlacedInstance, Rate, Rules, Seat, Snapshot, Vni};
 use serde::{Deserialize, Serialize};
 
 /// Raw form. A misspelt key is an error, not a silent default.
@@ -31,7 +31,59 @@ pub struct RawLan {
     pub mode: String,
     pub subnet: String,
     pub seats: u8,
+    /// What the ports let through; the usual rules when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<RawGuard>,
 }
+
+/// The guard of a LAN's ports. A rule that is left out holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawGuard {
+    /// Only the seat's own source address.
+    pub own_source: bool,
+    /// No DHCP server and no IPv6 router among the guests.
+    pub no_servers: bool,
+    /// Broadcasts and multicasts that a guest may send in a second, 0 to 1,000,000; `null`: any number.
+    pub broadcasts_per_second: Option<u32>,
+}
+
+impl Default for RawGuard {
+    fn default() -> Self {
+        Rules::default().into()
+    }
+}
+
+impl From<Rules> for RawGuard {
+    fn from(rules: Rules) -> Self {
+        Self {
+            own_source: rules.own_source,
+            no_servers: rules.no_servers,
+            broadcasts_per_second: rules.broadcasts.map(|rate| rate.per_second),
+        }
+    }
+}
+
+impl TryFrom<RawGuard> for Rules {
+    type Error = TooManyBroadcasts;
+
+    fn try_from(raw: RawGuard) -> Result<Self, TooManyBroadcasts> {
+        let rate = |per_second: u32| {
+            // Two seconds' worth at once.
+            let burst = per_second.saturating_mul(2);
+            if per_second > BROADCASTS_MAX { Err(TooManyBroadcasts(per_second)) } else { Ok(Rate { per_second, burst }) }
+        };
+        let broadcasts = raw.broadcasts_per_second.map(rate).transpose()?;
+        Ok(Self { own_source: raw.own_source, no_servers: raw.no_servers, broadcasts })
+    }
+}
+
+/// More than any link of a LAN carries; a finer share of time the kernel's clock does not know.
+const BROADCASTS_MAX: u32 = 1_000_000;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0} broadcasts a second are out of range; use 0 to 1000000, or null for any number")]
+pub struct TooManyBroadcasts(pub u32);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,7 +153,9 @@ fn lans(version: u32, raw: Vec<RawLan>) -> Result<Vec<Lan>, SnapshotError> {
         let vni = value(key("vni"), Vni::new(raw.vni).map_err(VniError))?;
         let mode = value(key("mode"), raw.mode.parse::<model::NetworkMode>())?;
         let subnet = value(key("subnet"), raw.subnet.parse::<model::Subnet>())?;
-        lans.push(value(key("seats"), Lan::new(name, vni, mode, subnet, raw.seats))?);
+        let lan = value(key("seats"), Lan::new(name, vni, mode, subnet, raw.seats))?;
+        let guard = value(key("guard.broadcasts_per_second"), raw.guard.unwrap_or_default().try_into())?;
+        lans.push(lan.with_guard(guard));
     }
     Ok(lans)
 }
@@ -118,6 +172,7 @@ impl From<&Snapshot> for SnapshotFile {
                     mode: lan.mode().to_string(),
                     subnet: lan.subnet().to_string(),
                     seats: lan.seats(),
+                    guard: (lan.guard() != Rules::default()).then(|| lan.guard().into()),
                 })
                 .collect(),
             nodes: snapshot
@@ -190,6 +245,27 @@ mod tests {
     fn refuses(text: &str, want: &str) {
         let error = parse(text).unwrap_err().to_string();
         assert!(error.contains(want), "{error}");
+    }
+
+    #[test]
+    fn the_guard_of_a_lan_is_switched_rule_by_rule() {
+        let guard = |guard: &str| {
+            let lan = format!(r#"{{"name":"party","vni":7,"mode":"vxlan","subnet":"10.98.0.0/24","seats":9{guard}}}"#);
+            parse(&text(&lan, "")).map(|snapshot| {
+                // What is written is read again.
+                let again = serde_json::to_string(&SnapshotFile::from(&snapshot)).unwrap();
+                assert_eq!(parse(&again).unwrap().lans().next(), snapshot.lans().next());
+                snapshot.lans().next().unwrap().guard()
+            })
+        };
+        assert_eq!(guard("").unwrap(), Rules::default());
+        assert_eq!(guard(r#","guard":{}"#).unwrap(), Rules::default());
+        let free = guard(r#","guard":{"own_source":false,"broadcasts_per_second":null}"#).unwrap();
+        assert_eq!(free, Rules { own_source: false, no_servers: true, broadcasts: None });
+        let few = guard(r#","guard":{"broadcasts_per_second":50}"#).unwrap();
+        assert_eq!(few.broadcasts, Some(Rate { per_second: 50, burst: 100 }));
+        assert!(guard(r#","guard":{"broadcasts_per_second":1000001}"#).unwrap_err().to_string().contains("out of range"));
+        assert!(guard(r#","guard":{"own_sauce":true}"#).is_err());
     }
 
     #[test]

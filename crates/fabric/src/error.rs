@@ -24,6 +24,8 @@ pub enum FabricError {
     },
     #[error("could not open a netlink socket; the agent needs CAP_NET_ADMIN and the kernel AF_NETLINK")]
     OpenNetlink(#[source] io::Error),
+    #[error("could not watch the LAN's devices; the agent needs CAP_NET_RAW")]
+    Watch(#[source] io::Error),
     #[error("could not start the fabric's thread; free memory or raise the limit of threads")]
     SpawnThread(#[source] io::Error),
     #[error("could not register the fabric's metrics; give each fabric a registry of its own")]

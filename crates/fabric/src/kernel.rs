@@ -3,7 +3,16 @@
 //! Two sockets: one in the fabric's namespace, and one in the node's. VXLAN devices are asked for over the latter with the
 //! former as their place, in one message: the kernel puts the device into the fabric and keeps its UDP socket on the node
 //! (`vxlan_newlink` takes the sender's namespace as the link's). A crash cannot leave one half way.
-use std::{cell::Cell, collections::BTreeMap, fs::File, io, net::{IpAddr, Ipv4Addr}, os::fd::AsRawFd, path::Path, sync::Arc};
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    fs::File,
+    io,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsRawFd,
+    path::Path,
+    sync::Arc,
+};
 
 use futures_util::{StreamExt, TryStreamExt};
 use model::MacAddr;

@@ -30,11 +30,12 @@ mod spec;
 mod station;
 mod status;
 mod tap;
+pub mod trace;
 
 pub use error::FabricError;
 pub use fabric::{Fabric, FabricConfig, is_prepared, prepare, uninstall};
+pub use metrics::Repairs;
 pub use observed::{station_name, tunnel_name};
 pub use spec::{FabricSpec, FdbEntry, LanSpec, Peer, PortSpec, RemoteGuest};
 pub use station::Station;
-pub use metrics::Repairs;
 pub use status::{FabricStatus, LanStatus, PeerStatus, PortCounters, PortStatus, ReachStatus, UnderlayStatus};

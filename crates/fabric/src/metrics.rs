@@ -101,22 +101,34 @@ impl Reading {
             )
             .expect(valid),
             underlay_mtu: IntGaugeVec::new(
-                Opts::new("loco_fabric_underlay_mtu_bytes", "MTU of the link with this node's address; below 1550 full frames are sent in fragments."),
+                Opts::new(
+                    "loco_fabric_underlay_mtu_bytes",
+                    "MTU of the link with this node's address; below 1550 full frames are sent in fragments.",
+                ),
                 &["link"],
             )
             .expect(valid),
             peer_up: IntGaugeVec::new(
-                Opts::new("loco_fabric_peer_up", "1: the other node answers over the LAN's tunnel; 0: it is out of the flood list."),
+                Opts::new(
+                    "loco_fabric_peer_up",
+                    "1: the other node answers over the LAN's tunnel; 0: it is out of the flood list.",
+                ),
                 &["lan", "peer"],
             )
             .expect(valid),
             peer_rtt: GaugeVec::new(
-                Opts::new("loco_fabric_peer_rtt_seconds", "Round trip to the other node over the LAN's tunnel, at the last answer."),
+                Opts::new(
+                    "loco_fabric_peer_rtt_seconds",
+                    "Round trip to the other node over the LAN's tunnel, at the last answer.",
+                ),
                 &["lan", "peer"],
             )
             .expect(valid),
             peer_loss: GaugeVec::new(
-                Opts::new("loco_fabric_peer_loss_ratio", "Share of the last questions to the other node (64 at most) without an answer."),
+                Opts::new(
+                    "loco_fabric_peer_loss_ratio",
+                    "Share of the last questions to the other node (64 at most) without an answer.",
+                ),
                 &["lan", "peer"],
             )
             .expect(valid),

@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
 
-use nix::libc;
+use nix::{libc, sys::socket::LinkAddr};
 use tokio::io::unix::AsyncFd;
 use wire::probe;
 
@@ -33,6 +33,9 @@ mod bpf {
     }
 }
 
+/// All frames, both ways.
+pub(crate) static EVERYTHING: [libc::sock_filter; 1] = [bpf::op(bpf::RET, 0, 0, 0xffff)];
+
 /// What came in and is a question or an answer of `wire::probe`.
 pub(crate) static PROBES: [libc::sock_filter; 8] = {
     use bpf::{ABS_H, ABS_W, JEQ, PACKET_OUTGOING, PACKET_TYPE, RET, op};
@@ -43,8 +46,8 @@ pub(crate) static PROBES: [libc::sock_filter; 8] = {
         op(JEQ, 0, 3, u16::from_be_bytes(probe::ETHERTYPE) as u32), // not ours -> drop
         op(ABS_W, 0, 0, 14),
         op(JEQ, 0, 1, u32::from_be_bytes(probe::MAGIC)), // not ours -> drop
-        op(RET, 0, 0, 0xffff), // accept
-        op(RET, 0, 0, 0),      // drop
+        op(RET, 0, 0, 0xffff),                           // accept
+        op(RET, 0, 0, 0),                                // drop
     ]
 };
 
@@ -136,6 +139,19 @@ impl PacketSocket {
                 .try_io(|fd| Ok(nix::sys::socket::recv(fd.as_raw_fd(), buffer, nix::sys::socket::MsgFlags::empty())?))
             {
                 return result;
+            }
+        }
+    }
+
+    /// The next frame of either way, and whether it went out.
+    pub(crate) async fn receive_either(&self, buffer: &mut [u8; FRAME_LEN_MAX]) -> io::Result<(usize, bool)> {
+        loop {
+            let mut guard = self.fd.readable().await?;
+            let received =
+                guard.try_io(|fd| Ok(nix::sys::socket::recvfrom::<LinkAddr>(fd.as_raw_fd(), &mut buffer[..])?));
+            if let Ok(result) = received {
+                let (len, from) = result?;
+                return Ok((len, from.is_some_and(|from| from.as_ref().sll_pkttype == libc::PACKET_OUTGOING)));
             }
         }
     }

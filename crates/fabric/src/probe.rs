@@ -58,7 +58,12 @@ impl Probe {
             ANSWER => true,
             _ => return None,
         };
-        (*kind == ETHERTYPE && *magic == MAGIC).then_some(Self { to: MacAddr(*to), from: MacAddr(*from), is_answer, number })
+        (*kind == ETHERTYPE && *magic == MAGIC).then_some(Self {
+            to: MacAddr(*to),
+            from: MacAddr(*from),
+            is_answer,
+            number,
+        })
     }
 
     /// What goes back to the asker.

@@ -7,11 +7,13 @@
 //! | `PAIRS` | [`PairKey`] | [`Count`], per CPU, the least recently used goes | yes |
 //! | `LOST` | [`Loss`] as u32 | u64, per CPU | yes |
 //! | `EVENTS` | | ring of [`EventHeader`] and the bytes of the frame | yes |
+//! | `GUARDS` | index of the device, u32 | [`GuardRow`] | yes |
+//! | `REFUSED` | index of the device, u32 | frames by `wire::guard::Refusal`, [`REFUSALS_MAX`] of u64, per CPU | yes |
 //! | `FLOWS` | [`FlowKey`] | when it was last seen, in ns | no: a new agent is shown each flow anew |
 //! | `DATAGRAMS` | [`DatagramKey`] | [`Tier`] of the first fragment, as u32 | no |
 //!
 //! **Invariants.** Every field has its natural alignment and no type has padding, for keys are compared and values are
-//! read as bytes. Any change here is a new [`LAYOUT`].
+//! read as bytes. Any change of a map that is pinned is a new [`LAYOUT`]; a map more is none.
 use crate::select::{FlowId, Tier};
 
 /// Version of this file: part of the path under which maps are pinned, so that programs of another layout are never
@@ -87,6 +89,33 @@ pub struct PortRow {
 
 /// [`PortRow`] in numbers of 8 bytes.
 pub const PORT_ROW_WORDS: usize = size_of::<PortRow>() / 8;
+
+/// Rows of `GUARDS` and `REFUSED`: one for each device.
+pub const GUARDS_MAX: u32 = PORTS_MAX / 2;
+/// Room for reasons; `wire::guard::Refusal` has fewer.
+pub const REFUSALS_MAX: usize = 8;
+
+/// [`GuardRow::flags`]: only the row's own card may be a source.
+pub const GUARD_SOURCE: u16 = 1;
+/// [`GuardRow::flags`]: no DHCP server, no router advertisement.
+pub const GUARD_SERVERS: u16 = 2;
+/// [`GuardRow::flags`]: broadcasts and multicasts by the bucket.
+pub const GUARD_STORM: u16 = 4;
+
+/// What holds at one device. At a tap it is the guard's; at a tunnel only `mac` counts, and questions for it are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct GuardRow {
+    /// A tap's: the seat's card. A tunnel's: this node's bridge.
+    pub mac: [u8; 6],
+    pub flags: u16,
+    /// One broadcast's share of time, in ns (generic cell rate algorithm).
+    pub interval_ns: u64,
+    /// How far ahead of time a burst may get, in ns.
+    pub burst_ns: u64,
+    /// When the bucket will be full again, in ns; the kernel's side writes it.
+    pub full_at: u64,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]

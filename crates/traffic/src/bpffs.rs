@@ -24,10 +24,12 @@ use crate::{TrafficError, abi};
 const SOURCE: &str = "loco";
 
 /// Name, bytes of a key, bytes of a value, rows: what a pinned map must be to be taken over.
-const SHAPES: [(&str, usize, usize, u32); 4] = [
+const SHAPES: [(&str, usize, usize, u32); 6] = [
     ("PORTS", size_of::<abi::PortKey>(), size_of::<abi::PortRow>(), abi::PORTS_MAX),
     ("PAIRS", size_of::<abi::PairKey>(), size_of::<abi::Count>(), abi::PAIRS_MAX),
     ("LOST", 4, 8, abi::Loss::COUNT),
+    ("GUARDS", 4, size_of::<abi::GuardRow>(), abi::GUARDS_MAX),
+    ("REFUSED", 4, 8 * abi::REFUSALS_MAX, abi::GUARDS_MAX),
     ("EVENTS", 0, 0, abi::EVENTS_BYTES),
 ];
 
@@ -75,6 +77,15 @@ impl Pins {
 
     pub(crate) fn names() -> impl Iterator<Item = &'static str> {
         SHAPES.into_iter().map(|(name, ..)| name)
+    }
+
+    /// Makes the folders again, should somebody have unmounted the file system or removed them. Returns why it cannot.
+    pub(crate) fn ensure(&self) -> io::Result<()> {
+        if self.links.is_dir() {
+            return Ok(());
+        }
+        ensure(&self.root)?;
+        fs::create_dir_all(&self.links)
     }
 
     pub(crate) fn map(&self, name: &str) -> PathBuf {

@@ -3,7 +3,7 @@ use std::{io, path::Path};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{MapData, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         links::{FdLink, LinkError, PinnedLink},
@@ -23,27 +23,45 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 pub(crate) type Ports = PerCpuHashMap<MapData, [u32; 2], [u64; abi::PORT_ROW_WORDS]>;
 pub(crate) type Pairs = PerCpuHashMap<MapData, [u8; size_of::<abi::PairKey>()], [u64; 2]>;
 pub(crate) type Lost = PerCpuArray<MapData, u64>;
+/// [`abi::GuardRow`] as the numbers it is.
+pub(crate) type Guards = HashMap<MapData, u32, [u64; GUARD_WORDS]>;
+pub(crate) type Refused = PerCpuHashMap<MapData, u32, [u64; abi::REFUSALS_MAX]>;
 pub(crate) type Events = RingBuf<MapData>;
 
-/// Where a filter of `clsact` is put among others; ours never decides, so any place will do.
+pub(crate) const GUARD_WORDS: usize = size_of::<abi::GuardRow>() / 8;
+
+/// Where a filter of `clsact` is put among others: what counts before what decides, so that nothing is unseen.
 const CLSACT_PRIORITY: u16 = 50;
 
-/// One direction at a device.
+/// One program at a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
+    /// Counts what comes in.
     Ingress,
+    /// Counts what goes out.
     Egress,
+    /// Drops what comes in and may not.
+    Guard,
+    /// Answers the other nodes' question.
+    Answer,
 }
 
 impl Direction {
-    pub(crate) const BOTH: [Self; 2] = [Self::Ingress, Self::Egress];
+    pub(crate) const ALL: [Self; 4] = [Self::Ingress, Self::Egress, Self::Guard, Self::Answer];
 
     /// Name of the program for it, in the object.
     pub(crate) const fn program(self) -> &'static str {
         match self {
             Self::Ingress => "loco_ingress",
             Self::Egress => "loco_egress",
+            Self::Guard => "loco_guard",
+            Self::Answer => "loco_answer",
         }
+    }
+
+    /// Whether it counts, and therefore comes before what decides.
+    const fn counts(self) -> bool {
+        matches!(self, Self::Ingress | Self::Egress)
     }
 
     /// Last word of a pin.
@@ -51,19 +69,21 @@ impl Direction {
         match self {
             Self::Ingress => "in",
             Self::Egress => "out",
+            Self::Guard => "guard",
+            Self::Answer => "answer",
         }
     }
 
     pub(crate) const fn number(self) -> u8 {
         match self {
-            Self::Ingress => abi::INGRESS,
+            Self::Ingress | Self::Guard | Self::Answer => abi::INGRESS,
             Self::Egress => abi::EGRESS,
         }
     }
 
     const fn attach_type(self) -> TcAttachType {
         match self {
-            Self::Ingress => TcAttachType::Ingress,
+            Self::Ingress | Self::Guard | Self::Answer => TcAttachType::Ingress,
             Self::Egress => TcAttachType::Egress,
         }
     }
@@ -85,19 +105,20 @@ pub(crate) struct Maps {
     pub(crate) ports: Ports,
     pub(crate) pairs: Pairs,
     pub(crate) lost: Lost,
-    pub(crate) events: Events,
+    pub(crate) guards: Guards,
+    pub(crate) refused: Refused,
 }
 
 /// Loaded and verified; attached nowhere yet.
 pub(crate) struct Programs {
     ebpf: Ebpf,
     attach: Attach,
-    ids: [u32; 2],
+    ids: [u32; Direction::ALL.len()],
 }
 
 impl Programs {
     /// Loads the object: maps that are pinned are taken over, with what they have counted.
-    pub(crate) fn load(pins: Option<&Pins>, attach: Option<Attach>) -> Result<(Self, Maps), TrafficError> {
+    pub(crate) fn load(pins: Option<&Pins>, attach: Option<Attach>) -> Result<(Self, Maps, Events), TrafficError> {
         let mut loader = EbpfLoader::new();
         if let Some(pins) = pins {
             for name in Pins::names() {
@@ -111,12 +132,14 @@ impl Programs {
             ports: Ports::try_from(map("PORTS")?).map_err(shape)?,
             pairs: Pairs::try_from(map("PAIRS")?).map_err(shape)?,
             lost: Lost::try_from(map("LOST")?).map_err(shape)?,
-            events: Events::try_from(map("EVENTS")?).map_err(shape)?,
+            guards: Guards::try_from(map("GUARDS")?).map_err(shape)?,
+            refused: Refused::try_from(map("REFUSED")?).map_err(shape)?,
         };
+        let events = Events::try_from(map("EVENTS")?).map_err(shape)?;
         let has_tcx = KernelVersion::current().is_ok_and(|current| current >= KernelVersion::new(6, 6, 0));
         let attach = attach.unwrap_or(if has_tcx { Attach::Tcx } else { Attach::Clsact });
-        let mut programs = Self { ebpf, attach, ids: [0; 2] };
-        for (slot, direction) in [0, 1].into_iter().zip(Direction::BOTH) {
+        let mut programs = Self { ebpf, attach, ids: [0; Direction::ALL.len()] };
+        for (slot, direction) in Direction::ALL.into_iter().enumerate() {
             let program = programs.program(direction)?;
             program.load().map_err(|error| TrafficError::Load(chain(&error)))?;
             let info = program.info().map_err(|error| TrafficError::Load(chain(&error)))?;
@@ -125,7 +148,7 @@ impl Programs {
                 *id = info.id();
             }
         }
-        Ok((programs, maps))
+        Ok((programs, maps, events))
     }
 
     pub(crate) const fn attach_mode(&self) -> Attach {
@@ -144,7 +167,7 @@ impl Programs {
             return None;
         }
         let (_, programs) = SchedClassifier::query_tcx(device, direction.attach_type()).ok()?;
-        let id = self.ids[usize::from(direction.number())];
+        let id = self.ids[direction as usize];
         Some(programs.iter().any(|program| program.id() == id))
     }
 
@@ -168,7 +191,8 @@ impl Programs {
             std::fs::remove_file(pin).map_err(|error| error.to_string())?;
         }
         let program = self.program(direction).map_err(|error| error.to_string())?;
-        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let order = if direction.counts() { LinkOrder::first() } else { LinkOrder::last() };
+        let order = TcAttachOptions::TcxOrder(order);
         let id = program.attach_with_options(device, direction.attach_type(), order).map_err(|error| chain(&error))?;
         let link = program.take_link(id).map_err(|error| chain(&error))?;
         let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
@@ -213,7 +237,7 @@ impl Programs {
         // Of an earlier agent: left there it would count every frame a second time.
         remove_filter(device, direction)?;
         let program = self.program(direction).map_err(|error| error.to_string())?;
-        let options = NlOptions { priority: CLSACT_PRIORITY, ..NlOptions::default() };
+        let options = NlOptions { priority: CLSACT_PRIORITY + u16::from(!direction.counts()), ..NlOptions::default() };
         let options = TcAttachOptions::Netlink(options);
         let id = program.attach_with_options(device, kind, options).map_err(|error| chain(&error))?;
         let link = program.take_link(id).map_err(|error| chain(&error))?;

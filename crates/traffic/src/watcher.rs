@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ring full to 1/16, or 20 ms ─> read ─> events (bounded; full = the newest is given up and counted)
-//! wish, or 2 s ─> reconcile
+//! wish, or 1 s ─> reconcile
 //! 1 s ─> report
 //! ```
 use std::{
@@ -35,7 +35,7 @@ use crate::{
 /// Events that may wait for whoever takes them.
 const EVENTS_MAX: usize = 16_384;
 /// Devices are looked at this often although nobody said anything.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Records that are read at a time before anything else has its turn.
 const READ_MAX: usize = 8192;
@@ -157,12 +157,11 @@ impl Watcher {
                 (None, Some(problem))
             }
         };
-        let (programs, maps) = Programs::load(pins.as_ref(), config.attach)?;
-        let ring = maps.events;
+        let (programs, maps, ring) = Programs::load(pins.as_ref(), config.attach)?;
         let filling = ring_fd(&ring).map_err(TrafficError::Ring)?;
         tracing::info!(attach = %programs.attach_mode(), pinned = pins.is_some(), "the observer's programs are loaded");
         Ok(Self {
-            attachments: Attachments::new(programs, pins, maps.ports, maps.pairs, maps.lost),
+            attachments: Attachments::new(programs, pins, maps),
             ring,
             filling,
             wanted,

@@ -5,9 +5,10 @@
 mod auth;
 mod error;
 mod pcap;
+mod trace;
 mod whep;
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, path::PathBuf, sync::Arc};
 
 use api::agent::{AgentStatus, ControlAction, ControlRequest, InstanceStatus, PowerAction, PowerRequest};
 use axum::{
@@ -49,6 +50,8 @@ pub(crate) struct Api {
     pub(crate) events: watch::Receiver<Arc<str>>,
     pub(crate) metrics: Metrics,
     pub(crate) captures: Captures,
+    /// The fabric's namespace; `None`: this agent has no devices in the kernel.
+    pub(crate) netns: Option<PathBuf>,
 }
 
 /// All routes but the health ones.
@@ -56,6 +59,7 @@ pub(crate) fn router(api: Api) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
+        .route("/v1/lan/trace", post(trace::follow))
         .route("/v1/instances/{id}", get(instance))
         .route("/v1/instances/{id}/whep", post(whep::offer))
         .route("/v1/instances/{id}/whep/{session}", delete(whep::close))

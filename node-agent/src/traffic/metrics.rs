@@ -31,6 +31,7 @@ struct Reading {
     tap_bytes: IntCounterVec,
     overlay_frames: IntCounterVec,
     overlay_bytes: IntCounterVec,
+    refused: IntCounterVec,
     events: IntCounter,
     lost: IntCounterVec,
     taps: IntGauge,
@@ -79,6 +80,11 @@ impl Reading {
                 "Bytes in a LAN's tunnel; tx = to other nodes.",
                 &in_lan,
             ),
+            refused: counter(
+                "loco_tap_refused_total",
+                "Frames of a guest that the guard at its tap dropped; reason = runt, too_long, foreign_source, dhcp_server, router_advertisement, storm.",
+                &["instance", "reason"],
+            ),
             events: IntCounter::new("loco_events_total", "Frames that were handed to the observer.").expect(VALID),
             lost: counter(
                 "loco_events_lost_total",
@@ -120,12 +126,13 @@ impl Reading {
         }
     }
 
-    fn parts(&self) -> [&(dyn Collector + '_); 20] {
+    fn parts(&self) -> [&(dyn Collector + '_); 21] {
         [
             &self.tap_frames,
             &self.tap_bytes,
             &self.overlay_frames,
             &self.overlay_bytes,
+            &self.refused,
             &self.events,
             &self.lost,
             &self.taps,
@@ -153,6 +160,11 @@ impl Reading {
         }
         for (lan, Directions { ingress, egress }) in &report.tunnels {
             add(&self.overlay_frames, &self.overlay_bytes, lan.as_str(), [("rx", ingress), ("tx", egress)]);
+        }
+        for (id, reasons) in &report.refused {
+            for (reason, count) in reasons {
+                self.refused.with_label_values(&[id.as_str(), reason]).inc_by(*count);
+            }
         }
         self.events.inc_by(report.events);
         for (reason, count) in &report.lost {

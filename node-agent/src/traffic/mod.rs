@@ -52,6 +52,8 @@ pub(crate) struct Watching {
     pub(crate) instances: watch::Receiver<Instances>,
     /// What the agent's own switch moves.
     pub(crate) switched: Switched,
+    /// Where programs that were put back are counted.
+    pub(crate) repairs: Option<fabric::Repairs>,
     pub(crate) seen: watch::Sender<Arc<Seen>>,
     pub(crate) heartbeat: Heartbeat,
     /// Runners are in pods: a process id of theirs is a number in their own PID namespace, and means somebody else here.
@@ -133,11 +135,13 @@ struct Task {
     homes: BTreeMap<InstanceId, LanName>,
     /// QEMU of each instance whose start was told to the model: a pod's next one may have the same number.
     powered: BTreeMap<InstanceId, (u32, Option<SystemTime>)>,
+    /// Programs put back, as far as they are counted.
+    mended: u64,
 }
 
 impl Task {
     const fn new(watching: Watching, wanted: watch::Sender<Option<Wanted>>) -> Self {
-        Self { watching, wanted, lans: BTreeMap::new(), homes: BTreeMap::new(), powered: BTreeMap::new() }
+        Self { watching, wanted, lans: BTreeMap::new(), homes: BTreeMap::new(), powered: BTreeMap::new(), mended: 0 }
     }
 
     /// `problem`: why there is nothing to be seen at the taps.
@@ -156,6 +160,10 @@ impl Task {
                     let of_taps = taps.as_ref().map(|taps| taps.report.borrow().clone());
                     let of_taps = of_taps.unwrap_or_else(|| Report { problem: problem.clone(), ..Report::default() });
                     let report = both(of_taps, &self.watching.switched.report.borrow());
+                    if let Some(repairs) = &self.watching.repairs {
+                        repairs.programs(report.repairs.saturating_sub(self.mended));
+                        self.mended = report.repairs;
+                    }
                     self.tell(&report);
                 }
                 changed = self.watching.fabric.changed() => match changed {

@@ -7,9 +7,12 @@
 
 mod cluster;
 mod dhcp;
+mod faults;
 mod frames;
 mod hostile;
 mod install;
+mod lans;
+mod peers;
 mod reach;
 mod repair;
 mod restart;

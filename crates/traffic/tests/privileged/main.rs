@@ -6,6 +6,7 @@
 )]
 
 mod counting;
+mod guard;
 mod lifecycle;
 mod rig;
 mod shapes;
