@@ -22,7 +22,7 @@ const fn mac(seat: u8) -> [u8; 6] {
 }
 
 /// Numbered frames, one each 2 ms, from one seat that the test holds to another; each is counted where it arrives.
-struct Flow {
+pub(crate) struct Flow {
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU32>,
     seen: Arc<Mutex<BTreeMap<u32, u32>>>,
@@ -30,7 +30,7 @@ struct Flow {
 }
 
 impl Flow {
-    fn start(from: u8, source: Arc<Tap>, to: u8, sink: Arc<Tap>) -> Self {
+    pub(crate) fn start(from: u8, source: Arc<Tap>, to: u8, sink: Arc<Tap>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sent = Arc::new(AtomicU32::new(0));
         let seen = Arc::new(Mutex::new(BTreeMap::new()));
@@ -55,13 +55,13 @@ impl Flow {
     }
 
     /// Waits until `count` more frames were sent.
-    async fn goes_on(&self, count: u32) {
+    pub(crate) async fn goes_on(&self, count: u32) {
         let until = self.sent.load(Ordering::Relaxed) + count;
         eventually(SOON, || (self.sent.load(Ordering::Relaxed) >= until).then_some(())).await.unwrap();
     }
 
     /// Ends it: frames sent, frames lost, frames that came more than once.
-    async fn end(mut self) -> (u32, u32, u32) {
+    pub(crate) async fn end(mut self) -> (u32, u32, u32) {
         self.stop.store(true, Ordering::Relaxed);
         self.tasks.remove(0).await.unwrap();
         let sent = self.sent.load(Ordering::Relaxed);
