@@ -13,7 +13,7 @@ use api::status::Status;
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
-use crate::{alone, eventually, get, loco, mount_sys, pid, says, status};
+use crate::{alone, eventually, get, loco, mount_sys, pid, says, status, try_get};
 
 const PORT: u16 = 9390;
 
@@ -44,7 +44,7 @@ impl Prometheus {
                 panic!("cannot run {name}: {error}; `cargo xtask test --privileged` fetches it, or set PROMETHEUS")
             });
         let started = Self { server, home };
-        eventually(|| std::net::TcpStream::connect(("127.0.0.1", PORT)).is_ok().then_some(()));
+        eventually(|| try_get(PORT, "/-/ready", "").ok());
         started
     }
 
@@ -87,13 +87,14 @@ fn at_once(rules: &str) -> String {
     lines.collect()
 }
 
+/// As the chart's monitors scrape: what a process says of its instances counts, not where it was scraped.
 fn config(wall: &Status) -> String {
     let agents: Vec<&str> = wall.nodes.iter().map(|node| node.agent_url.trim_start_matches("http://")).collect();
     let jobs: String = [("gateway", vec!["127.0.0.1:8080"]), ("agents", agents)]
         .into_iter()
         .map(|(job, targets)| {
             format!(
-                "- job_name: {job}\n  authorization: {{credentials: '{}'}}\n  static_configs: [{{targets: ['{}']}}]\n",
+                "- job_name: {job}\n  honor_labels: true\n  authorization: {{credentials: '{}'}}\n  static_configs: [{{targets: ['{}']}}]\n",
                 wall.token,
                 targets.join("', '")
             )
