@@ -193,6 +193,8 @@ fn options(kind: MessageType, inform: bool, seat: &Reservation) -> Vec<DhcpOptio
         // B-node: names by broadcast only, as there is no WINS server (RFC 1001 section 10).
         DhcpOption::NetBiosNodeType(NodeType::B),
         DhcpOption::Hostname(seat.host_name.clone()),
+        // A name of no network that there is: Windows 98 asks for one, and looks nothing up without a name server.
+        DhcpOption::DomainName(format!("{}.loco", seat.lan)),
     ]);
     options
 }

@@ -103,6 +103,7 @@ fn discover_is_offered_the_reserved_address_with_what_windows_98_asks_for() {
     assert_eq!(option(OptionCode::AddressLeaseTime), Some(DhcpOption::AddressLeaseTime(86_400)));
     assert_eq!(option(OptionCode::ServerIdentifier), Some(DhcpOption::ServerIdentifier(Ipv4Addr::new(10, 98, 0, 254))));
     assert_eq!(option(OptionCode::Router), None);
+    assert_eq!(option(OptionCode::DomainName), Some(DhcpOption::DomainName("party.loco".to_owned())));
 }
 
 #[test]
