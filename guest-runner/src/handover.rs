@@ -64,7 +64,11 @@ impl Runner {
     async fn try_hand_over(&mut self) -> Result<(), Box<dyn std::error::Error>> {
         let (Some(monitor), Some(qemu)) = (&mut self.monitor, &self.qemu) else { return Ok(()) };
         if self.owed.control {
-            let started = Started { qemu_pid: qemu.pid(), accelerator: self.accelerator.as_str().to_owned(), netdev: self.netdev.clone() };
+            let started = Started {
+                qemu_pid: qemu.pid(),
+                accelerator: self.accelerator.as_str().to_owned(),
+                netdev: self.netdev.clone(),
+            };
             // Not blocking: a QEMU that accepts nobody must not stop this runner; full is an error, and tried again.
             let connect = async |which| -> std::io::Result<OwnedFd> {
                 let stream = UnixStream::connect(self.run_dir.monitor(which)).await?.into_std()?;

@@ -41,7 +41,10 @@ impl Desired {
         let seats = snapshot.on_node(node).filter_map(|placed| {
             let lan = snapshot.lan(&placed.lan)?;
             let identity = lan.identity(placed.seat).ok()?;
-            Some((placed.id.clone(), SeatSpec { lan: placed.lan.clone(), seat: placed.seat, identity, mode: lan.mode() }))
+            Some((
+                placed.id.clone(),
+                SeatSpec { lan: placed.lan.clone(), seat: placed.seat, identity, mode: lan.mode() },
+            ))
         });
         Self {
             fabric: FabricSpec::from_snapshot(snapshot, node),

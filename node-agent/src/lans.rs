@@ -10,7 +10,7 @@
 //! mode `user` is its QEMUs' to tell (`status`).
 use std::{os::fd::OwnedFd, sync::Arc};
 
-use fabric::{Fabric, FabricError, FabricSpec, FabricStatus, LanStatus, LanSpec, PeerStatus, PortStatus};
+use fabric::{Fabric, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, PeerStatus, PortStatus};
 use model::{InstanceId, NetworkMode};
 use switch::{Sight, Switch, SwitchConfig, SwitchError, SwitchStatus};
 use tokio::sync::watch;

@@ -29,7 +29,13 @@ mod standby;
 mod status;
 mod traffic;
 
-use std::{fs, io, net::{SocketAddr, SocketAddrV4}, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    net::{SocketAddr, SocketAddrV4},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow};
 use desired::Desired;
@@ -131,10 +137,8 @@ impl Agent {
         let kvm = prove_kvm(&config).await;
         let (listener, lock) = place.take_over(&config, &phase).await?;
         let address = listener.local_addr().context("the API's socket has no address")?;
-        let fabric = match needs_kernel {
-            true => Some(Arc::new(Fabric::start(fabric_config(&config), &registry).await?)),
-            false => None,
-        };
+        let fabric =
+            if needs_kernel { Some(Arc::new(Fabric::start(fabric_config(&config), &registry).await?)) } else { None };
         let (told, status) = watch::channel(FabricStatus::default());
         let namespace = fabric.is_some().then_some(&*netns);
         let captures = Captures::start(config.node.clone(), namespace, config.capture_bytes, status, &registry)?;
@@ -265,7 +269,9 @@ impl Agent {
         if let Some(relay) = self.relay {
             match self.lans.kernel().cloned() {
                 Some(fabric) => drop(tasks.spawn(async move { match relay.run(fabric).await {} })),
-                None => warn!("the IPX relay joins a LAN of mode vxlan, and there was none at the start; it stays shut"),
+                None => {
+                    warn!("the IPX relay joins a LAN of mode vxlan, and there was none at the start; it stays shut")
+                }
             }
         }
         self.phase.send_replace(Phase::Serves);

@@ -185,9 +185,8 @@ fn instance_status(node: &NodeName, instance: &Instance, port: Option<&PortStatu
 
 /// The mode of a LAN that nothing of this node joins: that of its guests, if a QEMU says that its card is on a network of its own.
 fn alone(lan: &LanName, instances: &Instances) -> Option<NetworkMode> {
-    let is_alone = |instance: &Arc<Instance>| {
-        instance.spec.lan == *lan && instance.report().netdev.as_deref() == Some("user")
-    };
+    let is_alone =
+        |instance: &Arc<Instance>| instance.spec.lan == *lan && instance.report().netdev.as_deref() == Some("user");
     instances.values().any(is_alone).then_some(NetworkMode::User)
 }
 
@@ -195,14 +194,17 @@ fn alone(lan: &LanName, instances: &Instances) -> Option<NetworkMode> {
 /// mode.
 fn cut_off(qemu_pid: Option<u32>, port: Option<&PortStatus>) -> Option<&'static str> {
     let cut = qemu_pid.is_some() && port.is_some_and(|port| port.carrier == Some(false));
-    cut.then_some(
-        "QEMU runs but is not at this seat's port, so the guest is cut off from its LAN; restart its runner",
-    )
+    cut.then_some("QEMU runs but is not at this seat's port, so the guest is cut off from its LAN; restart its runner")
 }
 
 fn stream_lag(lag: stream::StreamLag) -> StreamLag {
     let ms = |time: Duration| time.as_secs_f64() * 1000.0;
-    StreamLag { rtt_ms: ms(lag.round_trip), error_ms: ms(lag.error), making_ms: lag.making.map(ms), samples: lag.samples }
+    StreamLag {
+        rtt_ms: ms(lag.round_trip),
+        error_ms: ms(lag.error),
+        making_ms: lag.making.map(ms),
+        samples: lag.samples,
+    }
 }
 
 fn viewers(instance: &Instance) -> Viewers {

@@ -312,3 +312,34 @@ struct Ready {
     ports: Vec<(String, bool)>,
     is_woken: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Waits until the thread has looked, as it does when it is woken.
+    fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            if let Some(seen) = look() {
+                return seen;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "the thread did not look");
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn ports_without_a_tap_are_fed_and_forgotten() {
+        let source = Source::fed_only(Limits { bytes: 1 << 20, age: Duration::from_mins(1) }).unwrap();
+        source.set_fed(["i-0".to_owned()].into());
+        until(|| source.snapshot("i-0", None));
+        source.feed("i-0", now(), Direction::Outbound, &mut [7; 60]);
+        source.feed("i-9", now(), Direction::Outbound, &mut [7; 60]);
+        let frames = source.snapshot("i-0", None).unwrap().frames;
+        assert_eq!((frames.len(), frames[0].wire_len, frames[0].direction), (1, 60, Direction::Outbound));
+        assert!(source.snapshot("i-9", None).is_none() && source.problems().is_empty());
+        source.set_fed(BTreeSet::new());
+        until(|| source.snapshot("i-0", None).is_none().then_some(()));
+    }
+}

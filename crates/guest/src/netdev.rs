@@ -58,7 +58,9 @@ mod tests {
 
     #[test]
     fn qemu_says_what_the_card_is_on() {
-        let said = |netdev| format!("pcnet.0: index=0,type=nic,model=pcnet,macaddr=02:4c:00:10:68:01\r\n \\ net0: index=0,{netdev}\r\n");
+        let said = |netdev| {
+            format!("pcnet.0: index=0,type=nic,model=pcnet,macaddr=02:4c:00:10:68:01\r\n \\ net0: index=0,{netdev}\r\n")
+        };
         assert_eq!(backend(&said("type=dgram,fd=4 unix")), Some("dgram"));
         assert_eq!(backend(&said("type=user,net=10.98.0.0,restrict=on")), Some("user"));
         assert_eq!(backend(&said("type=tap,fd=3")), Some("tap"));

@@ -45,7 +45,11 @@ impl Reading {
         let (way, peer) = (["instance", "direction"], ["lan", "peer"]);
         let counter = |name: &str, help: &str| IntCounter::new(name, help).expect(VALID);
         Self {
-            frames: counters("loco_switch_port_frames_total", "Frames at a guest's port; tx = sent by the guest.", &way),
+            frames: counters(
+                "loco_switch_port_frames_total",
+                "Frames at a guest's port; tx = sent by the guest.",
+                &way,
+            ),
             bytes: counters("loco_switch_port_bytes_total", "Bytes at a guest's port; tx = sent by the guest.", &way),
             dropped: counters(
                 "loco_switch_port_dropped_total",
@@ -58,7 +62,10 @@ impl Reading {
                 &["instance", "reason"],
             ),
             strays: counter("loco_switch_strays_total", "Datagrams that are of no node or LAN of ours."),
-            overruns: counter("loco_switch_overruns_total", "Datagrams of other nodes that the kernel had no room for."),
+            overruns: counter(
+                "loco_switch_overruns_total",
+                "Datagrams of other nodes that the kernel had no room for.",
+            ),
             unsent: counter("loco_switch_unsent_total", "Frames for other nodes that the kernel did not take."),
             peer_up: IntGaugeVec::new(Opts::new("loco_switch_peer_up", "1: the other node's switch answers."), &peer)
                 .expect(VALID),
@@ -142,7 +149,8 @@ mod tests {
     #[test]
     fn what_was_not_measured_has_no_series() {
         let registry = Registry::new();
-        let peer = crate::PeerStatus { address: [10, 99, 0, 12].into(), alive: Some(true), rtt: None, loss: Some(0.25) };
+        let peer =
+            crate::PeerStatus { address: [10, 99, 0, 12].into(), alive: Some(true), rtt: None, loss: Some(0.25) };
         let lan = crate::LanStatus {
             vni: model::Vni::new(7).unwrap(),
             seats: 9,

@@ -17,8 +17,8 @@ use std::{
 
 use guest::Qmp;
 use seat::{
-    Exited, FromAgent, FromRunner, Hello, MESSAGE_FDS_MAX, Order, Port, PortKind, SeatListener, SeatSocket, SocketError, Started,
-    Storage, Welcome,
+    Exited, FromAgent, FromRunner, Hello, MESSAGE_FDS_MAX, Order, Port, PortKind, SeatListener, SeatSocket,
+    SocketError, Started, Storage, Welcome,
 };
 use testkit::{NetNs, Tap};
 use tokio::{

@@ -111,6 +111,24 @@ mod tests {
     }
 
     #[test]
+    fn rights_are_needed_where_a_lan_is_the_kernels_or_nothing_is_known() {
+        let path = std::env::temp_dir().join(format!("loco-modes-{}", std::process::id()));
+        let needs = |modes: &[&str]| {
+            let lan = |(n, mode): (u8, &&str)| {
+                format!(r#"{{"name":"lan-{n}","vni":{n},"mode":"{mode}","subnet":"10.{n}.0.0/24","seats":2}}"#)
+            };
+            let lans: Vec<_> = (1..).zip(modes).map(lan).collect();
+            let text = format!(r#"{{"version":1,"lans":[{}],"nodes":[],"instances":[]}}"#, lans.join(","));
+            std::fs::write(&path, text).unwrap();
+            needs_kernel(&Source::File(path.clone()))
+        };
+        assert!(!needs(&["socket", "user"]));
+        assert!(needs(&["socket", "vxlan"]) && needs(&["macvlan"]) && needs(&[]));
+        std::fs::remove_file(&path).unwrap();
+        assert!(needs_kernel(&Source::File(path)), "a file that is not there yet");
+    }
+
+    #[test]
     fn a_container_is_told_apart_from_its_host_by_what_its_mounts_pass_on() {
         let host = "21 1 0:19 / / rw,relatime shared:1 - ext4 /dev/sda rw\n\
                     30 21 0:25 / /run rw,nosuid shared:5 - tmpfs tmpfs rw\n";

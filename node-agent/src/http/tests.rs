@@ -24,7 +24,7 @@ const SNAPSHOT: &str = r#"{"version":1,
 struct Rig {
     router: Router,
     published: watch::Sender<Arc<str>>,
-    dir: std::path::PathBuf,
+    dir: PathBuf,
     _directory: watch::Sender<Directory>,
     _fabric: watch::Sender<FabricStatus>,
     _seats: Seats,

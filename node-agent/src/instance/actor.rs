@@ -309,7 +309,9 @@ impl Actor {
         match time::timeout(PLUG_LIMIT, plugged).await {
             Ok(Ok(())) => {}
             // Its guest runs on a port of the mode that the LAN had before; the status says that it is cut off.
-            Ok(Err(error @ SwitchError::NoPort(_))) => warn!(instance = %self.parts.id, error = chain(&error), "no port"),
+            Ok(Err(error @ SwitchError::NoPort(_))) => {
+                warn!(instance = %self.parts.id, error = chain(&error), "no port")
+            }
             Ok(Err(error)) => self.drop_seat(&chain(&error)),
             Err(_) => self.drop_seat("the switch did not take the guest's cable in time"),
         }
@@ -411,7 +413,10 @@ impl Actor {
         let port = self.parts.spec.port_kind();
         if !hello.takes(port) {
             return Err(Refusal::new(
-                format!("LAN `{}` has the mode `{}`, which this runner does not know", self.parts.spec.lan, self.parts.spec.mode),
+                format!(
+                    "LAN `{}` has the mode `{}`, which this runner does not know",
+                    self.parts.spec.lan, self.parts.spec.mode
+                ),
                 "use a runner and an agent of one release, or give the LAN the mode `vxlan`",
             ));
         }

@@ -29,9 +29,11 @@ impl Seen {
     pub(crate) fn health(&self) -> ObserverHealth {
         ObserverHealth {
             // Ports that are watched without a device are the agent's own switch's.
-            attach: self.report.attach.map(|attach| attach.to_string()).or_else(|| {
-                (!self.report.ports.is_empty()).then(|| "switch".to_owned())
-            }),
+            attach: self
+                .report
+                .attach
+                .map(|attach| attach.to_string())
+                .or_else(|| (!self.report.ports.is_empty()).then(|| "switch".to_owned())),
             taps: u32::try_from(self.report.ports.len()).unwrap_or(u32::MAX),
             events_lost: self.report.events_lost(),
             problem: self.report.problem.clone(),
