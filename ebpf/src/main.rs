@@ -30,7 +30,8 @@ use abi::{
 };
 use aya_ebpf::{
     bindings::{
-        BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, TC_ACT_SHOT, TC_ACT_UNSPEC,
+        BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, TC_ACT_SHOT,
+        TC_ACT_UNSPEC,
     },
     helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_redirect, bpf_skb_load_bytes, bpf_skb_store_bytes},
     macros::{classifier, map},
@@ -60,7 +61,8 @@ static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::COUNT, 0);
 #[map]
 static GUARDS: HashMap<u32, GuardRow> = HashMap::with_max_entries(GUARDS_MAX, BPF_F_NO_PREALLOC);
 #[map]
-static REFUSED: PerCpuHashMap<u32, [u64; REFUSALS_MAX]> = PerCpuHashMap::with_max_entries(GUARDS_MAX, BPF_F_NO_PREALLOC);
+static REFUSED: PerCpuHashMap<u32, [u64; REFUSALS_MAX]> =
+    PerCpuHashMap::with_max_entries(GUARDS_MAX, BPF_F_NO_PREALLOC);
 
 #[classifier]
 pub fn loco_ingress(ctx: TcContext) -> i32 {

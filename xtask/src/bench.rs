@@ -29,6 +29,8 @@ enum Bench {
     Streams,
     /// Tap to tap through the fabric, with a bare bridge and QEMU's own netdevs
     Lan,
+    /// A guest joins, a node dies and comes back: how fast the LAN is whole again
+    Convergence,
     /// How fast the gateway answers about the LAN, with 9 and with 1,000 instances
     LanStatus,
     /// What the eBPF programs at the taps cost for each frame
@@ -43,6 +45,7 @@ pub(crate) fn run(dirs: &Dirs, args: &BenchArgs) -> Result<()> {
         Bench::Latency => dirs.root().join("bench/latency.mjs"),
         Bench::Streams => dirs.root().join("bench/streams.mjs"),
         Bench::Lan => dirs.root().join("crates/fabric/examples/bench-lan.rs"),
+        Bench::Convergence => dirs.root().join("crates/fabric/examples/bench-convergence.rs"),
         Bench::LanStatus => dirs.root().join("gateway/examples/bench-lan-status.rs"),
         Bench::Observer => dirs.root().join("crates/traffic/examples/bench-observer.rs"),
         Bench::ClusterScale => dirs.root().join("gateway/examples/bench-cluster-scale.rs"),
@@ -55,6 +58,7 @@ pub(crate) fn run(dirs: &Dirs, args: &BenchArgs) -> Result<()> {
     }
     let example = match args.name {
         Bench::Lan => Some(("fabric", "bench-lan")),
+        Bench::Convergence => Some(("fabric", "bench-convergence")),
         Bench::LanStatus => Some(("gateway", "bench-lan-status")),
         Bench::Observer => Some(("traffic", "bench-observer")),
         Bench::Latency | Bench::Streams | Bench::ClusterScale => None,

@@ -71,7 +71,11 @@ impl TryFrom<RawGuard> for Rules {
         let rate = |per_second: u32| {
             // Two seconds' worth at once.
             let burst = per_second.saturating_mul(2);
-            if per_second > BROADCASTS_MAX { Err(TooManyBroadcasts(per_second)) } else { Ok(Rate { per_second, burst }) }
+            if per_second > BROADCASTS_MAX {
+                Err(TooManyBroadcasts(per_second))
+            } else {
+                Ok(Rate { per_second, burst })
+            }
         };
         let broadcasts = raw.broadcasts_per_second.map(rate).transpose()?;
         Ok(Self { own_source: raw.own_source, no_servers: raw.no_servers, broadcasts })
@@ -264,7 +268,9 @@ mod tests {
         assert_eq!(free, Rules { own_source: false, no_servers: true, broadcasts: None });
         let few = guard(r#","guard":{"broadcasts_per_second":50}"#).unwrap();
         assert_eq!(few.broadcasts, Some(Rate { per_second: 50, burst: 100 }));
-        assert!(guard(r#","guard":{"broadcasts_per_second":1000001}"#).unwrap_err().to_string().contains("out of range"));
+        assert!(
+            guard(r#","guard":{"broadcasts_per_second":1000001}"#).unwrap_err().to_string().contains("out of range")
+        );
         assert!(guard(r#","guard":{"own_sauce":true}"#).is_err());
     }
 

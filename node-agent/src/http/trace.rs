@@ -33,9 +33,11 @@ pub(super) async fn follow(
     State(api): State<Api>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Trace>, ApiError> {
-    let request: TraceRequest = serde_json::from_slice(&read(body)?)
-        .map_err(|error| refuse("bad-request", format!("the body is not a trace: {error}"), "send from, to, mark and limit_ms"))?;
-    let sound = request.mark.bytes().all(|octet| octet.is_ascii_alphanumeric()) && MARK_LEN.contains(&request.mark.len());
+    let request: TraceRequest = serde_json::from_slice(&read(body)?).map_err(|error| {
+        refuse("bad-request", format!("the body is not a trace: {error}"), "send from, to, mark and limit_ms")
+    })?;
+    let sound =
+        request.mark.bytes().all(|octet| octet.is_ascii_alphanumeric()) && MARK_LEN.contains(&request.mark.len());
     if !sound || !LIMIT_MS.contains(&request.limit_ms) {
         return Err(refuse(
             "bad-request",
@@ -45,7 +47,11 @@ pub(super) async fn follow(
     }
     let (from, to) = (guest(&api, &request.from)?, guest(&api, &request.to)?);
     if from.lan != to.lan || from.id == to.id {
-        return Err(refuse("no-way", format!("there is no way from {} to {}", from.id, to.id), "name two guests of one LAN"));
+        return Err(refuse(
+            "no-way",
+            format!("there is no way from {} to {}", from.id, to.id),
+            "name two guests of one LAN",
+        ));
     }
     let Some(netns) = api.netns.clone() else { return Err(no_kernel(&from.lan)) };
     let fabric = api.source.fabric.borrow().clone();
@@ -99,7 +105,12 @@ async fn watch(
         trace(&netns, &devices, ask, &mark, limit)
     });
     let failed = |message: String| {
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "cannot-watch", message, "look at the agent's log, then ask again")
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "cannot-watch",
+            message,
+            "look at the agent's log, then ask again",
+        )
     };
     let watched = watching.await.map_err(|_| failed("the watching broke off".to_owned()))?;
     watched.map_err(|error| failed(error.to_string()))
@@ -118,8 +129,12 @@ fn hops(node: &str, from: &Guest, to: &Guest, tunnel: &str, sightings: &[Sightin
         hops.push(hop(1, format!("answer of {} at its tap {tap} on {node}", from.id), seen(tap, false, from.end.mac)));
     }
     match (&from.tap, &to.tap) {
-        (Some(_), None) => hops.push(hop(2, format!("into the tunnel {tunnel} on {node}"), seen(tunnel, true, from.end.mac))),
-        (None, Some(_)) => hops.push(hop(3, format!("out of the tunnel {tunnel} on {node}"), seen(tunnel, false, from.end.mac))),
+        (Some(_), None) => {
+            hops.push(hop(2, format!("into the tunnel {tunnel} on {node}"), seen(tunnel, true, from.end.mac)))
+        }
+        (None, Some(_)) => {
+            hops.push(hop(3, format!("out of the tunnel {tunnel} on {node}"), seen(tunnel, false, from.end.mac)))
+        }
         _ => {}
     }
     if let Some(tap) = &to.tap {

@@ -16,3 +16,4 @@ mod peers;
 mod reach;
 mod repair;
 mod restart;
+mod trace;
