@@ -131,13 +131,20 @@ pub fn loco_answer(ctx: TcContext) -> i32 {
     if !asks {
         return TC_ACT_UNSPEC;
     }
-    let (Some(to), Some(from)) = (head.octets::<6>(0), head.octets::<6>(6)) else { return TC_ACT_UNSPEC };
     let Some(row) = GUARDS.get_ptr(ifindex) else { return TC_ACT_UNSPEC };
-    // SAFETY: as above.
-    if unsafe { (*row).mac } != to || from[0] & 1 != 0 {
+    // By way of the stack: six octets in one register are more than the verifier follows.
+    let mut cards = [0_u8; 12];
+    // SAFETY: the kernel checks the place in the frame, and writes as many octets as there are on the stack.
+    if unsafe { bpf_skb_load_bytes(ctx.skb.skb.cast(), 0, (&raw mut cards).cast(), 12) } != 0 {
         return TC_ACT_UNSPEC;
     }
-    let turned = [from, to];
+    let [a, b, c, d, e, f, from @ ..] = cards;
+    // SAFETY: rows are not removed while a program reads them.
+    if unsafe { (*row).mac } != [a, b, c, d, e, f] || from[0] & 1 != 0 {
+        return TC_ACT_UNSPEC;
+    }
+    let [g, h, i, j, k, l] = from;
+    let turned = [g, h, i, j, k, l, a, b, c, d, e, f];
     let kind = probe::ANSWER;
     // SAFETY: the sources are on the stack, of the lengths that are given; the kernel checks the places in the frame.
     unsafe {
