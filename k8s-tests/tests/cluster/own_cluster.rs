@@ -1,4 +1,6 @@
 //! What one does to one's own cluster only: power, nets, services, and a look into the nodes.
+mod storage;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
