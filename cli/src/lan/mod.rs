@@ -82,8 +82,8 @@ impl Answer {
 
 pub(crate) async fn run(verb: &LanVerb, paths: &Paths) -> Result<Answer> {
     match verb {
-        LanVerb::List { form } => list(*form, paths).await,
-        LanVerb::Show { lan, form } => show(lan.as_deref(), *form, paths).await,
+        LanVerb::List { form } => list(form.output, paths).await,
+        LanVerb::Show { lan, form } => show(lan.as_deref(), form.output, paths).await,
         LanVerb::Trace(flags) => trace::run(flags, paths).await,
         LanVerb::Check(flags) => check::run(flags),
         LanVerb::Uninstall { run_dir } => uninstall(run_dir, paths),
