@@ -23,10 +23,11 @@ fn place(rig: &Rig, lans: &[(&str, &str)], seats: &[(&str, u8)]) {
     let lans: Vec<_> = (0..)
         .zip(lans)
         .map(|(n, (name, mode))| {
+            // As many broadcasts as come: these tests send more than any game.
+            let (vni, subnet) = (4200 + n, 98 - n);
             format!(
-                r#"{{"name":"{name}","vni":{},"mode":"{mode}","subnet":"10.{}.0.0/24","seats":9}}"#,
-                4200 + n,
-                98 - n
+                r#"{{"name":"{name}","vni":{vni},"mode":"{mode}","subnet":"10.{subnet}.0.0/24","seats":9,
+                "guard":{{"broadcasts_per_second":null}}}}"#
             )
         })
         .collect();
