@@ -157,7 +157,7 @@ async fn a_guest_that_does_not_read_costs_the_others_nothing() {
     let counters = eventually(WAIT, all).await.unwrap();
     assert!(counters.rx_frames > 0, "{counters:?}");
     // Once it reads, it gets what waited, in order, and without a gap before the first one that was lost.
-    for sequence in 0..counters.rx_frames as u32 + 1000 {
+    for sequence in 0..u32::try_from(counters.rx_frames).unwrap() + 1000 {
         assert_eq!(deaf.hears().await, number(sequence));
     }
 }
