@@ -79,11 +79,12 @@ async fn every_object_is_mended_within_two_seconds_and_counted() {
     let good = state(&window);
     let flood = "bridge fdb del 00:00:00:00:00:00 dev locovx001068 dst 10.99.0.12 self";
     let unicast = format!("bridge fdb del {guest} dev locovx001068 dst 10.99.0.12 self");
-    let stray = format!("bridge fdb append {guest} dev locovx001068 dst 10.99.0.99 self permanent");
+    let stray = "bridge fdb append 02:00:00:00:00:99 dev locovx001068 dst 10.99.0.99 self permanent";
+    let astray = format!("bridge fdb replace {guest} dev locovx001068 dst 10.99.0.99 self permanent");
     let proc = |name: &str, value: &str| {
         NetNs::run_at(&window, || fs::write(format!("/proc/sys/net/{name}"), value).unwrap()).unwrap();
     };
-    let damages: [(&str, &str, &dyn Fn()); 15] = [
+    let damages: [(&str, &str, &dyn Fn()); 16] = [
         ("link", "tunnel deleted", &|| ip(&window, "ip link del locovx001068")),
         ("link", "bridge deleted", &|| ip(&window, "ip link del locobr001068")),
         ("link", "tap deleted", &|| ip(&window, "ip link del locot001068-0")),
@@ -95,7 +96,8 @@ async fn every_object_is_mended_within_two_seconds_and_counted() {
         ("bridge", "STP on", &|| ip(&window, "ip link set locobr001068 type bridge stp_state 1")),
         ("flood", "flood entry deleted", &|| ip(&window, flood)),
         ("unicast", "unicast entry deleted", &|| ip(&window, &unicast)),
-        ("unicast", "a stray unicast entry", &|| ip(&window, &stray)),
+        ("unicast", "a stray unicast entry", &|| ip(&window, stray)),
+        ("unicast", "a unicast entry to another node", &|| ip(&window, &astray)),
         ("sysctl", "bridge-nf-call-iptables", &|| proc("bridge/bridge-nf-call-iptables", "1")),
         ("sysctl", "disable_ipv6", &|| proc("ipv6/conf/all/disable_ipv6", "0")),
         ("namespace", "unmounted", &|| {
