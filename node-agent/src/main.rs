@@ -1,7 +1,10 @@
 //! The node-agent process: read the flags, build the agent, run it until it is told to end.
 //!
 //! Exit codes: 0 ended as told, 1 could not start or broke, 2 called wrongly.
-use std::process::ExitCode;
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -29,8 +32,8 @@ fn run(mut args: Args) -> anyhow::Result<()> {
         Some(Command::Prepare { run_dir }) => return node_agent::prepare(run_dir),
         Some(Command::CheckEncoders) => return Ok(stream::check_encoders()?),
         Some(Command::Probe { socket, ready }) => {
-            println!("{}", node_agent::probe(&socket, ready)?);
-            return Ok(());
+            let said = node_agent::probe(&socket, ready)?;
+            return writeln!(io::stdout(), "{said}").context("could not say it");
         }
         None => {}
     }

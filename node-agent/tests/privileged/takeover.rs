@@ -93,7 +93,8 @@ async fn an_agent_that_stands_by_takes_over_unnoticed() {
         agent.signal(end);
         successor(&rig, old, "a successor that serves", |_| true);
         let serves = told.elapsed();
-        let live = |status: &AgentStatus| status.instances.iter().any(|i| i.id == "instance-0" && i.state == State::Live);
+        let live =
+            |status: &AgentStatus| status.instances.iter().any(|i| i.id == "instance-0" && i.state == State::Live);
         let status = successor(&rig, old, "the picture back", live);
         let pictures = told.elapsed();
         println!("round {round}: {end}: serves after {serves:?}, live after {pictures:?}");
