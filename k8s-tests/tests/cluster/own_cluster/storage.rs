@@ -82,7 +82,9 @@ fn overlay(disks: &Path) -> Result<(u64, u64)> {
 async fn no_guests(wall: &Wall) -> Result<()> {
     run(kubectl().args(["-n", &wall.namespace, "delete", "statefulset", "instance", "--ignore-not-found"])).await?;
     until(LONG, "no guest", async || {
-        let pods = wall.pods().list(&ListParams::default().labels("app.kubernetes.io/component=instance")).await?;
+        // Other scenarios' peers sit on the LAN, too, and are no guests.
+        let selector = "app.kubernetes.io/component=instance,loco.dev/lan=party";
+        let pods = wall.pods().list(&ListParams::default().labels(selector)).await?;
         ensure!(pods.items.is_empty(), "{} are left", pods.items.len());
         Ok(())
     })
