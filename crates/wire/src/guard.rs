@@ -12,9 +12,11 @@
 use crate::class::{Octets, TrafficClass, classify};
 
 /// Shortest Ethernet frame without check sum that a guest's card gives: the header. Cards pad on a cable, QEMU's need not.
-pub const FRAME_LEN_MIN: usize = 14;
+pub const FRAME_LEN_MIN: usize = LEN_MIN as usize;
 /// Longest Ethernet frame without check sum, with a VLAN tag (IEEE 802.3 3.2.7): 14 + 4 + 1500.
-pub const FRAME_LEN_MAX: usize = 1518;
+pub const FRAME_LEN_MAX: usize = LEN_MAX as usize;
+const LEN_MIN: u32 = 14;
+const LEN_MAX: u32 = 1518;
 
 /// Why a frame was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,10 +59,10 @@ impl Refusal {
 #[expect(clippy::inline_always, reason = "the verifier knows no calls")]
 pub fn length<F: Octets + ?Sized>(frame: &F) -> Result<(), Refusal> {
     let len = frame.wire_len();
-    if len < FRAME_LEN_MIN as u32 {
+    if len < LEN_MIN {
         return Err(Refusal::Runt);
     }
-    if len > FRAME_LEN_MAX as u32 {
+    if len > LEN_MAX {
         return Err(Refusal::TooLong);
     }
     Ok(())
