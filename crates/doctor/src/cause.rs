@@ -277,7 +277,9 @@ impl Cause {
             Self::NoGame => format!("{first} asks, nobody answers: no game is open."),
             Self::NotKnown { why } => format!("What {a} and {b} lack is not known: {why}."),
             Self::GuestOff => format!("{first} is switched off."),
-            Self::AloneByMode => format!("{first} is alone: its LAN has the mode user, in which no guest meets another."),
+            Self::AloneByMode => {
+                format!("{first} is alone: its LAN has the mode user, in which no guest meets another.")
+            }
             Self::OtherLan { lans: [mine, other] } => {
                 format!("{first} is on the LAN {mine}, {b} on {other}: they cannot hear each other.")
             }

@@ -126,9 +126,11 @@ fn duplicate_ip(facts: &Facts, a: &SeatFacts) -> Option<Cause> {
         return Some(Cause::DuplicateIp { ip: mine.clone(), seats: ordered(who(a), other) });
     }
     // The observer saw both claim it in turn, so that only one has it now.
-    let told = lan.seen.anomalies.iter().find(|anomaly| {
-        anomaly.kind == "duplicate-ip" && is_news(facts, anomaly) && names(&anomaly.what, mine)
-    })?;
+    let told = lan
+        .seen
+        .anomalies
+        .iter()
+        .find(|anomaly| anomaly.kind == "duplicate-ip" && is_news(facts, anomaly) && names(&anomaly.what, mine))?;
     let other = seats_in(facts, lan, &told.what).into_iter().find(|id| *id != a.place.id)?;
     Some(Cause::DuplicateIp { ip: mine.clone(), seats: ordered(who(a), who(facts.seats.get(&other)?)) })
 }
@@ -143,9 +145,11 @@ fn duplicate_mac(facts: &Facts, a: &SeatFacts) -> Option<Cause> {
     let mac = &a.place.mac;
     // A frame from its own address came in from outside: its bridge does not send a frame back to where it came from.
     let echoed = a.pair(mac).is_some_and(|pair| pair.rx_frames > 0);
-    let told = lan.seen.anomalies.iter().find(|anomaly| {
-        anomaly.kind == "duplicate-mac" && is_news(facts, anomaly) && names(&anomaly.what, mac)
-    });
+    let told = lan
+        .seen
+        .anomalies
+        .iter()
+        .find(|anomaly| anomaly.kind == "duplicate-mac" && is_news(facts, anomaly) && names(&anomaly.what, mac));
     if !echoed && told.is_none() {
         return None;
     }

@@ -218,10 +218,9 @@ pub(crate) fn cut(facts: &Facts, a: &SeatFacts, b: &SeatFacts) -> Option<Cause> 
     if !gone || !at_home.reachable {
         return None;
     }
-    let nodes = [a.place.node.clone(), b.place.node.clone()];
-    // ARP asks by broadcast. Frames to one card that still come show that only the copies are missing.
-    let passes = came(b, a).is_some_and(|frames| frames > 0) && !b.pairs.is_empty();
-    Some(if passes { Cause::FloodMissing { nodes } } else { Cause::UnderlayBlocked { nodes } })
+    // The edge asks each card alone, so that missing copies of broadcasts do not keep an answer away. What the taps counted tells
+    // nothing of this: it is of a minute, of which the most may have been before.
+    Some(Cause::UnderlayBlocked { nodes: [a.place.node.clone(), b.place.node.clone()] })
 }
 
 /// Where a broadcast of `a` was lost that did not come to the tap of `b`.

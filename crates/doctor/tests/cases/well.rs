@@ -26,6 +26,21 @@ pub(crate) const WELL: &[Well] = &[
         },
     },
     Well {
+        name: "a card address was used twice, until a minute ago",
+        make: || {
+            let mut lab = Lab::booted();
+            let own = lab.guest(5).mac;
+            lab.guest(5).mac = lab.guest(2).mac;
+            lab.announce(5);
+            lab.announce(2);
+            assert!(!doctor::faults(&lab.facts()).is_empty(), "it is told while it lasts");
+            lab.guest(5).mac = own;
+            lab.mark();
+            lab.pass(61.0);
+            lab
+        },
+    },
+    Well {
         name: "guests boot",
         make: || {
             let mut lab = Lab::new(&[0, 0, 0, 1, 1, 1, 2, 2, 2]);
