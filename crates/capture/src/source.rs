@@ -286,7 +286,9 @@ impl Capturing {
         for id in gone {
             rings.end(&id);
         }
-        fed.iter().for_each(|port| rings.begin(port, now));
+        for port in &fed {
+            rings.begin(port, now);
+        }
         for (port, name) in &wanted {
             if self.taps.contains_key(port) {
                 continue;

@@ -45,7 +45,9 @@ pub(crate) const FAULTS: &[Fault] = &[
         shown: false,
         inject: || {
             let mut lab = Lab::booted();
-            lab.nodes.iter_mut().for_each(|node| node.mode = "user");
+            for node in &mut lab.nodes {
+                node.mode = "user";
+            }
             (lab, 4, 1)
         },
     },
