@@ -89,7 +89,12 @@ impl Anomalies {
 
     /// `what` is made only for the first of its kind from this sender.
     pub(crate) fn note<T: Display>(&mut self, kind: Kind, who: Who, stamp: Stamp, what: impl FnOnce() -> T) {
-        let line = self.lines.entry((kind, who), || Line { first: stamp, last_at: stamp.at, what: what().to_string(), count: 0 });
+        let line = self.lines.entry((kind, who), || Line {
+            first: stamp,
+            last_at: stamp.at,
+            what: what().to_string(),
+            count: 0,
+        });
         line.last_at = line.last_at.max(stamp.at);
         line.count = line.count.saturating_add(1);
     }

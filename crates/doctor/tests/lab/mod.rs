@@ -439,7 +439,11 @@ impl Lab {
             detail: None,
             link: has_port.then_some(guest.link),
             address_in_use: None,
-            counters: has_port.then(|| PortCounters { tx_frames: guest.tx, rx_frames: guest.rx, ..PortCounters::default() }),
+            counters: has_port.then(|| PortCounters {
+                tx_frames: guest.tx,
+                rx_frames: guest.rx,
+                ..PortCounters::default()
+            }),
             picture: None,
             accelerator: None,
             qemu_pid: None,
