@@ -267,12 +267,7 @@ impl Agent {
             tasks.spawn(kubelet.run(self.health.clone()));
         }
         if let Some(relay) = self.relay {
-            match self.lans.kernel().cloned() {
-                Some(fabric) => drop(tasks.spawn(async move { match relay.run(fabric).await {} })),
-                None => {
-                    warn!("the IPX relay joins a LAN of mode vxlan, and there was none at the start; it stays shut")
-                }
-            }
+            run_relay(&mut tasks, relay, &self.lans);
         }
         self.phase.send_replace(Phase::Serves);
         let (stop, stopped) = watch::channel(());
@@ -294,18 +289,7 @@ impl Agent {
                 tasks.shutdown().await;
                 self.captures.end_followers();
                 drop(stop);
-                let leaving = Arc::clone(&seats);
-                let mut goodbyes = tokio::spawn(async move { leaving.close_sessions().await });
-                let in_time = time::timeout(GOODBYE_LIMIT, &mut goodbyes).await.is_ok();
-                seats.let_go().await;
-                self.lans.end().await;
-                // From here on the next agent serves. What follows concerns viewers and clients of this one only.
-                drop(self.lock);
-                info!(after = ?told.elapsed(), "let go of the run directory");
-                if !in_time && time::timeout(GRACE, &mut goodbyes).await.is_err() {
-                    warn!("some viewers were cut off without a goodbye");
-                    goodbyes.abort();
-                }
+                let_go(&seats, &self.lans, self.lock, told).await;
                 if time::timeout(GRACE, &mut server).await.is_err() {
                     warn!("some requests were cut off");
                     server.abort();
@@ -326,6 +310,29 @@ fn entrance(offer: Option<(&Offer, PodResources)>) -> Entrance {
             prover: Arc::new(proof::Prover::new(pods, offer.namespace.clone(), offer.metrics.clone())),
         },
         None => Entrance::ByInstance,
+    }
+}
+
+fn run_relay(tasks: &mut JoinSet<anyhow::Error>, relay: relay::Relay, lans: &Lans) {
+    let Some(fabric) = lans.kernel().cloned() else {
+        return warn!("the IPX relay joins a LAN of mode vxlan, and there was none at the start; it stays shut");
+    };
+    tasks.spawn(async move { match relay.run(fabric).await {} });
+}
+
+/// Says goodbye to the viewers and gives up what only one agent can have, the lock of the run directory last.
+async fn let_go(seats: &Arc<Seats>, lans: &Lans, lock: Lock, told: Instant) {
+    let leaving = Arc::clone(seats);
+    let mut goodbyes = tokio::spawn(async move { leaving.close_sessions().await });
+    let in_time = time::timeout(GOODBYE_LIMIT, &mut goodbyes).await.is_ok();
+    seats.let_go().await;
+    lans.end().await;
+    // From here on the next agent serves. What follows concerns viewers of this one only.
+    drop(lock);
+    info!(after = ?told.elapsed(), "let go of the run directory");
+    if !in_time && time::timeout(GRACE, &mut goodbyes).await.is_err() {
+        warn!("some viewers were cut off without a goodbye");
+        goodbyes.abort();
     }
 }
 

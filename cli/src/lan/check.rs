@@ -123,7 +123,7 @@ fn kernel(release: &str) -> Finding {
     }
 }
 
-/// Kernels to 5.7 spoil the check sums of what comes out of a tunnel over a NATed underlay.
+/// Kernels to 5.7 spoil the check sums of what comes out of a tunnel over an underlay behind NAT.
 fn offload(release: &str) -> Finding {
     match version(release) {
         Some(version) if version > (5, 7) => finding("checksum offload", Verdict::Ok, "sound in this kernel"),

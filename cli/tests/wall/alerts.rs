@@ -90,16 +90,14 @@ fn at_once(rules: &str) -> String {
 /// As the chart's monitors scrape: what a process says of its instances counts, not where it was scraped.
 fn config(wall: &Status) -> String {
     let agents: Vec<&str> = wall.nodes.iter().map(|node| node.agent_url.trim_start_matches("http://")).collect();
-    let jobs: String = [("gateway", vec!["127.0.0.1:8080"]), ("agents", agents)]
-        .into_iter()
-        .map(|(job, targets)| {
-            format!(
-                "- job_name: {job}\n  honor_labels: true\n  authorization: {{credentials: '{}'}}\n  static_configs: [{{targets: ['{}']}}]\n",
-                wall.token,
-                targets.join("', '")
-            )
-        })
-        .collect();
+    let job = |name: &str, targets: &[&str]| {
+        format!(
+            "- job_name: {name}\n  honor_labels: true\n  authorization: {{credentials: '{}'}}\n  static_configs: [{{targets: ['{}']}}]\n",
+            wall.token,
+            targets.join("', '")
+        )
+    };
+    let jobs = job("gateway", &["127.0.0.1:8080"]) + &job("agents", &agents);
     format!(
         "global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}}\n\
          rule_files: [rules.yaml]\nscrape_configs:\n{jobs}"

@@ -296,9 +296,7 @@ impl Cause {
             Self::NoDriver => {
                 format!("{first} is silent: its network card has never sent a frame. The driver is missing.")
             }
-            Self::GuestSilent { seconds } => {
-                format!("{first} has been silent for {seconds:.0} s: its guest does not answer any more.")
-            }
+            Self::GuestSilent { seconds } => silent(&first, *seconds),
             Self::DhcpUnanswered { times } => format!("{first} asked for an address {times} times; nobody answered."),
             Self::NoAddress => format!("{first} sends frames but has no address and asks for none."),
             Self::WrongSubnet { ip, subnet, .. } => format!("{first} uses {ip}, which is not in {subnet}."),
@@ -330,9 +328,7 @@ impl Cause {
             Self::LostAtTap { node } => format!("{first} asks, and {node} loses it on the way to {b}."),
             Self::HostOff => format!("{first} asks, and {b} is off."),
             Self::NotListening | Self::HostRefuses { .. } => format!("{b_first} refuses the connection."),
-            Self::HostStuck { seconds } => {
-                format!("{b_first} has been silent for {seconds:.0} s: its guest does not answer any more.")
-            }
+            Self::HostStuck { seconds } => silent(&b_first, *seconds),
             Self::HostSilent { times } => {
                 format!("{first} asked {times} times; {b} got it and does not answer.")
             }
@@ -495,6 +491,10 @@ impl Cause {
             | Self::GuestSlow { .. } => Rung::Joined,
         }
     }
+}
+
+fn silent(who: &str, seconds: f64) -> String {
+    format!("{who} has been silent for {seconds:.0} s: its guest does not answer any more.")
 }
 
 fn both(one: &Who, other: &Who) -> String {

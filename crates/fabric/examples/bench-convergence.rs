@@ -8,6 +8,7 @@
 //! Nodes are network namespaces joined by veth pairs, each with a fabric of its own; the test holds the taps in QEMU's place and sends a
 //! broadcast each millisecond. Prints one JSON object a round, then one for all; with `--out DIR` it also writes them to
 //! `DIR/convergence-DATE.jsonl`, and a table to `DIR/convergence-DATE.md`. Needs root; `cargo xtask bench convergence` runs it.
+#![expect(clippy::print_stdout, reason = "what a bench prints is its result")]
 use std::{
     fs,
     io::Write as _,
@@ -236,7 +237,9 @@ async fn main() -> anyhow::Result<()> {
         note(&mut lines, returns, round, time);
     }
     lines.extend(series.iter().map(Series::json));
-    series.iter().for_each(|series| println!("{}", series.json()));
+    for one in &series {
+        println!("{}", one.json());
+    }
     out.map_or(Ok(()), |dir| write(&dir, &lines, &series))
 }
 

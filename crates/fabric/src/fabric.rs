@@ -137,7 +137,8 @@ impl Fabric {
     /// Ends the thread and waits for it, while others still hold the fabric: whoever asks for something then is told
     /// [`FabricError::Ended`]. Nothing changes in the kernel. A second call does nothing.
     pub async fn end(&self) {
-        if let Some(running) = self.running().take() {
+        let running = self.running().take();
+        if let Some(running) = running {
             // It cannot fail but by a panic, which ends the thread's business as well.
             tokio::task::spawn_blocking(move || running.end()).await.ok();
         }

@@ -110,7 +110,7 @@ impl Step {
 
 /// What a pass has mended: for each link that had to be made anew once, for each other link everything about it. `station`s come
 /// and go with the programs that hold them, so plugging them in mends nothing.
-pub(crate) fn mended<'a>(steps: &'a [Step]) -> impl Iterator<Item = &'static str> + 'a {
+pub(crate) fn mended(steps: &[Step]) -> impl Iterator<Item = &'static str> + '_ {
     let made: BTreeSet<&str> = steps.iter().filter(|step| step.creates()).map(Step::link).collect();
     steps
         .iter()

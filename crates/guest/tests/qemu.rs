@@ -56,7 +56,7 @@ impl Machine {
             boot: Boot::Disks { disk: Some(disk), cdrom: false },
             nic: NicModel::Pcnet,
             mac: model::MacAddr([2, 0x4c, 0, 0, 1, 1]),
-        netdev: Netdev::Tap,
+            netdev: Netdev::Tap,
             video: VideoCard::Std,
             accelerator: Accelerator::Tcg,
             vnc: false,

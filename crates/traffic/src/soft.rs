@@ -286,7 +286,7 @@ impl Choice<'_> {
 mod tests {
     use super::*;
 
-    const NOW: Duration = Duration::from_secs(1_800_000_000);
+    const NOW: Duration = Duration::from_hours(500_000);
 
     fn id() -> InstanceId {
         "i-0".parse().unwrap()

@@ -130,10 +130,10 @@ fn hops(node: &str, from: &Guest, to: &Guest, tunnel: &str, sightings: &[Sightin
     }
     match (&from.tap, &to.tap) {
         (Some(_), None) => {
-            hops.push(hop(2, format!("into the tunnel {tunnel} on {node}"), seen(tunnel, true, from.end.mac)))
+            hops.push(hop(2, format!("into the tunnel {tunnel} on {node}"), seen(tunnel, true, from.end.mac)));
         }
         (None, Some(_)) => {
-            hops.push(hop(3, format!("out of the tunnel {tunnel} on {node}"), seen(tunnel, false, from.end.mac)))
+            hops.push(hop(3, format!("out of the tunnel {tunnel} on {node}"), seen(tunnel, false, from.end.mac)));
         }
         _ => {}
     }

@@ -310,7 +310,7 @@ impl Actor {
             Ok(Ok(())) => {}
             // Its guest runs on a port of the mode that the LAN had before; the status says that it is cut off.
             Ok(Err(error @ SwitchError::NoPort(_))) => {
-                warn!(instance = %self.parts.id, error = chain(&error), "no port")
+                warn!(instance = %self.parts.id, error = chain(&error), "no port");
             }
             Ok(Err(error)) => self.drop_seat(&chain(&error)),
             Err(_) => self.drop_seat("the switch did not take the guest's cable in time"),

@@ -33,8 +33,8 @@ fn said(netns: &Path, words: &str) -> String {
 
 /// Everything that matters, in the kernel's words, without what moves by itself.
 fn state(netns: &Path) -> String {
-    let links = said(netns, "ip -d -o link");
-    let mut lines: Vec<String> = links
+    let devices = said(netns, "ip -d -o link");
+    let mut lines: Vec<String> = devices
         .lines()
         .map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();

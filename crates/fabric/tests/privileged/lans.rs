@@ -108,5 +108,7 @@ async fn nothing_leaks_between_lans() {
     // Of its neighbour's frames: for it, to all, to a group, and those that nobody knows the place of.
     assert!(heard.iter().all(|count| *count >= 4 * 3), "{heard:?}");
     drop(fabrics);
-    configs.iter().for_each(|config| fabric::uninstall(config).unwrap());
+    for config in &configs {
+        fabric::uninstall(config).unwrap();
+    }
 }

@@ -318,7 +318,9 @@ fn who_does_not_ask_as_an_edge_is_none() {
         (guest, [mac(6), mac(7)], [0; 6]),
     ] {
         let mut net = Net::new();
-        from.into_iter().for_each(|from| asks(&mut net, to, from, 254, target));
+        for from in from {
+            asks(&mut net, to, from, 254, target);
+        }
         assert_eq!(kinds(&mut net), ["duplicate-ip"], "{to:x?} {target:x?}");
     }
 }

@@ -103,7 +103,7 @@ impl Meter {
         let [low, round_trip, high] = quartiles(&book.round_trips)?;
         Some(StreamLag {
             round_trip,
-            error: (high - low) / 2,
+            error: high.saturating_sub(low) / 2,
             making: quartiles(&book.making).map(|[_, median, _]| median),
             samples: book.samples,
         })

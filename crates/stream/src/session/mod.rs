@@ -29,13 +29,13 @@ use tokio_util::sync::CancellationToken;
 use webrtc::{data_channel::DataChannel, peer_connection::RTCPeerConnectionState};
 
 pub use self::meter::StreamLag;
-pub(crate) use self::{meter::Meter, ports::PortPool};
 use self::{
     channel::{Channels, Command},
     peer::{Negotiation, Peer, PeerEvents, Tracks},
     pump::Pump,
     trace::Tracer,
 };
+pub(crate) use self::{meter::Meter, ports::PortPool};
 use crate::{
     OfferError, Role, Screen, SessionId, Tier,
     audio::SoundEncoder,

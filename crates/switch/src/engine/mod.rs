@@ -223,7 +223,8 @@ impl Switch {
 
     /// Ends the thread and waits for it, while others still hold the switch. What guests send from then on waits in their cables.
     pub async fn end(&self) {
-        if let Some(running) = self.running().take() {
+        let running = self.running().take();
+        if let Some(running) = running {
             // It cannot fail but by a panic, which ends the thread's business as well.
             tokio::task::spawn_blocking(move || running.end()).await.ok();
         }

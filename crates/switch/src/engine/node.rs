@@ -423,15 +423,13 @@ impl Node {
             self.strays += 1;
             return;
         };
-        match Probe::parse(frame) {
-            Some(probe) => self.probed(vni, sender, &probe, frame.len()),
-            None => {
-                if let Some(lan) = self.lans.get(&vni) {
-                    self.sight.node(&lan.spec.name, Way::In, frame);
-                }
-                self.forward(vni, Port::Peer(sender), frame);
-            }
+        if let Some(probe) = Probe::parse(frame) {
+            return self.probed(vni, sender, &probe, frame.len());
         }
+        if let Some(lan) = self.lans.get(&vni) {
+            self.sight.node(&lan.spec.name, Way::In, frame);
+        }
+        self.forward(vni, Port::Peer(sender), frame);
     }
 
     /// A question of another node's switch is answered in full length; an answer goes into the book.

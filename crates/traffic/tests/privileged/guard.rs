@@ -175,7 +175,9 @@ async fn a_guard_that_somebody_takes_off_is_back_within_two_seconds() {
     let traffic = guarded(&rig, None, Rules::default()).await;
     let pins: Vec<_> = fs::read_dir(rig.bpffs.join("v1/links")).unwrap().map(|pin| pin.unwrap().path()).collect();
     assert_eq!(pins.len(), 5, "{pins:?}");
-    pins.iter().for_each(|pin| fs::remove_file(pin).unwrap());
+    for pin in &pins {
+        fs::remove_file(pin).unwrap();
+    }
     let forged = frame(GUEST_B, STRANGER, &[0x88, 0xb6], 1);
     let dropped = || {
         rig.send("locota", &forged);

@@ -78,7 +78,7 @@ fn overlay(disks: &Path) -> Result<(u64, u64)> {
     Ok((data.ino(), data.len()))
 }
 
-/// The guests' pods, and what they claim, are gone: Kubernetes refuses to change a StatefulSet's claims.
+/// The guests' pods, and what they claim, are gone: Kubernetes refuses to change the claims of a `StatefulSet`.
 async fn no_guests(wall: &Wall) -> Result<()> {
     run(kubectl().args(["-n", &wall.namespace, "delete", "statefulset", "instance", "--ignore-not-found"])).await?;
     until(LONG, "no guest", async || {
