@@ -40,7 +40,7 @@ fn holds_commands(path: &str) -> bool {
 /// The words after `cargo xtask` of every call in a line, up to where the command ends.
 fn calls(line: &str) -> impl Iterator<Item = Vec<String>> {
     line.split("cargo xtask ").skip(1).map(|rest| {
-        let end = rest.find(['`', '#', ';', '&', '>', ')', '"', ',', '(', '…']).unwrap_or(rest.len());
+        let end = rest.find(['`', '\'', '#', ';', '&', '>', ')', '"', ',', '(', '…']).unwrap_or(rest.len());
         let words = rest[..end].split_whitespace().take_while(|word| !["|", "\\", "--"].contains(word));
         // The end of a sentence is not the command's.
         words.map(|word| word.trim_end_matches(['.', ':']).to_owned()).collect()

@@ -8,6 +8,8 @@ mode=$1
 folder=$2
 user=$3
 shift 3
+# Made with the folder, by `cargo xtask test --genuine`.
+home=home/peer
 mount --make-rprivate /
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
@@ -20,6 +22,6 @@ mount --bind /dev /mnt/root/dev
 mount -t proc proc /mnt/root/proc
 # Not in this shell's place: becoming another user would take away what ends it with its caller, and everything with it.
 # Wine: no window, no .NET and no HTML engine, which it would want to download.
-chroot --userspec="$user:$user" /mnt/root /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/home/peer \
+chroot --userspec="$user:$user" /mnt/root /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME="/$home" \
     LANG=C.UTF-8 WINEDEBUG=-all WINEDLLOVERRIDES=mscoree,mshtml= "$@"
 exit $?

@@ -105,8 +105,11 @@ async fn frames_cross_between_guests_of_one_node_and_of_two() {
         status.lans.values().next()?.peers.values().next()?.alive.filter(|alive| *alive)
     };
     eventually(WAIT, alive).await.unwrap();
-    let counted =
-        || Some(a.status().borrow().ports.get(&id("i-0"))?.counters).filter(|counters| counters.rx_frames >= 1);
+    // A status older than the last frame is none to judge by.
+    let counted = || {
+        let counters = a.status().borrow().ports.get(&id("i-0"))?.counters;
+        Some(counters).filter(|counters| counters.rx_frames >= 1 && counters.tx_frames >= 2)
+    };
     let counters = eventually(WAIT, counted).await.unwrap();
     assert_eq!(counters.tx_frames, 2);
 }
