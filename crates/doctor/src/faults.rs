@@ -189,7 +189,10 @@ fn framings(facts: &Facts, lan: &LanFacts, sick: &BTreeSet<&str>) -> Vec<Diagnos
 fn slow(lan: &LanFacts, seat: &SeatFacts) -> Option<Cause> {
     lan.seen.lags.iter().filter(|lag| lag.to == seat.place.id && lag.samples >= 5).find_map(|lag| {
         match (lag.guest_ms, lag.rtt_ms) {
-            (Some(guest_ms), Some(rtt_ms)) if guest_ms > SLOW_MS => Some(Cause::GuestSlow { guest_ms, rtt_ms }),
+            // The guest's part is in the round trip: where it is longer, the two are of different times.
+            (Some(guest_ms), Some(rtt_ms)) if guest_ms > SLOW_MS && rtt_ms >= guest_ms => {
+                Some(Cause::GuestSlow { guest_ms, rtt_ms })
+            }
             _ => None,
         }
     })

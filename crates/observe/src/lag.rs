@@ -23,6 +23,8 @@ use crate::{
 
 /// Round trips of a pair that count.
 const SAMPLES: usize = 32;
+/// For how long one counts: a guest that was slow a minute ago need not be slow now.
+const KEPT: Duration = Duration::from_mins(1);
 /// Longer is no round trip but a loss.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(5);
 
@@ -44,7 +46,8 @@ struct Probe {
 
 #[derive(Debug, Clone, Default)]
 struct Ring {
-    seconds: Vec<f32>,
+    /// How long each took, and when it was measured.
+    seconds: Vec<(f32, Duration)>,
     next: usize,
 }
 
@@ -111,18 +114,19 @@ impl Lags {
         }
         probe.running = None;
         let (flow, side) = key;
-        self.sample(Station::Ip(*flow.from.ip()), Station::Ip(*flow.to.ip()), side, now.saturating_sub(since));
+        self.sample(Station::Ip(*flow.from.ip()), Station::Ip(*flow.to.ip()), side, since, now);
     }
 
-    fn sample(&mut self, from: Station, to: Station, side: Side, time: Duration) {
+    fn sample(&mut self, from: Station, to: Station, side: Side, since: Duration, now: Duration) {
+        let time = now.saturating_sub(since);
         if time > ROUND_TRIP_MAX {
             return;
         }
         let pair = self.pairs.entry((from, to), Pair::default);
         pair.samples += 1;
         match side {
-            Side::Near => pair.rtt.add(time),
-            Side::Far => pair.guest.add(time),
+            Side::Near => pair.rtt.add(time, now),
+            Side::Far => pair.guest.add(time, now),
         }
     }
 
@@ -135,16 +139,16 @@ impl Lags {
 
     pub(crate) fn answers(&mut self, via: &Via, tick: u32) {
         if let Some(since) = self.pings.remove(&(via.to, via.from, tick)) {
-            self.sample(via.to, via.from, Side::Near, via.stamp().at.saturating_sub(since));
+            self.sample(via.to, via.from, Side::Near, since, via.stamp().at);
         }
     }
 
-    pub(crate) fn report(&self) -> Vec<Lag> {
+    pub(crate) fn report(&self, now: Duration) -> Vec<Lag> {
         let mut lags: Vec<_> = self
             .pairs
             .iter()
             .map(|((from, to), pair)| {
-                let (rtt, guest) = (pair.rtt.quartiles(), pair.guest.quartiles());
+                let (rtt, guest) = (pair.rtt.quartiles(now), pair.guest.quartiles(now));
                 let fabric = rtt.zip(guest).map(|(rtt, guest)| (rtt[1] - guest[1]).max(0.0));
                 let spread = [rtt, guest].into_iter().flatten().map(|[low, _, high]| (high - low) / 2.0);
                 Lag {
@@ -157,6 +161,7 @@ impl Lags {
                     samples: pair.samples,
                 }
             })
+            .filter(|lag| lag.rtt_ms.is_some() || lag.guest_ms.is_some())
             .collect();
         lags.sort_by(|a, b| (&a.from, &a.to).cmp(&(&b.from, &b.to)));
         lags
@@ -164,19 +169,20 @@ impl Lags {
 }
 
 impl Ring {
-    fn add(&mut self, time: Duration) {
-        let seconds = time.as_secs_f32();
+    fn add(&mut self, time: Duration, now: Duration) {
+        let sample = (time.as_secs_f32(), now);
         if self.seconds.len() < SAMPLES {
-            self.seconds.push(seconds);
+            self.seconds.push(sample);
         } else if let Some(oldest) = self.seconds.get_mut(self.next) {
-            *oldest = seconds;
+            *oldest = sample;
         }
         self.next = (self.next + 1) % SAMPLES;
     }
 
     /// Lower quartile, median, upper quartile, in milliseconds.
-    fn quartiles(&self) -> Option<[f64; 3]> {
-        let mut sorted = self.seconds.clone();
+    fn quartiles(&self, now: Duration) -> Option<[f64; 3]> {
+        let fresh = self.seconds.iter().filter(|(_, at)| now.saturating_sub(*at) <= KEPT);
+        let mut sorted: Vec<f32> = fresh.map(|(seconds, _)| *seconds).collect();
         sorted.sort_by(f32::total_cmp);
         let at = |quarter: usize| {
             let last = sorted.len().checked_sub(1)?;

@@ -231,7 +231,7 @@ impl Observer {
             anomalies: self.anomalies.report(),
             machines,
             timelines,
-            lags: self.machines.lag.report(),
+            lags: self.machines.lag.report(self.now),
             ..Observed::default()
         };
         self.games.report(&self.machines, &mut observed);

@@ -7,7 +7,11 @@ use std::{
 };
 
 use api::agent::{AgentStatus, State};
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, socketpair};
+use nix::sys::{
+    signal::Signal,
+    socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt},
+    time::{TimeVal, TimeValLike as _},
+};
 use seat::{FromAgent, FromRunner, Hello, PROTOCOL_VERSION, PortKind, SeatSocket};
 use testkit::{Frame, IpxFraming, Numbered, Underlay, eventually};
 
@@ -70,6 +74,8 @@ struct Held {
 impl Held {
     async fn take(rig: &Rig, node: u8, instance: u8) -> Self {
         let (qemu, agent) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        // A full socket fails a test instead of hanging it.
+        setsockopt(&qemu, sockopt::SendTimeout, &TimeVal::seconds(20)).unwrap();
         let seat = greet(rig, node, instance, false).await;
         seat.send(&FromRunner::Cable, &[&agent]).await.unwrap();
         Self { qemu, agent, seat }
@@ -81,6 +87,9 @@ impl Held {
         self.seat.send(&FromRunner::Cable, &[&self.agent]).await.unwrap();
     }
 
+    /// # Panics
+    /// When nobody takes frames and no more fit.
+    #[track_caller]
     fn say(&self, frame: &[u8]) {
         assert_eq!(send(self.qemu.as_raw_fd(), frame, MsgFlags::empty()).unwrap(), frame.len());
     }
@@ -207,27 +216,31 @@ async fn frames_of_every_kind_cross_between_agents_without_capabilities_and_stay
     assert_eq!(observer.unwrap().attach.as_deref(), Some("switch"));
 }
 
+/// One that is told to end loses no frame. A kill may come while the switch, which handles one at a time, has one in its hands.
 #[tokio::test]
 #[ignore = "privileged: run by `cargo xtask test --privileged`"]
-async fn an_agent_that_is_killed_loses_no_frame_between_guests_of_its_node() {
+async fn an_agent_that_ends_loses_no_frame_between_guests_of_its_node_and_a_kill_at_most_one() {
     let rig = Rig::new(2);
     place(&rig, &[("party", "socket")], &[("party", 0), ("party", 0)]);
     let mut agent = start_powerless(&rig, 0);
     let (mut zero, mut one) = (Held::take(&rig, 0, 0).await, Held::take(&rig, 0, 1).await);
-    let (mut seen, mut sent) = (BTreeMap::new(), 0);
-    for round in 0..5 {
+    let (mut seen, mut sent, mut lost) = (BTreeMap::new(), 0, 0);
+    let ends = [Signal::SIGTERM, Signal::SIGKILL, Signal::SIGTERM, Signal::SIGKILL];
+    for end in std::iter::once(None).chain(ends.map(Some)) {
         let mut say = |count: u32| {
             for _ in 0..count {
                 zero.say(&frame(0, 0, 1, sent));
                 sent += 1;
             }
         };
-        say(100);
-        if round > 0 {
-            agent.kill();
-            say(100);
+        // A socket holds some 160 small frames with nobody at its other end. QEMU keeps what does not fit; this test would wait.
+        say(60);
+        if let Some(signal) = end {
+            agent.signal(signal);
+            say(60);
+            agent.0.wait().unwrap();
             agent = start_powerless(&rig, 0);
-            say(50);
+            say(30);
             // The sender's cable first: what it sends waits for the receiver's.
             zero.again(&rig, 0, 0).await;
             one.again(&rig, 0, 1).await;
@@ -237,10 +250,13 @@ async fn an_agent_that_is_killed_loses_no_frame_between_guests_of_its_node() {
             one.count(&mut seen);
             seen.contains_key(&last).then_some(())
         });
-        arrived.await.unwrap_or_else(|error| panic!("{error}: round {round}\n{}", rig.logs()));
+        arrived.await.unwrap_or_else(|error| panic!("{error}: {end:?}\n{}", rig.logs()));
+        let lost_by_now = (0..sent).filter(|n| !seen.contains_key(&Numbered { sequence: *n, ..last })).count();
+        println!("{end:?}: lost {} of {sent}", lost_by_now - lost);
+        assert!(lost_by_now - lost <= usize::from(end == Some(Signal::SIGKILL)), "{end:?} lost {}", lost_by_now - lost);
+        lost = lost_by_now;
     }
-    let lost = (0..sent).filter(|n| !seen.contains_key(&Numbered { kind: 0, sender: 0, sequence: *n })).count();
-    assert_eq!((lost, seen.values().filter(|times| **times != 1).count()), (0, 0), "lost, doubled, of {sent}");
+    assert!(seen.values().all(|times| *times == 1), "doubled");
 }
 
 /// A real runner with a real QEMU that plays the demo game by itself.

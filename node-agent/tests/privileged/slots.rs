@@ -201,7 +201,7 @@ async fn a_runner_hears_how_its_port_and_picture_are() {
     loop {
         let port = ask().await;
         if !port.up {
-            assert!(port.detail.is_some_and(|detail| detail.contains("nobody holds its tap")));
+            assert!(port.detail.is_some_and(|detail| detail.contains("nobody is at its port of the LAN")));
             break;
         }
         assert!(std::time::Instant::now() < deadline + SOON);
