@@ -3,6 +3,9 @@
 //! A frame passes the taps of some nodes only, so each agent knows a part. The node on which a machine lives sees all of
 //! its frames, so that node's word about it wins; of others, the one with the newest evidence. Sessions are keyed by
 //! instance GUID, machines by MAC, players by session and id. Sizes are bounded by what agents may send.
+//!
+//! An agent that came in the middle of a game, as every restarted one does, knows ids and addresses without a session's
+//! name or GUID. What it says is taken to the session that others know under the same id or host, and wins nowhere.
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -135,18 +138,36 @@ impl LanSeen {
 
     fn merge_sessions(&mut self, lan: &str, sights: &[Sight<'_>], nodes: &BTreeMap<&str, &str>) {
         let mut groups: BTreeMap<String, Vec<(bool, Session)>> = BTreeMap::new();
+        let all = || sights.iter().flat_map(|sight| &sight.observed.sessions);
+        let told = all().filter(|s| s.host_ip.is_some() || s.host_ipx.is_some());
+        let told = told.filter_map(|s| Some(((&s.transport, host_address(s)), s.instance_guid_wire.as_ref()?)));
+        let known = only(told);
+        let players = || sights.iter().flat_map(|sight| &sight.observed.players);
+        let playing = only(players().filter_map(|player| Some((&player.id, player.session.as_ref()?))));
         for sight in sights {
+            let mut strangers = sight.observed.players.iter().filter(|player| player.session.is_none());
+            let elsewhere = strangers.any(|player| matches!(playing.get(&player.id), Some(Some(_))));
             for session in &sight.observed.sessions {
+                // Whose players others know in a session with a name: it is that one.
+                let bare = session.instance_guid_wire.is_none() && session.name.is_none();
+                if elsewhere && bare && session.host_ip.is_none() && session.host_ipx.is_none() {
+                    continue;
+                }
                 let mut session = session.clone();
                 stamp(&mut session.evidence, sight.node);
                 session.host_instance = self.host_of(&session);
                 let at_home = session.host_instance.as_deref().and_then(|host| nodes.get(host)) == Some(&sight.node);
-                groups.entry(session_key(&session)).or_default().push((at_home, session));
+                let key = match known.get(&(&session.transport, host_address(&session))) {
+                    Some(Some(guid)) if session.instance_guid_wire.is_none() => (*guid).clone(),
+                    _ => session_key(&session),
+                };
+                groups.entry(key).or_default().push((at_home, session));
             }
         }
         for (_, mut group) in groups {
             group.sort_by(|(home_a, a), (home_b, b)| {
-                home_b.cmp(home_a).then(at(b.evidence.as_ref()).total_cmp(&at(a.evidence.as_ref())))
+                let late = a.instance_guid_wire.is_none().cmp(&b.instance_guid_wire.is_none());
+                late.then(home_b.cmp(home_a)).then(at(b.evidence.as_ref()).total_cmp(&at(a.evidence.as_ref())))
             });
             let Some((_, best)) = group.first() else { continue };
             let best = best.clone();
@@ -175,51 +196,54 @@ impl LanSeen {
     }
 
     fn merge_players(&mut self, sights: &[Sight<'_>], nodes: &BTreeMap<&str, &str>) {
-        let mut systems: BTreeMap<(String, String), (bool, SystemPlayer)> = BTreeMap::new();
+        let all = || sights.iter().flat_map(|sight| &sight.observed.system_players);
+        let sessions = only(all().filter_map(|system| Some((&system.id, system.session.as_ref()?))));
+        let (mut systems, mut late) = (BTreeMap::new(), Vec::new());
         for sight in sights {
             for system in &sight.observed.system_players {
                 let mut system = system.clone();
                 stamp(&mut system.evidence, sight.node);
                 system.instance = system.instance.or_else(|| system.ip.as_deref().and_then(|ip| self.instance_at(ip)));
                 let at_home = system.instance.as_deref().and_then(|id| nodes.get(id)) == Some(&sight.node);
-                let key = (system.session.clone().unwrap_or_default(), system.id.clone());
-                keep(
-                    &mut systems,
-                    key,
-                    at_home,
-                    system,
-                    |s| at(s.evidence.as_ref()),
-                    |into, from| {
-                        fill(&mut into.ip, from.ip);
-                        fill(&mut into.dialect, from.dialect);
-                        fill(&mut into.instance, from.instance);
-                    },
-                );
+                if system.session.is_none() {
+                    late.push(system);
+                    continue;
+                }
+                let key = (system.session.clone(), system.id.clone());
+                keep(&mut systems, key, at_home, system, |s| at(s.evidence.as_ref()), complete_system);
+            }
+        }
+        for mut system in late {
+            system.session = sessions.get(&system.id).copied().flatten().cloned();
+            match systems.get_mut(&(system.session.clone(), system.id.clone())) {
+                Some((_, known)) => complete_system(known, system),
+                None => drop(systems.insert((system.session.clone(), system.id.clone()), (false, system))),
             }
         }
         self.system_players = systems.into_values().map(|(_, system)| system).collect();
-        let mut players: BTreeMap<(String, String), (bool, Player)> = BTreeMap::new();
+
+        let all = || sights.iter().flat_map(|sight| &sight.observed.players);
+        let sessions = only(all().filter_map(|player| Some((&player.id, player.session.as_ref()?))));
+        let (mut players, mut late) = (BTreeMap::new(), Vec::new());
         for sight in sights {
             for player in &sight.observed.players {
                 let mut player = player.clone();
                 stamp(&mut player.evidence, sight.node);
                 player.instance = player.instance.clone().or_else(|| self.instance_of(&player));
                 let at_home = player.instance.as_deref().and_then(|id| nodes.get(id)) == Some(&sight.node);
-                let key = (player.session.clone().unwrap_or_default(), player.id.clone());
-                keep(
-                    &mut players,
-                    key,
-                    at_home,
-                    player,
-                    |p| at(p.evidence.as_ref()),
-                    |into, from| {
-                        fill(&mut into.name, from.name);
-                        fill(&mut into.long, from.long);
-                        fill(&mut into.ip, from.ip);
-                        fill(&mut into.system_id, from.system_id);
-                        fill(&mut into.instance, from.instance);
-                    },
-                );
+                if player.session.is_none() {
+                    late.push(player);
+                    continue;
+                }
+                let key = (player.session.clone(), player.id.clone());
+                keep(&mut players, key, at_home, player, |p| at(p.evidence.as_ref()), complete_player);
+            }
+        }
+        for mut player in late {
+            player.session = sessions.get(&player.id).copied().flatten().cloned();
+            match players.get_mut(&(player.session.clone(), player.id.clone())) {
+                Some((_, known)) => complete_player(known, player),
+                None => drop(players.insert((player.session.clone(), player.id.clone()), (false, player))),
             }
         }
         self.players = players.into_values().map(|(_, player)| player).collect();
@@ -360,6 +384,33 @@ fn lags(sights: &[Sight<'_>], ours: &Ours<'_>, by_ip: &BTreeMap<String, String>)
         }
     }
     merged.into_values().collect()
+}
+
+/// The one value that goes with each key; `None` where there are two.
+fn only<K: Ord, V: PartialEq>(pairs: impl Iterator<Item = (K, V)>) -> BTreeMap<K, Option<V>> {
+    let mut found: BTreeMap<K, Option<V>> = BTreeMap::new();
+    for (key, value) in pairs {
+        match found.get_mut(&key) {
+            None => drop(found.insert(key, Some(value))),
+            Some(known) if known.as_ref() != Some(&value) => *known = None,
+            Some(_) => {}
+        }
+    }
+    found
+}
+
+fn complete_system(into: &mut SystemPlayer, from: SystemPlayer) {
+    fill(&mut into.ip, from.ip);
+    fill(&mut into.dialect, from.dialect);
+    fill(&mut into.instance, from.instance);
+}
+
+fn complete_player(into: &mut Player, from: Player) {
+    fill(&mut into.name, from.name);
+    fill(&mut into.long, from.long);
+    fill(&mut into.ip, from.ip);
+    fill(&mut into.system_id, from.system_id);
+    fill(&mut into.instance, from.instance);
 }
 
 /// Keeps of two words about one thing the home node's, else the newer; the other may fill what it lacks.

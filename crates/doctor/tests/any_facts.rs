@@ -233,3 +233,50 @@ fn two_hosts_at_once_are_an_anomaly_and_a_migration_is_none() {
     let long_ago = merged(seen("10.98.0.1", 500.0, &[], "1"), seen("10.98.0.2", 995.0, &[], "2"));
     assert!(long_ago.lans["party"].seen.anomalies.is_empty(), "an old word is no second host");
 }
+
+#[test]
+fn an_agent_that_came_late_adds_nobody_twice() {
+    let who = |id: &str, seat: u8, session: Option<&str>, at: f64| Player {
+        id: id.to_owned(),
+        name: session.map(|_| format!("player {seat}")),
+        ip: Some(format!("10.98.0.{}", seat + 1)),
+        session: session.map(str::to_owned),
+        certainty: Certainty::Inferred,
+        evidence: Some(Evidence { at, frame: 1, what: String::new(), node: None, port: None }),
+        ..Player::default()
+    };
+    let system = |id: &str, session: Option<&str>| SystemPlayer {
+        id: id.to_owned(),
+        session: session.map(str::to_owned),
+        ..SystemPlayer::default()
+    };
+    let mut early = seen("10.98.0.1", 990.0, &[], "1");
+    early.players = vec![who("a1", 0, Some("game"), 980.0), who("a2", 1, Some("game"), 981.0)];
+    early.system_players = vec![system("51", Some("game"))];
+    // The home of the second seat, and of the host of a session that it cannot name: newer words, and fewer.
+    let mut late = at_home(Session {
+        transport: "tcp".into(),
+        host_ip: Some("10.98.0.1".into()),
+        certainty: Certainty::Inferred,
+        evidence: Some(Evidence { at: 999.0, frame: 1, what: String::new(), node: None, port: None }),
+        ..Session::default()
+    });
+    late.players = vec![who("a1", 0, None, 998.0), who("a2", 1, None, 999.0), who("a3", 2, None, 999.0)];
+    late.system_players = vec![system("51", None)];
+    let mut hostless = late.clone();
+    hostless.sessions[0].host_ip = None;
+    for (a, b) in
+        [(early.clone(), late.clone()), (late, early.clone()), (early.clone(), hostless.clone()), (hostless, early)]
+    {
+        let facts = merged(a, b);
+        let seen = &facts.lans["party"].seen;
+        let names: Vec<_> = seen.sessions.iter().map(|session| session.name.as_deref()).collect();
+        assert_eq!(names, [Some("game")]);
+        let players: Vec<_> =
+            seen.players.iter().map(|p| (p.id.as_str(), p.name.as_deref(), p.session.as_deref())).collect();
+        // Whom nobody else knows is kept, and put into no session by guess.
+        let want = [("a3", None, None), ("a1", Some("player 0"), Some("game")), ("a2", Some("player 1"), Some("game"))];
+        assert_eq!(players, want);
+        assert_eq!(seen.system_players.len(), 1);
+    }
+}
