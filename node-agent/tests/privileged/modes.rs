@@ -245,13 +245,13 @@ async fn an_agent_that_ends_loses_no_frame_between_guests_of_its_node_and_a_kill
             zero.again(&rig, 0, 0).await;
             one.again(&rig, 0, 1).await;
         }
-        let last = Numbered { kind: 0, sender: 0, sequence: sent - 1 };
+        let newest = Numbered { kind: 0, sender: 0, sequence: sent - 1 };
         let arrived = eventually(SOON, || {
             one.count(&mut seen);
-            seen.contains_key(&last).then_some(())
+            seen.contains_key(&newest).then_some(())
         });
         arrived.await.unwrap_or_else(|error| panic!("{error}: {end:?}\n{}", rig.logs()));
-        let lost_by_now = (0..sent).filter(|n| !seen.contains_key(&Numbered { sequence: *n, ..last })).count();
+        let lost_by_now = (0..sent).filter(|n| !seen.contains_key(&Numbered { sequence: *n, ..newest })).count();
         println!("{end:?}: lost {} of {sent}", lost_by_now - lost);
         assert!(lost_by_now - lost <= usize::from(end == Some(Signal::SIGKILL)), "{end:?} lost {}", lost_by_now - lost);
         lost = lost_by_now;
