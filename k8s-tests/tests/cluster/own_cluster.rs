@@ -215,6 +215,12 @@ async fn a_partition_cuts_two_nodes_from_each_other_and_heals() {
             ensure!(gone == 0 && all > 0, "{gone} of {all} frames lost to the node that sees both");
         }
         fault.mend().await?;
+        // Each node takes the other back into its flood list at the first answer, within a second.
+        peers.reset().await?;
+        peers.flow(RATE).await?;
+        peers.crossing().await?;
+        sleep(Duration::from_secs(1)).await;
+        peers.stop().await?;
         peers.reset().await?;
         peers.flow(RATE).await?;
         peers.crossing().await?;
