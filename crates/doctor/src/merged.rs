@@ -196,57 +196,27 @@ impl LanSeen {
     }
 
     fn merge_players(&mut self, sights: &[Sight<'_>], nodes: &BTreeMap<&str, &str>) {
-        let all = || sights.iter().flat_map(|sight| &sight.observed.system_players);
-        let sessions = only(all().filter_map(|system| Some((&system.id, system.session.as_ref()?))));
-        let (mut systems, mut late) = (BTreeMap::new(), Vec::new());
-        for sight in sights {
-            for system in &sight.observed.system_players {
-                let mut system = system.clone();
-                stamp(&mut system.evidence, sight.node);
-                system.instance = system.instance.or_else(|| system.ip.as_deref().and_then(|ip| self.instance_at(ip)));
-                let at_home = system.instance.as_deref().and_then(|id| nodes.get(id)) == Some(&sight.node);
-                if system.session.is_none() {
-                    late.push(system);
-                    continue;
-                }
-                let key = (system.session.clone(), system.id.clone());
-                keep(&mut systems, key, at_home, system, |s| at(s.evidence.as_ref()), complete_system);
-            }
-        }
-        for mut system in late {
-            system.session = sessions.get(&system.id).copied().flatten().cloned();
-            match systems.get_mut(&(system.session.clone(), system.id.clone())) {
-                Some((_, known)) => complete_system(known, system),
-                None => drop(systems.insert((system.session.clone(), system.id.clone()), (false, system))),
-            }
-        }
-        self.system_players = systems.into_values().map(|(_, system)| system).collect();
-
-        let all = || sights.iter().flat_map(|sight| &sight.observed.players);
-        let sessions = only(all().filter_map(|player| Some((&player.id, player.session.as_ref()?))));
-        let (mut players, mut late) = (BTreeMap::new(), Vec::new());
-        for sight in sights {
-            for player in &sight.observed.players {
-                let mut player = player.clone();
-                stamp(&mut player.evidence, sight.node);
-                player.instance = player.instance.clone().or_else(|| self.instance_of(&player));
-                let at_home = player.instance.as_deref().and_then(|id| nodes.get(id)) == Some(&sight.node);
-                if player.session.is_none() {
-                    late.push(player);
-                    continue;
-                }
-                let key = (player.session.clone(), player.id.clone());
-                keep(&mut players, key, at_home, player, |p| at(p.evidence.as_ref()), complete_player);
-            }
-        }
-        for mut player in late {
-            player.session = sessions.get(&player.id).copied().flatten().cloned();
-            match players.get_mut(&(player.session.clone(), player.id.clone())) {
-                Some((_, known)) => complete_player(known, player),
-                None => drop(players.insert((player.session.clone(), player.id.clone()), (false, player))),
-            }
-        }
-        self.players = players.into_values().map(|(_, player)| player).collect();
+        let at_home = |instance: Option<&str>, node: &str| instance.and_then(|id| nodes.get(id)) == Some(&node);
+        self.system_players = by_session(
+            sights,
+            |observed| &observed.system_players,
+            |system, node| {
+                stamp(&mut system.evidence, node);
+                let found = system.ip.as_deref().and_then(|ip| self.instance_at(ip));
+                fill(&mut system.instance, found);
+                at_home(system.instance.as_deref(), node)
+            },
+        );
+        self.players = by_session(
+            sights,
+            |observed| &observed.players,
+            |player, node| {
+                stamp(&mut player.evidence, node);
+                let found = self.instance_of(player);
+                fill(&mut player.instance, found);
+                at_home(player.instance.as_deref(), node)
+            },
+        );
     }
 
     /// By its machine's record, else by its address.
@@ -399,18 +369,89 @@ fn only<K: Ord, V: PartialEq>(pairs: impl Iterator<Item = (K, V)>) -> BTreeMap<K
     found
 }
 
-fn complete_system(into: &mut SystemPlayer, from: SystemPlayer) {
-    fill(&mut into.ip, from.ip);
-    fill(&mut into.dialect, from.dialect);
-    fill(&mut into.instance, from.instance);
+/// What agents know by its session and its id in it.
+trait InSession: Clone {
+    fn id(&self) -> &String;
+    fn session(&mut self) -> &mut Option<String>;
+    fn at(&self) -> f64;
+    /// Takes what it lacks from another word about the same.
+    fn complete(&mut self, from: Self);
 }
 
-fn complete_player(into: &mut Player, from: Player) {
-    fill(&mut into.name, from.name);
-    fill(&mut into.long, from.long);
-    fill(&mut into.ip, from.ip);
-    fill(&mut into.system_id, from.system_id);
-    fill(&mut into.instance, from.instance);
+impl InSession for SystemPlayer {
+    fn id(&self) -> &String {
+        &self.id
+    }
+
+    fn session(&mut self) -> &mut Option<String> {
+        &mut self.session
+    }
+
+    fn at(&self) -> f64 {
+        at(self.evidence.as_ref())
+    }
+
+    fn complete(&mut self, from: Self) {
+        fill(&mut self.ip, from.ip);
+        fill(&mut self.dialect, from.dialect);
+        fill(&mut self.instance, from.instance);
+    }
+}
+
+impl InSession for Player {
+    fn id(&self) -> &String {
+        &self.id
+    }
+
+    fn session(&mut self) -> &mut Option<String> {
+        &mut self.session
+    }
+
+    fn at(&self) -> f64 {
+        at(self.evidence.as_ref())
+    }
+
+    fn complete(&mut self, from: Self) {
+        fill(&mut self.name, from.name);
+        fill(&mut self.long, from.long);
+        fill(&mut self.ip, from.ip);
+        fill(&mut self.system_id, from.system_id);
+        fill(&mut self.instance, from.instance);
+    }
+}
+
+/// One word about each; `settle` finishes a word of a node and says whether it is at home there. A late agent's word goes to
+/// the one session that others know the id in, and completes what they say.
+fn by_session<V: InSession>(
+    sights: &[Sight<'_>],
+    of: impl Fn(&Observed) -> &Vec<V>,
+    settle: impl Fn(&mut V, &str) -> bool,
+) -> Vec<V> {
+    let (mut merged, mut late, mut told) = (BTreeMap::new(), Vec::new(), Vec::new());
+    for sight in sights {
+        for word in of(sight.observed) {
+            let mut word = word.clone();
+            let at_home = settle(&mut word, sight.node);
+            match word.session().clone() {
+                Some(session) => {
+                    let id = word.id().clone();
+                    told.push((id.clone(), session.clone()));
+                    keep(&mut merged, (Some(session), id), at_home, word, V::at, V::complete);
+                }
+                None => late.push(word),
+            }
+        }
+    }
+    let sessions = only(told.into_iter());
+    for mut word in late {
+        let session = sessions.get(word.id()).cloned().flatten();
+        word.session().clone_from(&session);
+        match merged.get_mut(&(session.clone(), word.id().clone())) {
+            Some((_, known)) => known.complete(word),
+            None => drop(merged.insert((session, word.id().clone()), (false, word))),
+        }
+    }
+    merged.into_values().map(|(_, word)| word).collect()
 }
 
 /// Keeps of two words about one thing the home node's, else the newer; the other may fill what it lacks.
