@@ -6,10 +6,13 @@ use std::{
     path::Path,
 };
 
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
-    recvmsg, sendmsg, socket_with,
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+        SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
+        recvmsg, sendmsg, socket_with,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::io::{Interest, unix::AsyncFd};
@@ -31,6 +34,19 @@ pub enum SocketError {
     TooLarge,
     #[error("a message on the seat socket is not of the protocol: {0}")]
     Malformed(#[from] serde_json::Error),
+}
+
+impl SocketError {
+    /// The other side has gone. After a send that says so, [`SeatSocket::receive`] still gives what it said before it went, and
+    /// then [`Self::Closed`].
+    pub fn is_gone(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        match self {
+            Self::Closed => true,
+            Self::Io(error) => matches!(error.kind(), BrokenPipe | ConnectionReset),
+            _ => false,
+        }
+    }
 }
 
 /// One connection, either end.
@@ -102,7 +118,13 @@ impl SeatSocket {
                 let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MESSAGE_FDS_MAX))];
                 let mut control = RecvAncillaryBuffer::new(&mut space);
                 let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-                let got = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags)?;
+                let mut receive = || recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags);
+                // The other side went with a message of ours unread. The kernel says so once (unix_release_sock, sock_error),
+                // before it gives what that side had said.
+                let got = match receive() {
+                    Err(Errno::CONNRESET) => receive(),
+                    other => other,
+                }?;
                 let mut fds = Vec::new();
                 for message in control.drain() {
                     if let RecvAncillaryMessage::ScmRights(rights) = message {
@@ -170,6 +192,28 @@ mod tests {
         io::Read::read_exact(&mut io::PipeReader::from(reader), &mut byte).unwrap();
         assert_eq!(&byte, b"x");
         drop(runner);
+        assert!(matches!(agent.receive::<FromRunner>().await, Err(SocketError::Closed)));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn last_words_are_heard_from_one_that_went_with_an_answer_unread() {
+        let path = place("last");
+        let listener = SeatListener::bind(&path).unwrap();
+        let runner = SeatSocket::connect(&path).unwrap();
+        let agent = listener.accept().await.unwrap();
+        agent.say(&FromAgent::Display).await.unwrap();
+        runner.say(&FromRunner::AskPort).await.unwrap();
+        drop(runner);
+        assert_eq!(agent.receive::<FromRunner>().await.unwrap().0, FromRunner::AskPort);
+        assert!(matches!(agent.receive::<FromRunner>().await, Err(SocketError::Closed)));
+
+        let runner = SeatSocket::connect(&path).unwrap();
+        let agent = listener.accept().await.unwrap();
+        runner.say(&FromRunner::AskPort).await.unwrap();
+        drop(runner);
+        assert!(agent.say(&FromAgent::Display).await.unwrap_err().is_gone());
+        assert_eq!(agent.receive::<FromRunner>().await.unwrap().0, FromRunner::AskPort);
         assert!(matches!(agent.receive::<FromRunner>().await, Err(SocketError::Closed)));
         std::fs::remove_file(path).unwrap();
     }

@@ -535,6 +535,8 @@ impl Actor {
         let Some(seat) = &self.seat else { return };
         match time::timeout(SAY_LIMIT, seat.say(request)).await {
             Ok(Ok(())) => {}
+            // Why it went may stand unread: the end is heard where that is read.
+            Ok(Err(error)) if error.is_gone() => {}
             Ok(Err(error)) => self.seat_ended(&error),
             Err(_) => self.drop_seat("its runner does not read its socket"),
         }
