@@ -1,7 +1,9 @@
 //! Builds what a wall needs, in the order in which one part embeds another.
 use std::{
-    fs, io,
+    env, fs, io,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
+    process::Command,
     time::SystemTime,
 };
 
@@ -14,6 +16,7 @@ use crate::{
 
 /// The cache is shared by all checkouts of this machine, and cargo tells a package of one from the same package of another by
 /// the age of its files only. So what another checkout has built of our own packages is thrown away; the dependencies stay.
+/// This program is one of them: it is built anew, and starts over.
 pub(crate) fn claim_cache(dirs: &Dirs) -> Result<()> {
     fs::create_dir_all(dirs.target()).with_context(|| format!("{}", dirs.target().display()))?;
     let stamp = dirs.target().join(".loco-checkout");
@@ -21,6 +24,7 @@ pub(crate) fn claim_cache(dirs: &Dirs) -> Result<()> {
     if fs::read(&stamp).is_ok_and(|last| last == root) {
         return Ok(());
     }
+    let program = env::current_exe().context("this program has a file")?;
     run::cargo(dirs).args(["clean", "--quiet", "--workspace"]).run()?;
     // Workspaces of their own, with few dependencies.
     for target in [demo_target(dirs), fuzz_target(dirs)] {
@@ -31,7 +35,13 @@ pub(crate) fn claim_cache(dirs: &Dirs) -> Result<()> {
             _ => {}
         }
     }
-    fs::write(&stamp, root).with_context(|| format!("{}", stamp.display()))
+    fs::write(&stamp, root).with_context(|| format!("{}", stamp.display()))?;
+    if program.exists() {
+        return Ok(());
+    }
+    run::cargo(dirs).args(["build", "--package", "xtask"]).run()?;
+    let error = Command::new(&program).args(env::args_os().skip(1)).exec();
+    Err(error).with_context(|| format!("cannot start {} anew", program.display()))
 }
 
 fn demo_target(dirs: &Dirs) -> PathBuf {
@@ -118,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_newest_source_counts_and_products_do_not() {
-        let dir = std::env::temp_dir().join(format!("loco-xtask-newest-{}", std::process::id()));
+        let dir = env::temp_dir().join(format!("loco-xtask-newest-{}", std::process::id()));
         for sub in ["src/deep", "dist"] {
             fs::create_dir_all(dir.join(sub)).unwrap();
         }

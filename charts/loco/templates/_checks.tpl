@@ -41,17 +41,23 @@ where values are used that could not be used otherwise; renders nothing.
 {{- if or (lt $first 1024) (gt $last 65535) (gt $first $last) }}
 {{- fail (printf "agent.mediaPorts is `%s`; write FIRST-LAST with 1024 <= FIRST <= LAST <= 65535, such as 14900-14999" .Values.agent.mediaPorts) }}
 {{- end }}
-{{- $vxlan := int .Values.agent.vxlanPort }}
-{{- if and (ge $vxlan $first) (le $vxlan $last) }}
-{{- fail (printf "agent.vxlanPort %d lies in agent.mediaPorts %s; move one of them" $vxlan .Values.agent.mediaPorts) }}
+{{- range $key, $port := dict "port" .Values.agent.port "vxlanPort" .Values.agent.vxlanPort "switchPort" .Values.agent.switchPort }}
+{{- if and (ge (int $port) $first) (le (int $port) $last) }}
+{{- fail (printf "agent.%s %d lies in agent.mediaPorts %s; move one of them" $key (int $port) $.Values.agent.mediaPorts) }}
 {{- end }}
-{{- $api := int .Values.agent.port }}
-{{- if and (ge $api $first) (le $api $last) }}
-{{- fail (printf "agent.port %d lies in agent.mediaPorts %s; move one of them" $api .Values.agent.mediaPorts) }}
 {{- end }}
-{{- with .Values.agent.ipxRelay }}
-{{- if and .enabled .lan (not (hasKey $names .lan)) }}
-{{- fail (printf "agent.ipxRelay.lan: there is no LAN `%s` in lans; give the name of one" .lan) }}
+{{- if eq (int .Values.agent.vxlanPort) (int .Values.agent.switchPort) }}
+{{- fail (printf "agent.vxlanPort and agent.switchPort are both UDP %d; give each a port of its own" (int .Values.agent.vxlanPort)) }}
+{{- end }}
+{{- if .Values.agent.ipxRelay.enabled }}
+{{- $joined := .Values.agent.ipxRelay.lan | default (first .Values.lans).name }}
+{{- if not (hasKey $names $joined) }}
+{{- fail (printf "agent.ipxRelay.lan: there is no LAN `%s` in lans; give the name of one" $joined) }}
+{{- end }}
+{{- range (include "loco.lans" . | fromJson).lans }}
+{{- if and (eq .name $joined) (ne .mode "vxlan") }}
+{{- fail (printf "agent.ipxRelay joins the LAN `%s`, whose mode `%s` carries no relay; give agent.ipxRelay.lan a LAN of mode `vxlan`, or set agent.ipxRelay.enabled to false" .name .mode) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- if eq .Values.guest.kind "demo" }}

@@ -63,12 +63,37 @@ seccompProfile:
 {{- define "loco.lans" -}}
 {{- $lans := list -}}
 {{- range .Values.lans -}}
-{{- $lans = append $lans (dict "name" .name "vni" (int .vni) "mode" (.mode | default $.Values.networkMode) "subnet" .subnet "seats" (int .seats)) -}}
+{{- $lan := dict "name" .name "vni" (int .vni) "mode" (.mode | default $.Values.networkMode) "subnet" .subnet "seats" (int .seats) -}}
+{{- $guard := dict -}}
+{{- if .guard -}}
+{{- if hasKey .guard "ownSource" -}}{{- $_ := set $guard "own_source" .guard.ownSource -}}{{- end -}}
+{{- if hasKey .guard "noServers" -}}{{- $_ := set $guard "no_servers" .guard.noServers -}}{{- end -}}
+{{- if hasKey .guard "broadcastsPerSecond" -}}
+{{- /* A number that is read from a file is a fraction to Helm; null is none. */ -}}
+{{- $rate := .guard.broadcastsPerSecond -}}
+{{- if not (kindIs "invalid" $rate) -}}{{- $rate = int $rate -}}{{- end -}}
+{{- $_ := set $guard "broadcasts_per_second" $rate -}}
+{{- end -}}
+{{- end -}}
+{{- if $guard -}}{{- $_ := set $lan "guard" $guard -}}{{- end -}}
+{{- $lans = append $lans $lan -}}
 {{- end -}}
 {{- if .Values.tests.enabled -}}
 {{- $lans = append $lans (dict "name" "helm-test" "vni" (int .Values.tests.vni) "mode" .Values.networkMode "subnet" "10.97.255.0/28" "seats" 2) -}}
 {{- end -}}
 {{- dict "version" 1 "lans" $lans | toPrettyJson -}}
+{{- end -}}
+
+{{/*
+What the agents may do on their nodes: "privileged"; "split", the capabilities alone, with a privileged init container; "none",
+where no LAN is made of the kernel's devices.
+*/}}
+{{- define "loco.rights" -}}
+{{- $kernel := false -}}
+{{- range (include "loco.lans" . | fromJson).lans -}}
+{{- if not (has .mode (list "socket" "user")) -}}{{- $kernel = true -}}{{- end -}}
+{{- end -}}
+{{- if .Values.agent.privileged -}}privileged{{- else if $kernel -}}split{{- else -}}none{{- end -}}
 {{- end -}}
 
 {{- define "loco.tokensSecret" -}}

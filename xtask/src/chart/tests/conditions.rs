@@ -13,6 +13,12 @@ fn guest<'a>(rendered: &'a Rendered, name: &str) -> (&'a Value, &'a Value) {
     (pod, &pod["containers"][0])
 }
 
+/// The file of LANs that agents and gateway follow.
+fn lans(rendered: &Rendered) -> Value {
+    let text = rendered.object("ConfigMap", "loco-lans")["data"]["lans.json"].as_str().unwrap();
+    serde_json::from_str(text).unwrap()
+}
+
 #[test]
 #[ignore = "cluster: run by `cargo xtask test --cluster`, or alone by `cargo xtask chart --test`"]
 fn the_agent_is_privileged_or_split() {
@@ -39,6 +45,36 @@ fn the_agent_is_privileged_or_split() {
     assert_eq!(arguments(prepare), ["prepare", "--run-dir", "/run/loco"]);
     assert_eq!(mount(prepare, "run").unwrap()["mountPropagation"], "Bidirectional");
     assert_eq!(volume(pod, "tun").unwrap()["hostPath"], json!({"path": "/dev/net/tun", "type": "CharDevice"}));
+}
+
+#[test]
+#[ignore = "cluster: run by `cargo xtask test --cluster`, or alone by `cargo xtask chart --test`"]
+fn an_agent_without_kernel_devices_has_no_right_at_all() {
+    let rendered = render(&["unprivileged-values.yaml", "agent.cleanup.nodes={a}"]);
+    let (pod, container) = agent(&rendered);
+    let nothing =
+        json!({"allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]}});
+    assert_eq!(container["securityContext"], nothing);
+    assert!(pod["initContainers"].is_null() && volume(pod, "tun").is_none() && mount(container, "tun").is_none());
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert_eq!(mount(container, "run").unwrap()["mountPropagation"], "None");
+    assert!(!arguments(container).iter().any(|flag| flag.starts_with("--kvm-probe")));
+    let cleanup = &rendered.pod("Job", "loco-cleanup")["containers"][0];
+    let nothing = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
+    assert_eq!(cleanup["securityContext"], nothing);
+    assert!(mount(cleanup, "run").unwrap()["mountPropagation"].is_null());
+    // One LAN of the kernel's, also the one of `helm test`, and the rights are there.
+    for lan in ["lans[1].mode=vxlan", "networkMode=vxlan"] {
+        let rendered = render(&["unprivileged-values.yaml", lan]);
+        let (pod, container) = agent(&rendered);
+        assert_eq!(pod["initContainers"][0]["name"], "prepare", "{lan}");
+        assert_eq!(container["securityContext"]["capabilities"]["add"][0], "NET_ADMIN", "{lan}");
+    }
+    let of_modes = ["unprivileged-values.yaml", "lans[0].mode=user", "lans[1].mode=socket", "tests.enabled=false"];
+    assert_eq!(agent(&render(&of_modes)).1["securityContext"]["capabilities"]["add"], Value::Null);
+    // Not because of the modes alone: KVM is handed on by a privileged agent.
+    let asked_for = render(&["unprivileged-values.yaml", "agent.privileged=true"]);
+    assert_eq!(agent(&asked_for).1["securityContext"]["privileged"], true);
 }
 
 #[test]
@@ -77,6 +113,7 @@ fn the_agents_flags_follow_the_values() {
         has(&[], "--media-ports=14900-14999") && has(&["agent.mediaPorts=20000-20009"], "--media-ports=20000-20009")
     );
     assert!(has(&["agent.slots=20"], "--slots=20") && has(&["agent.vxlanPort=5000"], "--vxlan-port=5000"));
+    assert!(has(&[], "--switch-port=14790") && has(&["agent.switchPort=5001"], "--switch-port=5001"));
     assert!(has(&["agent.port=15000"], "--listen=$(HOST_IP):15000"));
     assert!(has(&["agent.captureBytes=1073741824"], "--capture-bytes=1073741824"), "not in powers of ten");
     let other = render(&["agent.kubeletDir=/k", "agent.runDir=/run/x"]);
@@ -158,7 +195,13 @@ fn a_lans_change_rolls_nothing() {
         template
     };
     let before = render(&["split-values.yaml", "tests.enabled=false"]);
-    let change = ["lans[0].vni=7", "lans[0].subnet=10.9.0.0/24", "lans[1].seats=5", "lans[1].replicas=1"];
+    let change = [
+        "lans[0].vni=7",
+        "lans[0].subnet=10.9.0.0/24",
+        "lans[1].seats=5",
+        "lans[1].replicas=1",
+        "lans[1].guard.noServers=false",
+    ];
     let after = render(&[&["split-values.yaml"], &change[..]].concat());
     for (kind, name) in [
         ("DaemonSet", "loco-node-agent"),
@@ -168,10 +211,6 @@ fn a_lans_change_rolls_nothing() {
     ] {
         assert_eq!(template(&before, kind, name), template(&after, kind, name), "{name}");
     }
-    let lans = |rendered: &Rendered| -> Value {
-        let text = rendered.object("ConfigMap", "loco-lans")["data"]["lans.json"].as_str().unwrap().to_owned();
-        serde_json::from_str(&text).unwrap()
-    };
     let want = json!({"version": 1, "lans": [
         {"name": "party", "vni": 4200, "mode": "vxlan", "subnet": "10.98.0.0/24", "seats": 9},
         {"name": "attic", "vni": 4201, "mode": "vxlan", "subnet": "10.98.1.0/28", "seats": 4},
@@ -179,6 +218,20 @@ fn a_lans_change_rolls_nothing() {
     assert_eq!(lans(&before), want);
     assert_eq!(lans(&after)["lans"][0]["vni"], 7);
     assert_eq!(lans(&after)["lans"][2]["name"], "helm-test");
+}
+
+#[test]
+#[ignore = "cluster: run by `cargo xtask test --cluster`, or alone by `cargo xtask chart --test`"]
+fn a_lans_guard_is_told_to_its_ports() {
+    let guard = |values: &[&str], lan: usize| lans(&render(values))["lans"][lan]["guard"].clone();
+    let usual = json!({"own_source": true, "no_servers": true, "broadcasts_per_second": 2000});
+    assert_eq!(guard(&[], 0), usual);
+    // What is left out is left to the agents, whose defaults these are.
+    assert_eq!(guard(&["unprivileged-values.yaml"], 0), Value::Null);
+    assert_eq!(guard(&["unprivileged-values.yaml"], 1), json!({"no_servers": false, "broadcasts_per_second": null}));
+    assert_eq!(guard(&["small-values.yaml", "lans[0].guard.ownSource=false"], 0), json!({"own_source": false}));
+    let much = ["small-values.yaml", "lans[0].guard.broadcastsPerSecond=1000000"];
+    assert_eq!(guard(&much, 0), json!({"broadcasts_per_second": 1_000_000}));
 }
 
 #[test]

@@ -16,6 +16,8 @@ fn the_schema_refuses_what_it_does_not_know() {
     // A list is given whole: an item without its keys is not filled from the default.
     refuses(&["lans[0].replicas=3"], &["name"]);
     refuses(&["small-values.yaml", "lans[0].colour=red"], &["colour"]);
+    refuses(&["small-values.yaml", "lans[0].guard.noServer=true"], &["noServer"]);
+    refuses(&["small-values.yaml", "lans[0].guard.broadcastsPerSecond=1000001"], &["broadcastsPerSecond"]);
 }
 
 #[test]
@@ -48,6 +50,10 @@ fn the_agents_ports_make_sense() {
     refuses(&["agent.mediaPorts=20000-19999"], &["agent.mediaPorts", "FIRST <= LAST"]);
     refuses(&["agent.mediaPorts=14700-14780"], &["agent.port 14780", "agent.mediaPorts"]);
     refuses(&["agent.vxlanPort=14950"], &["agent.vxlanPort 14950", "agent.mediaPorts 14900-14999"]);
+    refuses(&["agent.switchPort=14901"], &["agent.switchPort 14901", "agent.mediaPorts 14900-14999"]);
+    refuses(&["agent.switchPort=14789"], &["agent.vxlanPort and agent.switchPort", "14789"]);
+    let relayed = ["agent.ipxRelay.enabled=true", "networkMode=socket"];
+    refuses(&relayed, &["LAN `party`", "`socket` carries no relay", "agent.ipxRelay.lan"]);
     refuses(&["agent.ipxRelay.enabled=true", "agent.ipxRelay.lan=nowhere"], &["agent.ipxRelay.lan", "`nowhere`"]);
 }
 
