@@ -55,6 +55,7 @@ const PACKAGES: &[Package] = &[
     package("procps", For::Bench, Probe::Program("pgrep")),
     package("gstreamer1.0-tools", For::Bench, Probe::Program("gst-launch-1.0")),
     package("websockify", For::Bench, Probe::Program("websockify")),
+    package("vde2", For::Bench, Probe::Program("vde_switch")),
     package("containerd", For::Cluster, Probe::Program("containerd")),
     package("runc", For::Cluster, Probe::Program("runc")),
     package("containernetworking-plugins", For::Cluster, Probe::File("/usr/lib/cni/bridge")),
