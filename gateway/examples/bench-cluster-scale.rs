@@ -12,6 +12,10 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -32,8 +36,17 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, time};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time,
+};
 
+/// Where `cargo xtask bench` has it listen.
+const API: &str = "127.0.0.1:6443";
 const NAMESPACE: &str = "loco";
 const TOKEN: &str = "view-token-0123456789";
 const AGENT: &str = "agent-token-0123456789";
@@ -46,6 +59,8 @@ const PER_SLICE: usize = 100;
 const AT_ONCE: usize = 16;
 /// What a chart's pod has besides what is followed: containers, mounts, variables, who manages which field.
 const FILLER: usize = 4000;
+/// Names the file in which the API server notes requests that only read.
+const AUDIT_LOG: &str = "LOCO_BENCH_AUDIT_LOG";
 const LIMIT: Duration = Duration::from_mins(10);
 
 #[derive(Debug, Parser)]
@@ -171,7 +186,12 @@ fn status(node: usize, nodes: usize, instances: usize, beat: u64) -> Value {
                 "viewers": {"thumb": 0, "full": 0}})
         })
         .collect();
-    json!({"node": node_name(node), "pid": 1, "version": "0", "at": now(), "instances": guests, "lans": [], "reachability": [],
+    let lans: Vec<Value> = (node..instances)
+        .step_by(nodes)
+        .map(|instance| instance / SEATS)
+        .map(|lan| json!({"name": format!("lan-{lan}"), "vni": 4200 + lan, "mode": "vxlan", "seats": SEATS}))
+        .collect();
+    json!({"node": node_name(node), "pid": 1, "version": "0", "at": now(), "instances": guests, "lans": lans, "reachability": [],
            "fabric_problems": []})
 }
 
@@ -252,11 +272,56 @@ impl Gateway {
     }
 }
 
+/// What passed between the directories that stand for agents and the API, through one port that copies and counts.
+#[derive(Debug, Clone, Default)]
+struct Meter {
+    /// Octets from and to the API, with TLS and HTTP, without TCP and IP.
+    octets: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
+}
+
+impl Meter {
+    /// Listens before `api`; the address to go to instead of it.
+    async fn before(api: SocketAddr) -> (Self, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (meter, address) = (Self::default(), listener.local_addr().unwrap());
+        let counted = meter.clone();
+        tokio::spawn(async move {
+            loop {
+                let (ours, _) = listener.accept().await.unwrap();
+                counted.connections.fetch_add(1, Ordering::Relaxed);
+                let (from, to) = ours.into_split();
+                let (answers, questions) = TcpStream::connect(api).await.unwrap().into_split();
+                tokio::spawn(copy(from, questions, Arc::clone(&counted.octets)));
+                tokio::spawn(copy(answers, to, Arc::clone(&counted.octets)));
+            }
+        });
+        (meter, address)
+    }
+
+    fn now(&self) -> [u64; 2] {
+        [self.octets.load(Ordering::Relaxed), self.connections.load(Ordering::Relaxed)]
+    }
+}
+
+/// Until either side ends it.
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, octets: Arc<AtomicU64>) {
+    let mut buffer = vec![0; 16384];
+    while let Ok(len @ 1..) = from.read(&mut buffer).await {
+        octets.fetch_add(len as u64, Ordering::Relaxed);
+        if to.write_all(&buffer[..len]).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// What the API server counted.
 #[derive(Debug, Clone, Copy, Default)]
 struct ApiCost {
-    /// LIST and GET of anything. A watch is counted only when it ends, and its bytes not at all: neither is told here.
+    /// LIST and GET of objects.
     reads: f64,
+    /// Requests of any kind, as its own log has them: those that are answered at once when they are answered, watches when they begin.
+    requests: f64,
     cpu: f64,
 }
 
@@ -268,11 +333,15 @@ impl ApiCost {
             text.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
         };
         let verb = |verb: &str| sum("apiserver_request_total{", &[&format!("verb=\"{verb}\"")]);
-        Self { reads: verb("LIST") + verb("GET"), cpu: sum("process_cpu_seconds_total", &[]) }
+        let log = std::fs::read_to_string(std::env::var_os(AUDIT_LOG).unwrap()).unwrap();
+        // Without our own questions for these numbers.
+        let requests = log.lines().filter(|line| !line.contains(r#""requestURI":"/metrics""#)).count();
+        let requests = f64::from(u32::try_from(requests).unwrap());
+        Self { reads: verb("LIST") + verb("GET"), requests, cpu: sum("process_cpu_seconds_total", &[]) }
     }
 
     fn since(self, before: Self) -> Value {
-        json!({"reads": self.reads - before.reads, "cpu_s": self.cpu - before.cpu})
+        json!({"reads": self.reads - before.reads, "requests": self.requests - before.requests, "cpu_s": self.cpu - before.cpu})
     }
 }
 
@@ -329,23 +398,33 @@ async fn measure(args: &Args, folder: &Path) -> Vec<Value> {
     rows.push(json!({"what": "gateway: all live", "s": begin.elapsed().as_secs_f64(), "resident_mib": resident, "most_mib": most,
                      "api": ApiCost::now(&client).await.since(before)}));
 
+    // What the gateway alone asks, to be taken from what all ask.
+    let (before, begin) = (ApiCost::now(&client).await, Instant::now());
+    time::sleep(Duration::from_secs(args.quiet / 2)).await;
+    rows.push(json!({"what": "gateway alone", "s": begin.elapsed().as_secs_f64(), "api": ApiCost::now(&client).await.since(before)}));
+
+    let (meter, way) = Meter::before(API.parse().unwrap()).await;
     let before = ApiCost::now(&client).await;
     let begin = Instant::now();
     let mut followers = Vec::new();
     for _ in 0..args.followers {
-        followers.push(follow(&lans, args.instances).await);
+        followers.push(follow(&lans, args.instances, way).await);
     }
-    rows.push(json!({"what": "agents start", "agents": args.followers, "s": begin.elapsed().as_secs_f64(),
-                     "api": ApiCost::now(&client).await.since(before)}));
+    let [octets, connections] = meter.now();
+    rows.push(
+        json!({"what": "agents start", "agents": args.followers, "s": begin.elapsed().as_secs_f64(), "octets": octets,
+                     "connections": connections, "api": ApiCost::now(&client).await.since(before)}),
+    );
 
     let (before, cpu, begin) = (ApiCost::now(&client).await, gateway.cpu(), Instant::now());
+    let [octets, _] = meter.now();
     time::sleep(Duration::from_secs(args.quiet)).await;
     let (resident, most) = gateway.memory();
-    rows.push(json!({"what": "quiet", "agents": args.followers, "s": begin.elapsed().as_secs_f64(),
+    rows.push(json!({"what": "quiet", "agents": args.followers, "s": begin.elapsed().as_secs_f64(), "octets": meter.now()[0] - octets,
                      "gateway_cores": (gateway.cpu() - cpu) / begin.elapsed().as_secs_f64(), "resident_mib": resident, "most_mib": most,
                      "api": ApiCost::now(&client).await.since(before)}));
 
-    let (before, begin) = (ApiCost::now(&client).await, Instant::now());
+    let (before, begin, [octets, _]) = (ApiCost::now(&client).await, Instant::now(), meter.now());
     let (mut came, mut went) = (Vec::new(), Vec::new());
     for change in 0..args.changes {
         let name = format!("instance-{SPARE}-{change}");
@@ -355,7 +434,7 @@ async fn measure(args: &Args, folder: &Path) -> Vec<Value> {
         went.push(gateway.shows(&name, false, Instant::now()).await);
     }
     let (resident, most) = gateway.memory();
-    rows.push(json!({"what": "changes", "agents": args.followers, "pods": args.changes, "s": begin.elapsed().as_secs_f64(),
+    rows.push(json!({"what": "changes", "agents": args.followers, "pods": args.changes, "s": begin.elapsed().as_secs_f64(), "octets": meter.now()[0] - octets,
                      "came_ms": percentiles(came), "went_ms": percentiles(went), "resident_mib": resident, "most_mib": most,
                      "api": ApiCost::now(&client).await.since(before)}));
     rows
@@ -376,14 +455,19 @@ async fn gateway_is_live(gateway: &Gateway, args: &Args, begin: Instant) {
 }
 
 /// A directory as an agent's, once it knows of all.
-async fn follow(lans: &Path, instances: usize) -> Follower {
+async fn follow(lans: &Path, instances: usize, api: SocketAddr) -> Follower {
     let args = KubernetesArgs {
         namespace: Some(NAMESPACE.into()),
         lans: lans.to_owned(),
         agent_service: directory::AGENT_SERVICE.into(),
         last_known: None,
     };
-    let source = KubernetesSource::connect(&args, Pace::AGENT).await.unwrap();
+    let mut source = KubernetesSource::connect(&args, Pace::AGENT).await.unwrap();
+    // The same, by the way that is metered.
+    let mut config = kube::Config::infer().await.unwrap();
+    config.cluster_url = format!("https://{api}").parse().unwrap();
+    config.default_retry = false;
+    source.client = Client::try_from(config).unwrap();
     let follower = Follower::kubernetes(source);
     let mut watch = follower.watch();
     let whole = watch.wait_for(|directory| directory.snapshot.instances().count() == instances);
@@ -401,6 +485,9 @@ fn write(args: &Args, rows: &[Value]) {
     std::io::stdout().write_all(raw.as_bytes()).unwrap();
     let Some(out) = &args.out else { return };
     let number = |row: usize, path: &str| rows[row].pointer(path).and_then(Value::as_f64).unwrap();
+    let pods = f64::from(u32::try_from(args.changes).unwrap());
+    // Requests a second, of all agents: what all asked without what the gateway asks.
+    let asked = number(4, "/api/requests") / number(4, "/s") - number(2, "/api/requests") / number(2, "/s");
     let agents = f64::from(u32::try_from(args.followers).unwrap());
     let table = [
         ("gateway: from its start until all are live", format!("{:.1} s", number(1, "/s"))),
@@ -410,32 +497,42 @@ fn write(args: &Args, rows: &[Value]) {
         ),
         (
             "gateway: memory at the end (most so far)",
-            format!("{:.0} MiB ({:.0})", number(4, "/resident_mib"), number(4, "/most_mib")),
+            format!("{:.0} MiB ({:.0})", number(5, "/resident_mib"), number(5, "/most_mib")),
         ),
-        ("gateway: processor while nothing changes", format!("{:.2} cores", number(3, "/gateway_cores"))),
+        ("gateway: processor while nothing changes", format!("{:.2} cores", number(4, "/gateway_cores"))),
         (
             "pod comes, until the gateway shows it: p50, p95, max",
             format!(
                 "{:.0}, {:.0}, {:.0} ms",
-                number(4, "/came_ms/p50"),
-                number(4, "/came_ms/p95"),
-                number(4, "/came_ms/max")
+                number(5, "/came_ms/p50"),
+                number(5, "/came_ms/p95"),
+                number(5, "/came_ms/max")
             ),
         ),
         (
             "pod goes, until the gateway shows it: p50, p95, max",
             format!(
                 "{:.0}, {:.0}, {:.0} ms",
-                number(4, "/went_ms/p50"),
-                number(4, "/went_ms/p95"),
-                number(4, "/went_ms/max")
+                number(5, "/went_ms/p50"),
+                number(5, "/went_ms/p95"),
+                number(5, "/went_ms/max")
             ),
         ),
-        ("each agent's start: lists and gets at the API", format!("{:.1}", number(2, "/api/reads") / agents)),
-        ("each agent's start: processor time of the API server", format!("{:.2} s", number(2, "/api/cpu_s") / agents)),
+        ("each agent's start: requests to the API", format!("{:.1}", number(3, "/api/requests") / agents)),
+        ("each agent's start: from and to the API", format!("{:.1} MB", number(3, "/octets") / agents / 1e6)),
+        ("each agent's start: processor time of the API server", format!("{:.2} s", number(3, "/api/cpu_s") / agents)),
+        ("each agent, nothing changes: requests a second", format!("{:.3}", asked / agents)),
         (
-            "each agent, nothing changes: lists and gets a minute",
-            format!("{:.1}", number(3, "/api/reads") / (agents + 1.0) * 60.0 / number(3, "/s")),
+            "each agent, nothing changes: lists and gets of objects",
+            format!("{:.0}", number(4, "/api/reads") / (agents + 1.0)),
+        ),
+        (
+            "each agent, nothing changes: from and to the API",
+            format!("{:.0} octets/s", number(4, "/octets") / agents / number(4, "/s")),
+        ),
+        (
+            "each agent, for a pod that comes and goes: from and to the API",
+            format!("{:.1} kB", number(5, "/octets") / agents / pods / 1e3),
         ),
     ];
     let lines = table.iter().fold(String::new(), |text, (what, value)| text + &format!("| {what} | {value} |\n"));

@@ -11,7 +11,10 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     process::Command,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -124,7 +127,7 @@ impl Shape {
             pid: 1,
             version: "0".into(),
             at: now(),
-            instances,
+            instances: instances.into_iter().map(Arc::new).collect(),
             lans: Vec::new(),
             reachability,
             fabric_problems: Vec::new(),

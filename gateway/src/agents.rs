@@ -10,10 +10,18 @@ use std::{
 
 use api::agent::AgentStatus;
 use directory::Directory;
-use futures_util::StreamExt as _;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
+use hyper_util::rt::TokioIo;
 use model::NodeName;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
-use tokio::{sync::watch, task::JoinHandle, time};
+use tokio::{net::TcpStream, sync::watch, task::JoinHandle, time};
+use tokio_util::task::AbortOnDropHandle;
 
 /// An agent that said nothing for this long is silent: 1.5 of its own beats.
 pub const SILENCE: Duration = Duration::from_secs(3);
@@ -22,6 +30,9 @@ const BACKOFF_MIN: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 /// Longest event that is taken: 1,000 instances need about 600 kB.
 const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// For what a connection reads at a time: of a thousand that stand for hours, what each keeps counts.
+const READ_BYTES: usize = 4096;
 
 /// What is known of one agent.
 #[derive(Debug, Clone, Default)]
@@ -85,7 +96,7 @@ impl Agents {
         registry.register(Box::new(metrics.events.clone()))?;
         let http = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).no_proxy().build()?;
         let (sender, views) = watch::channel(AgentViews::new());
-        let task = tokio::spawn(follow_directory(directory, Arc::new(sender), http.clone(), token.clone(), metrics));
+        let task = tokio::spawn(follow_directory(directory, Arc::new(sender), token.clone(), metrics));
         Ok(Self { views, http, token, task })
     }
 
@@ -103,7 +114,6 @@ impl Agents {
 async fn follow_directory(
     mut directory: watch::Receiver<Directory>,
     views: Arc<watch::Sender<AgentViews>>,
-    http: reqwest::Client,
     token: String,
     metrics: Metrics,
 ) {
@@ -134,7 +144,6 @@ async fn follow_directory(
                 let stream = Stream {
                     node: node.clone(),
                     url: url.clone(),
-                    http: http.clone(),
                     token: token.clone(),
                     views: Arc::clone(&views),
                     metrics: metrics.clone(),
@@ -154,7 +163,6 @@ async fn follow_directory(
 struct Stream {
     node: NodeName,
     url: String,
-    http: reqwest::Client,
     token: String,
     views: Arc<watch::Sender<AgentViews>>,
     metrics: Metrics,
@@ -184,12 +192,37 @@ impl Stream {
         });
     }
 
+    /// A connection of its own, without a pool, and the head of the answer; the connection ends with the task that drives it.
+    async fn ask(&self) -> Result<(Response<Incoming>, AbortOnDropHandle<()>), String> {
+        let url = reqwest::Url::parse(&self.url).map_err(|error| format!("`{}`: {error}", self.url))?;
+        let (Some(host), Some(port), "http") = (url.host_str(), url.port_or_known_default(), url.scheme()) else {
+            return Err(format!("`{}` is not where an agent is; it speaks plain HTTP", self.url));
+        };
+        let connected = time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host, port))).await;
+        let socket = connected
+            .map_err(|_| format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()))?
+            .map_err(|error| error.to_string())?;
+        let handshake =
+            http1::Builder::new().read_buf_exact_size(Some(READ_BYTES)).handshake(TokioIo::new(socket)).await;
+        let (mut sender, connection) = handshake.map_err(|error| innermost(&error))?;
+        let driving = AbortOnDropHandle::new(tokio::spawn(async move {
+            // Why it ended is told by the answer, or by its body.
+            connection.await.ok();
+        }));
+        let request = Request::get(format!("{}/v1/events", url.path().trim_end_matches('/')))
+            .header(header::HOST, format!("{host}:{port}"))
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| error.to_string())?;
+        let answer = sender.send_request(request).await.map_err(|error| innermost(&error))?;
+        Ok((answer, driving))
+    }
+
     /// One connection until it ends: whether anything was heard, and why it ended.
     async fn once(&self) -> (bool, String) {
-        let url = format!("{}/v1/events", self.url.trim_end_matches('/'));
-        let answer = match time::timeout(SILENCE * 2, self.http.get(url).bearer_auth(&self.token).send()).await {
+        let (answer, _driving) = match time::timeout(SILENCE * 2, self.ask()).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => return (false, format!("the agent does not answer: {}", reason(&error))),
+            Ok(Err(why)) => return (false, format!("the agent does not answer: {why}")),
             Err(_) => return (false, "the agent takes connections and does not answer".into()),
         };
         if !answer.status().is_success() {
@@ -198,16 +231,18 @@ impl Stream {
                 format!("the agent answers {}; do gateway and agent have the same agent token?", answer.status()),
             );
         }
-        let mut events = answer.bytes_stream();
+        let mut events = answer.into_body();
         let mut parser = EventParser::default();
         let mut heard = false;
         loop {
-            let chunk = match time::timeout(SILENCE * 2, events.next()).await {
+            let frame = match time::timeout(SILENCE * 2, events.frame()).await {
                 Err(_) => return (heard, "the agent fell silent".into()),
                 Ok(None) => return (heard, "the agent closed the stream".into()),
-                Ok(Some(Err(error))) => return (heard, format!("the stream broke: {}", reason(&error))),
-                Ok(Some(Ok(chunk))) => chunk,
+                Ok(Some(Err(error))) => return (heard, format!("the stream broke: {}", innermost(&error))),
+                Ok(Some(Ok(frame))) => frame,
             };
+            // Trailers say nothing here.
+            let Ok(chunk) = frame.into_data() else { continue };
             if !parser.push(&chunk) {
                 return (heard, "the agent sent an event that is too long".into());
             }
@@ -237,7 +272,11 @@ impl Stream {
 
 /// The innermost reason: reqwest's own text repeats the URL and hides the system's word.
 pub(crate) fn reason(error: &reqwest::Error) -> String {
-    let mut source: &dyn std::error::Error = error;
+    innermost(error)
+}
+
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut source = error;
     while let Some(next) = source.source() {
         source = next;
     }
@@ -269,7 +308,12 @@ impl EventParser {
                 .map(|data| data.strip_prefix(' ').unwrap_or(data))
                 .collect();
             if !data.is_empty() {
-                return Some(data.join("\n"));
+                let data = data.join("\n");
+                if self.buffer.is_empty() {
+                    // A thousand agents, each silent for most of the time, are not to hold the room for their last word.
+                    self.buffer = Vec::new();
+                }
+                return Some(data);
             }
         }
     }

@@ -316,18 +316,20 @@ fn tell<K: Hash + Eq + Ord + Clone, R: Copy>(
 fn essence(instance: &Instance) -> Instance {
     Instance {
         agent_silent_for: instance.agent_silent_for.map(|_| 0.0),
-        status: instance.status.as_ref().map(|status| InstanceStatus {
-            counters: None,
-            picture: status.picture.as_ref().map(|picture| Picture {
-                width: picture.width,
-                height: picture.height,
-                changes: 0,
-                still_for: 0.0,
-            }),
-            stream: None,
-            classes: BTreeMap::new(),
-            pairs: Vec::new(),
-            ..status.clone()
+        status: instance.status.as_ref().map(|status| {
+            Arc::new(InstanceStatus {
+                counters: None,
+                picture: status.picture.as_ref().map(|picture| Picture {
+                    width: picture.width,
+                    height: picture.height,
+                    changes: 0,
+                    still_for: 0.0,
+                }),
+                stream: None,
+                classes: BTreeMap::new(),
+                pairs: Vec::new(),
+                ..InstanceStatus::clone(status)
+            })
         }),
         ..instance.clone()
     }

@@ -50,13 +50,7 @@ fn instance(snapshot: &Snapshot, placed: &PlacedInstance, agents: &AgentViews, a
     // A checked snapshot always has the LAN and the seat; were it ever not so, the instance has no identity to show.
     let identity = snapshot.lan(&placed.lan)?.identity(placed.seat).ok()?;
     let agent = agents.get(&placed.node);
-    // Classes, pairs and the stream's lag are shown merged, in the LAN status: said twice they would make up half of every event.
-    let status = agent.and_then(|view| status_of(view, placed)).map(|status| InstanceStatus {
-        stream: None,
-        classes: BTreeMap::new(),
-        pairs: Vec::new(),
-        ..status.clone()
-    });
+    let status = agent.and_then(|view| status_of(view, placed)).map(shown);
     Some(Instance {
         id: placed.id.to_string(),
         name: format!("Seat {}", placed.seat.0 + 1),
@@ -71,7 +65,16 @@ fn instance(snapshot: &Snapshot, placed: &PlacedInstance, agents: &AgentViews, a
     })
 }
 
-fn status_of<'a>(view: &'a AgentView, placed: &PlacedInstance) -> Option<&'a InstanceStatus> {
+/// Classes, pairs and the stream's lag are shown merged, in the LAN status: said twice they would make up half of every event.
+fn shown(status: &Arc<InstanceStatus>) -> Arc<InstanceStatus> {
+    if status.stream.is_none() && status.classes.is_empty() && status.pairs.is_empty() {
+        return Arc::clone(status);
+    }
+    let whole = InstanceStatus::clone(status);
+    Arc::new(InstanceStatus { stream: None, classes: BTreeMap::new(), pairs: Vec::new(), ..whole })
+}
+
+fn status_of<'a>(view: &'a AgentView, placed: &PlacedInstance) -> Option<&'a Arc<InstanceStatus>> {
     view.status.as_deref()?.instances.iter().find(|status| status.id == placed.id.as_str())
 }
 
@@ -115,7 +118,11 @@ pub fn start(
                 changed = active.changed() => if changed.is_err() { return },
                 () = time::sleep(BEAT) => {}
             }
-            time::sleep((took * SHARE).clamp(COALESCE, COALESCE_MANY)).await;
+            tokio::select! {
+                () = time::sleep((took * SHARE).clamp(COALESCE, COALESCE_MANY)) => {}
+                // Who is there is shown sooner than what moves: its source has waited for what comes with it.
+                _ = directory.changed() => time::sleep(COALESCE).await,
+            }
             let began = Instant::now();
             // Cloned, so that no agent's word waits for the merge: statuses are behind `Arc`s.
             let (directory, agents) = (directory.borrow_and_update().clone(), agents.borrow_and_update().clone());
@@ -182,7 +189,7 @@ mod tests {
             pid: 1,
             version: String::new(),
             at: 10.0,
-            instances: vec![status(id, node, State::Live)],
+            instances: vec![Arc::new(status(id, node, State::Live))],
             lans: vec![LanOnNode { name: "party".into(), vni: 4200, mode: mode.map(Into::into), seats: 9 }],
             reachability: vec![Reachability {
                 from: node.into(),

@@ -54,16 +54,20 @@ impl Source {
             at: seconds(SystemTime::now()),
             instances: instances
                 .values()
-                .map(|i| instance_status(&self.node, i, fabric.ports.get(&i.id), &seen))
+                .map(|i| Arc::new(instance_status(&self.node, i, fabric.ports.get(&i.id), &seen)))
                 .collect(),
             lans: fabric
                 .lans
                 .iter()
-                .map(|(name, lan)| LanOnNode {
-                    name: name.to_string(),
-                    vni: lan.vni.get(),
-                    mode: lan.mode.or_else(|| alone(name, &instances)).map(|mode| mode.to_string()),
-                    seats: lan.seats,
+                .filter_map(|(name, lan)| {
+                    let mode = lan.mode.or_else(|| alone(name, &instances));
+                    // Of a LAN that has no part here there is nothing to say, and a thousand agents would each say it of a thousand.
+                    (mode.is_some() || instances.values().any(|i| i.spec.lan == *name)).then(|| LanOnNode {
+                        name: name.to_string(),
+                        vni: lan.vni.get(),
+                        mode: mode.map(|mode| mode.to_string()),
+                        seats: lan.seats,
+                    })
                 })
                 .collect(),
             reachability: fabric.reachability.iter().map(|reach| reachability(&self.node, reach)).collect(),
@@ -126,6 +130,7 @@ fn still(mut status: AgentStatus) -> AgentStatus {
         observer.events_lost = 0;
     }
     for instance in &mut status.instances {
+        let instance = Arc::make_mut(instance);
         instance.counters = None;
         instance.classes.clear();
         instance.pairs.clear();
@@ -243,7 +248,7 @@ mod tests {
             pid: 1,
             version: "0".into(),
             at: 5.0,
-            instances: vec![InstanceStatus {
+            instances: vec![Arc::new(InstanceStatus {
                 id: "i-0".into(),
                 lan: "party".into(),
                 seat: 0,
@@ -266,7 +271,7 @@ mod tests {
                 stream: None,
                 classes: BTreeMap::new(),
                 pairs: Vec::new(),
-            }],
+            })],
             lans: Vec::new(),
             reachability: Vec::new(),
             fabric_problems: vec![problem.into()],
@@ -281,7 +286,7 @@ mod tests {
         assert_eq!(still(status(1, "x")), still(status(2, "x")));
         assert_ne!(still(status(1, "x")), still(status(1, "y")));
         let mut resized = status(1, "x");
-        resized.instances[0].picture.as_mut().unwrap().width = 800;
+        Arc::make_mut(&mut resized.instances[0]).picture.as_mut().unwrap().width = 800;
         assert_ne!(still(resized), still(status(1, "x")));
     }
 

@@ -27,7 +27,7 @@ enum Bench {
     Latency,
     /// CPU, frames and bitrate of the streams, with their peers
     Streams,
-    /// Tap to tap through the fabric, with a bare bridge and QEMU's own netdevs
+    /// From card to card in every mode, with a bare bridge, QEMU's own netdevs and VDE: latency, and loss at rising rates
     Lan,
     /// A guest joins, a node dies and comes back: how fast the LAN is whole again
     Convergence,
@@ -35,6 +35,8 @@ enum Bench {
     LanStatus,
     /// What the eBPF programs at the taps cost for each frame
     Observer,
+    /// How the fabric grows: one agent among 512 VTEPs and 5,000 table rows, and 64 agents at once
+    Scale,
     /// Discovery with 1,000 nodes and 10,000 instances, against a real API server
     ClusterScale,
 }
@@ -44,10 +46,11 @@ pub(crate) fn run(dirs: &Dirs, args: &BenchArgs) -> Result<()> {
     let program = match args.name {
         Bench::Latency => dirs.root().join("bench/latency.mjs"),
         Bench::Streams => dirs.root().join("bench/streams.mjs"),
-        Bench::Lan => dirs.root().join("crates/fabric/examples/bench-lan.rs"),
+        Bench::Lan => dirs.root().join("node-agent/examples/bench-lan/main.rs"),
         Bench::Convergence => dirs.root().join("crates/fabric/examples/bench-convergence.rs"),
         Bench::LanStatus => dirs.root().join("gateway/examples/bench-lan-status.rs"),
         Bench::Observer => dirs.root().join("crates/traffic/examples/bench-observer.rs"),
+        Bench::Scale => dirs.root().join("node-agent/examples/bench-scale/main.rs"),
         Bench::ClusterScale => dirs.root().join("gateway/examples/bench-cluster-scale.rs"),
     };
     ensure!(program.is_file(), "this bench does not exist yet: {} is missing", program.display());
@@ -57,12 +60,17 @@ pub(crate) fn run(dirs: &Dirs, args: &BenchArgs) -> Result<()> {
         return cluster_scale(dirs, &out, &args.rest);
     }
     let example = match args.name {
-        Bench::Lan => Some(("fabric", "bench-lan")),
+        Bench::Lan => Some(("node-agent", "bench-lan")),
+        Bench::Scale => Some(("node-agent", "bench-scale")),
         Bench::Convergence => Some(("fabric", "bench-convergence")),
         Bench::LanStatus => Some(("gateway", "bench-lan-status")),
         Bench::Observer => Some(("traffic", "bench-observer")),
         Bench::Latency | Bench::Streams | Bench::ClusterScale => None,
     };
+    if args.name == Bench::Scale {
+        // The agents that it starts.
+        run::cargo(dirs).args(["build", "--package", "node-agent", "--bin", "node-agent"]).run()?;
+    }
     if let Some((package, example)) = example {
         let mut cargo = run::cargo(dirs);
         cargo.args(["run", "--package", package, "--example", example, "--", "--out"]).arg(&out);

@@ -12,7 +12,7 @@
 //! POST   /v1/instances/{id}/control              ControlRequest, 202: its runner carries it out
 //! GET    /healthz /readyz /metrics               without a token
 //! ```
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -30,7 +30,10 @@ pub struct AgentStatus {
     pub version: String,
     /// Seconds since the epoch at which this was put together, by the node's clock.
     pub at: f64,
-    pub instances: Vec<InstanceStatus>,
+    /// Shared: a gateway shows ten thousand of them in several places.
+    #[serde(with = "crate::shared::rows")]
+    #[schema(value_type = Vec<InstanceStatus>)]
+    pub instances: Vec<Arc<InstanceStatus>>,
     pub lans: Vec<LanOnNode>,
     /// Peers and guests that this node asked over the segment, and what came back.
     pub reachability: Vec<Reachability>,

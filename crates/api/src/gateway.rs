@@ -1,4 +1,6 @@
 //! Bodies of the gateway's public API (`/api/…`). Names of the public ancestor are kept where they make sense.
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -22,8 +24,9 @@ pub struct Instance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_silent_for: Option<f64>,
     /// What the agent last said; absent while it never answered.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<InstanceStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::shared::row")]
+    #[schema(value_type = Option<InstanceStatus>)]
+    pub status: Option<Arc<InstanceStatus>>,
 }
 
 /// `/api/instances/live`.

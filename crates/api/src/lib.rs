@@ -10,6 +10,7 @@ mod error;
 pub mod gateway;
 pub mod lan;
 pub mod observe;
+mod shared;
 pub mod snapshot;
 pub mod status;
 pub mod trace;

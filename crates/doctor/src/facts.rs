@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
+    sync::Arc,
 };
 
 use api::{
@@ -66,11 +67,11 @@ pub struct NodeFacts {
 pub struct SeatFacts {
     pub place: Place,
     /// Absent while its agent is silent or never spoke of it.
-    pub status: Option<InstanceStatus>,
+    pub status: Option<Arc<InstanceStatus>>,
     /// Frames at its tap by the other card: of the last minute where [`Facts::recent`] gave it, else of all time.
     pub pairs: Vec<PairCount>,
-    pub machine: Option<Machine>,
-    pub timeline: Option<Timeline>,
+    pub machine: Option<Box<Machine>>,
+    pub timeline: Option<Box<Timeline>>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -98,22 +99,24 @@ impl Facts {
         for place in &places {
             by_lan.entry(&place.lan).or_default().push(place);
         }
+        let mut sights: BTreeMap<&str, Vec<Sight<'_>>> = BTreeMap::new();
+        for status in &answering {
+            for (lan, observed) in &status.observed {
+                sights.entry(lan).or_default().push(Sight { node: &status.node, observed });
+            }
+        }
         let mut lans = BTreeMap::new();
         for (lan, mut here) in by_lan {
             here.sort_by_key(|place| place.number);
             let ours: Ours<'_> = here.iter().map(|p| (p.mac.clone(), (p.id.as_str(), p.node.as_str()))).collect();
-            let sights: Vec<Sight<'_>> = answering
-                .iter()
-                .filter_map(|status| Some(Sight { node: &status.node, observed: status.observed.get(lan)? }))
-                .collect();
-            let seen = LanSeen::of(lan, &sights, &ours);
+            let seen = LanSeen::of(lan, sights.get(lan).map_or(&[], Vec::as_slice), &ours);
             lans.insert(lan.to_owned(), LanFacts { seen, seats: here.iter().map(|p| p.id.clone()).collect() });
         }
-        let mut statuses: BTreeMap<&str, &InstanceStatus> = BTreeMap::new();
+        let mut statuses: BTreeMap<&str, &Arc<InstanceStatus>> = BTreeMap::new();
         for instance in answering.iter().flat_map(|status| &status.instances) {
             statuses.insert(&instance.id, instance);
         }
-        let timelines: BTreeMap<String, Timeline> = lans
+        let mut timelines: BTreeMap<String, Timeline> = lans
             .values()
             .flat_map(|lan: &LanFacts| &lan.seen.timelines)
             .filter_map(|timeline| Some((timeline.instance.clone()?, timeline.clone())))
@@ -121,9 +124,10 @@ impl Facts {
         let seats = places
             .into_iter()
             .map(|place| {
-                let machine = lans.get(&place.lan).and_then(|lan| lan.seen.machines.get(&place.mac)).cloned();
-                let status = statuses.get(place.id.as_str()).map(|status| (*status).clone());
-                let timeline = timelines.get(&place.id).cloned();
+                let machine =
+                    lans.get(&place.lan).and_then(|lan| lan.seen.machines.get(&place.mac)).cloned().map(Box::new);
+                let status = statuses.get(place.id.as_str()).map(|status| Arc::clone(status));
+                let timeline = timelines.remove(&place.id).map(Box::new);
                 let pairs = status.as_ref().map(|status| status.pairs.clone()).unwrap_or_default();
                 (place.id.clone(), SeatFacts { place, status, pairs, machine, timeline })
             })

@@ -1,6 +1,6 @@
 //! Whatever agents say, however little sense it makes: no panic, bounded answers, and the ladder keeps its rules.
 #![expect(clippy::unwrap_used, reason = "the helpers of a test end at the first surprise, as the test does")]
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use api::{
     agent::{AgentStatus, InstanceStatus},
@@ -125,7 +125,7 @@ fn status(node: &str, observed: Observed, seed: u64) -> AgentStatus {
         pid: 1,
         version: String::new(),
         at: 1000.0,
-        instances: instances.collect(),
+        instances: instances.map(Arc::new).collect(),
         lans: Vec::new(),
         reachability: Vec::new(),
         fabric_problems: Vec::new(),

@@ -7,7 +7,9 @@ use std::{
     net::Ipv4Addr,
 };
 
-use model::{Identity, InstanceId, LanName, MacAddr, NetworkMode, NodeName, Rules, Seat, Snapshot, Subnet, Vni};
+use model::{
+    Identity, InstanceId, LanName, MacAddr, NetworkMode, NodeName, PlacedInstance, Rules, Seat, Snapshot, Subnet, Vni,
+};
 
 /// What one node must have.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -71,6 +73,11 @@ pub(crate) type Away = BTreeSet<(Vni, Ipv4Addr)>;
 
 impl FabricSpec {
     pub fn from_snapshot(snapshot: &Snapshot, node: &NodeName) -> Self {
+        // Looked through once: of a thousand LANs each would cost a look at every instance.
+        let mut placed_in: BTreeMap<&LanName, Vec<&PlacedInstance>> = BTreeMap::new();
+        for placed in snapshot.instances() {
+            placed_in.entry(&placed.lan).or_default().push(placed);
+        }
         let lans = snapshot.lans().map(|lan| {
             let identity = |seat| lan.identity(seat).expect("a snapshot holds only seats that its LANs have");
             let mut spec = LanSpec {
@@ -86,21 +93,18 @@ impl FabricSpec {
                 guard: lan.guard(),
                 ports: BTreeMap::new(),
                 remote: BTreeMap::new(),
-                peers: snapshot
-                    .peers_of(lan.name(), node)
-                    .into_iter()
-                    .map(|peer| {
-                        let bridge_mac = node_mac(0x06, &peer.name, lan.vni());
-                        (peer.underlay_ip, Peer { node: peer.name.clone(), bridge_mac })
-                    })
-                    .collect(),
+                peers: BTreeMap::new(),
             };
-            for placed in snapshot.instances().filter(|placed| placed.lan == *lan.name()) {
+            for placed in placed_in.get(lan.name()).into_iter().flatten() {
                 let identity = identity(placed.seat);
                 if placed.node == *node {
                     spec.ports.insert(placed.seat, PortSpec { instance: placed.id.clone(), identity });
                 } else if let Some(home) = snapshot.node(&placed.node) {
                     spec.remote.insert(placed.id.clone(), RemoteGuest { identity, vtep: home.underlay_ip });
+                    spec.peers.entry(home.underlay_ip).or_insert_with(|| {
+                        let bridge_mac = node_mac(0x06, &home.name, lan.vni());
+                        Peer { node: home.name.clone(), bridge_mac }
+                    });
                 }
             }
             (lan.vni(), spec)

@@ -2,10 +2,7 @@
 //!
 //! Every agent computes its own desired state from one `Snapshot`, so there is no leader and no message between agents.
 //! Under Kubernetes it will come from a watch; under `loco up` it comes from a file. Same type, same code after it.
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-};
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use crate::{InstanceId, InvalidLan, Lan, LanName, NodeName, Seat, Vni};
 
@@ -139,13 +136,6 @@ impl Snapshot {
     pub fn on_node<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = &'a PlacedInstance> {
         self.instances.values().filter(move |instance| instance.node == *node)
     }
-
-    /// Nodes other than `me` that hold a seat of `lan`: where its broadcasts must go.
-    pub fn peers_of(&self, lan: &LanName, me: &NodeName) -> Vec<&Node> {
-        let names: BTreeSet<&NodeName> =
-            self.instances.values().filter(|i| i.lan == *lan && i.node != *me).map(|i| &i.node).collect();
-        names.into_iter().filter_map(|name| self.nodes.get(name)).collect()
-    }
 }
 
 #[cfg(test)]
@@ -180,23 +170,6 @@ mod tests {
     ) {
         let error = Snapshot::new(lans, nodes, instances).unwrap_err();
         assert!(want(&error), "{error:?}");
-    }
-
-    #[test]
-    fn peers_are_nodes_with_a_seat_in_the_lan() {
-        let snapshot = Snapshot::new(
-            [lan("party", 42), lan("other", 43)],
-            [node("a", 1), node("b", 2), node("c", 3)],
-            [seat("i-0", "party", 0, "a"), seat("i-1", "party", 1, "b"), seat("i-2", "other", 0, "c")],
-        )
-        .unwrap();
-        let names = |lan: &str, me: &str| {
-            let (lan, me) = (lan.parse().unwrap(), me.parse().unwrap());
-            snapshot.peers_of(&lan, &me).iter().map(|n| n.name.to_string()).collect::<Vec<_>>()
-        };
-        assert_eq!(names("party", "a"), ["b"]);
-        assert_eq!(names("party", "c"), ["a", "b"]);
-        assert_eq!(names("other", "c"), Vec::<String>::new());
     }
 
     #[test]

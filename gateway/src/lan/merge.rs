@@ -71,26 +71,29 @@ pub fn status(
         .filter(|view| view.silent_for(facts.at).is_none())
         .filter_map(|view| view.status.as_deref())
         .collect();
+    let mut modes: BTreeMap<&str, Vec<&Option<String>>> = BTreeMap::new();
+    for lan in answering.iter().flat_map(|status| &status.lans) {
+        modes.entry(&lan.name).or_default().push(&lan.mode);
+    }
     let lans: Vec<LanSummary> = snapshot
         .lans()
         .map(|lan| LanSummary {
             name: lan.name().to_string(),
             vni: lan.vni().get(),
-            mode: one_mode(
-                answering.iter().flat_map(|s| &s.lans).filter(|l| l.name == lan.name().as_str()).map(|l| &l.mode),
-            ),
+            mode: one_mode(modes.get(lan.name().as_str()).into_iter().flatten().copied()),
             seats: lan.seats(),
         })
         .collect();
     let names = names(&answering);
+    let last_words: BTreeMap<&str, &AgentStatus> =
+        agents.iter().filter_map(|(node, view)| Some((node.as_str(), view.status.as_deref()?))).collect();
+    let edges: BTreeMap<&str, String> =
+        snapshot.lans().map(|lan| (lan.name().as_str(), lan.subnet().edge().to_string())).collect();
     let by_id = instances
         .iter()
         .map(|instance| {
-            let was_playing = agents
-                .iter()
-                .find(|(node, _)| node.as_str() == instance.node)
-                .and_then(|(_, view)| view.status.as_deref())
-                .is_some_and(|last| played(last, &instance.lan, &instance.id));
+            let last = last_words.get(instance.node.as_str());
+            let was_playing = last.is_some_and(|last| played(last, &instance.lan, &instance.id));
             (instance.id.clone(), seen(instance, facts, &names, was_playing))
         })
         .collect();
@@ -112,10 +115,9 @@ pub fn status(
         status.lags.extend(seen.lags.iter().cloned());
         status.anomalies.extend(seen.anomalies.iter().cloned());
         // The nodes' own edge address speaks on each LAN, from each node: it is no stranger.
-        let edge = snapshot.lans().find(|lan| lan.name().as_str() == name).map(|lan| lan.subnet().edge().to_string());
-        let ours = |machine: &Machine| {
-            machine.instance.is_some() || edge.as_ref().is_some_and(|edge| machine.ips.contains(edge))
-        };
+        let edge = edges.get(name.as_str());
+        let ours =
+            |machine: &Machine| machine.instance.is_some() || edge.is_some_and(|edge| machine.ips.contains(edge));
         status.strangers.extend(seen.machines.values().filter(|machine| !ours(machine)).cloned());
     }
     status.strangers.truncate(STRANGERS_MAX);

@@ -145,7 +145,7 @@ async fn the_status_has_what_is_known_and_what_is_wrong() {
     assert_eq!((instance.link, instance.picture.as_ref(), instance.qemu_pid), (None, None, None));
     let (status, one) = rig.ask("GET", "/v1/instances/instance-0", &[AUTH], "").await;
     assert_eq!(status, StatusCode::OK);
-    assert_eq!(serde_json::from_str::<InstanceStatus>(&one).unwrap(), *instance);
+    assert_eq!(serde_json::from_str::<InstanceStatus>(&one).unwrap(), **instance);
 }
 
 #[tokio::test]

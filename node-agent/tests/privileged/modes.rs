@@ -209,7 +209,8 @@ async fn frames_of_every_kind_cross_between_agents_without_capabilities_and_stay
     let counted = |status: AgentStatus| {
         let zero = status.instances.into_iter().find(|instance| instance.id == "instance-0")?;
         let ipx = zero.classes.get("ipx_snap").copied()?;
-        (ipx.tx_frames >= FRAMES.into() && ipx.rx_frames >= FRAMES.into()).then_some((zero.pairs, status.observer))
+        (ipx.tx_frames >= FRAMES.into() && ipx.rx_frames >= FRAMES.into())
+            .then_some((zero.pairs.clone(), status.observer))
     };
     let (pairs, observer) = eventually(SOON, || counted(rig.status(0)?)).await.unwrap();
     assert!(pairs.iter().any(|pair| pair.peer == "02:4c:00:10:68:02" && pair.rx_frames >= 7 * u64::from(FRAMES)));

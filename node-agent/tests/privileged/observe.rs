@@ -53,7 +53,7 @@ async fn frames_are_counted_and_understood_and_uninstall_leaves_no_pin() {
         let machine = status.observed.get("party").and_then(|observed| {
             observed.machines.iter().find(|machine| machine.instance.as_deref() == Some("instance-0"))
         });
-        let reached = |instance: &api::agent::InstanceStatus| {
+        let reached = |instance: &std::sync::Arc<api::agent::InstanceStatus>| {
             let from_a = instance.pairs.iter().find(|pair| pair.peer == "02:4c:00:10:68:01");
             instance.id == "instance-1" && from_a.is_some_and(|pair| pair.rx_broadcasts > 0)
         };

@@ -3,7 +3,10 @@ use std::{
     net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -189,7 +192,7 @@ impl Rig {
 
     pub(crate) fn instance(&self, node: u8, instance: u8) -> Option<InstanceStatus> {
         let id = format!("instance-{instance}");
-        self.status(node)?.instances.into_iter().find(|i| i.id == id)
+        self.status(node)?.instances.into_iter().find(|i| i.id == id).map(Arc::unwrap_or_clone)
     }
 
     /// Waits until an instance is as wanted; how long it took.

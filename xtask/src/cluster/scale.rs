@@ -29,7 +29,8 @@ pub(crate) fn with_an_api(dirs: &Dirs, work: impl FnOnce(&dyn Fn(&Path) -> Comma
     let alone = Alone::start(&bin)?;
     work(&|program| {
         let mut command = alone.inside("env");
-        command.arg(format!("KUBECONFIG={}", alone.file("config"))).arg(program);
+        command.arg(format!("KUBECONFIG={}", alone.file("config")));
+        command.arg(format!("LOCO_BENCH_AUDIT_LOG={}", alone.file("audit.log"))).arg(program);
         command
     })
 }
@@ -64,6 +65,7 @@ impl Alone {
         Command::new("openssl").args(["genrsa", "-out", &alone.file("sa.key"), "2048"]).answer()?;
         fs::write(alone.file("tokens.csv"), format!("{TOKEN},admin,1,\"system:masters\"\n"))?;
         fs::write(alone.file("config"), config().to_string())?;
+        fs::write(alone.file("audit.json"), audit().to_string())?;
         let etcd = bin.join("etcd").display().to_string();
         alone.run(
             "etcd",
@@ -88,6 +90,8 @@ impl Alone {
                 "--authorization-mode=RBAC",
                 "--service-cluster-ip-range=10.96.0.0/16",
                 "--disable-admission-plugins=ServiceAccount",
+                &format!("--audit-policy-file={}", alone.file("audit.json")),
+                &format!("--audit-log-path={}", alone.file("audit.log")),
             ],
         )?;
         let ready = || {
@@ -129,5 +133,17 @@ fn config() -> serde_json::Value {
         "clusters": [{"name": "bench", "cluster": {"server": API, "insecure-skip-tls-verify": true}}],
         "users": [{"name": "bench", "user": {"token": TOKEN}}],
         "contexts": [{"name": "bench", "context": {"cluster": "bench", "user": "bench"}}],
+    })
+}
+
+/// A line for each request that only reads: a watch when it begins, any other when it is answered.
+fn audit() -> serde_json::Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
+        "rules": [
+            {"level": "None", "verbs": ["create", "update", "patch", "delete", "post"]},
+            {"level": "Metadata", "verbs": ["watch"], "omitStages": ["RequestReceived", "ResponseComplete"]},
+            {"level": "Metadata"},
+        ],
     })
 }

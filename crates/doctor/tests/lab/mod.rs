@@ -8,6 +8,7 @@ pub(crate) mod frames;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -412,7 +413,12 @@ impl Lab {
             pid: 1,
             version: String::new(),
             at: self.now.as_secs_f64(),
-            instances: self.guests.iter().filter(|guest| guest.node == index).map(|g| self.instance(g)).collect(),
+            instances: self
+                .guests
+                .iter()
+                .filter(|guest| guest.node == index)
+                .map(|g| Arc::new(self.instance(g)))
+                .collect(),
             lans: vec![LanOnNode { name: "party".into(), vni: 4200, mode: Some(node.mode.into()), seats: 9 }],
             reachability: self.guests.iter().map(|guest| self.reachability(index, guest)).collect(),
             fabric_problems: node.fabric_problems.clone(),
