@@ -8,7 +8,7 @@ where values are used that could not be used otherwise; renders nothing.
 {{- end }}
 {{- $names := dict }}
 {{- $vnis := dict }}
-{{- if .Values.tests.enabled }}
+{{- if include "loco.tests" . }}
 {{- $_ := set $names "helm-test" "the LAN of tests.enabled" }}
 {{- $_ := set $vnis (toString (int .Values.tests.vni)) "tests.vni" }}
 {{- end }}

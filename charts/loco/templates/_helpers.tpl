@@ -59,6 +59,11 @@ seccompProfile:
 {{- if eq (int .index) 0 -}}instance{{- else -}}instance-{{ .lan.name }}{{- end -}}
 {{- end -}}
 
+{{/* Whether there is a `helm test`: its peers speak by a tap, and by nothing else. Empty: no. */}}
+{{- define "loco.tests" -}}
+{{- if and .Values.tests.enabled (eq .Values.networkMode "vxlan") -}}yes{{- end -}}
+{{- end -}}
+
 {{/* The file of LANs that agents and gateway follow. */}}
 {{- define "loco.lans" -}}
 {{- $lans := list -}}
@@ -78,7 +83,7 @@ seccompProfile:
 {{- if $guard -}}{{- $_ := set $lan "guard" $guard -}}{{- end -}}
 {{- $lans = append $lans $lan -}}
 {{- end -}}
-{{- if .Values.tests.enabled -}}
+{{- if include "loco.tests" . -}}
 {{- $lans = append $lans (dict "name" "helm-test" "vni" (int .Values.tests.vni) "mode" .Values.networkMode "subnet" "10.97.255.0/28" "seats" 2) -}}
 {{- end -}}
 {{- dict "version" 1 "lans" $lans | toPrettyJson -}}

@@ -4,7 +4,7 @@ use api::lan::LanRole;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::harness::{
-    LANS_SEATS, LONG, SOON, measured,
+    LANS_SEATS, LONG, SOON, Wall, measured,
     peers::{Peers, RATE},
     scenario, until,
 };
@@ -136,37 +136,37 @@ async fn dhcp_gives_each_seat_its_own_identity() {
     .await;
 }
 
+/// Waits until nine guests play in one session, and checks that they are on several nodes and one of them is its host.
+pub(crate) async fn one_session_over_nodes(wall: &Wall) -> Result<()> {
+    let status = until(LONG, "nine players in `Loco Party`", async || {
+        let status = wall.lan_status().await?;
+        let open = status.sessions.iter().filter(|session| session.name.as_deref() == Some("Loco Party")).count();
+        ensure!(open == 1, "{open} sessions of that name: {:?}", status.sessions);
+        // Those that were seen to be made, not what the host says of itself.
+        let players = status.players.iter().filter(|player| player.session.as_deref() == Some("Loco Party")).count();
+        ensure!(players == LANS_SEATS, "{players} players");
+        let joined = status.instances.values().filter(|instance| {
+            let role = instance.directplay.as_ref().map(|dplay| dplay.role);
+            instance.lan == "party" && matches!(role, Some(LanRole::Host | LanRole::Joined))
+        });
+        ensure!(joined.count() == LANS_SEATS, "not everybody is a player: {:?}", status.players);
+        Ok(status)
+    })
+    .await?;
+    let nodes: BTreeSet<_> = status.instances.values().filter(|i| i.lan == "party").map(|i| i.node.as_str()).collect();
+    ensure!(nodes.len() >= 2, "all players are on {nodes:?}: nothing crossed a node");
+    let hosts = status
+        .instances
+        .values()
+        .filter(|instance| instance.directplay.as_ref().is_some_and(|dplay| dplay.role == LanRole::Host));
+    ensure!(hosts.count() == 1, "one of them is the host");
+    Ok(())
+}
+
 #[tokio::test]
 #[ignore = "cluster: run by `cargo xtask test --cluster`"]
 async fn nine_guests_form_one_directplay_session_over_nodes() {
-    scenario("directplay", async |wall| {
-        let status = until(LONG, "nine players in `Loco Party`", async || {
-            let status = wall.lan_status().await?;
-            let open = status.sessions.iter().filter(|session| session.name.as_deref() == Some("Loco Party")).count();
-            ensure!(open == 1, "{open} sessions of that name: {:?}", status.sessions);
-            // Those that were seen to be made, not what the host says of itself.
-            let players =
-                status.players.iter().filter(|player| player.session.as_deref() == Some("Loco Party")).count();
-            ensure!(players == LANS_SEATS, "{players} players");
-            let joined = status.instances.values().filter(|instance| {
-                let role = instance.directplay.as_ref().map(|dplay| dplay.role);
-                instance.lan == "party" && matches!(role, Some(LanRole::Host | LanRole::Joined))
-            });
-            ensure!(joined.count() == LANS_SEATS, "not everybody is a player: {:?}", status.players);
-            Ok(status)
-        })
-        .await?;
-        let nodes: BTreeSet<_> =
-            status.instances.values().filter(|i| i.lan == "party").map(|i| i.node.as_str()).collect();
-        ensure!(nodes.len() >= 2, "all players are on {nodes:?}: nothing crossed a node");
-        let hosts = status
-            .instances
-            .values()
-            .filter(|instance| instance.directplay.as_ref().is_some_and(|dplay| dplay.role == LanRole::Host));
-        ensure!(hosts.count() == 1, "one of them is the host");
-        Ok(())
-    })
-    .await;
+    scenario("directplay", one_session_over_nodes).await;
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@
 //! **Invariants.** One test at a time. Each begins by making the release what `values.yaml` says and waiting until nine
 //! guests are live, so no order is needed, and a failed test spoils no other. Deadlines are on values. A failure leaves its
 //! evidence (pods, events, logs, what the gateway said) in `target/tmp/evidence/TEST`.
+mod browser;
 mod discovery;
 mod harness;
 mod lan;

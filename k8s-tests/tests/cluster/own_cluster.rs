@@ -1,4 +1,5 @@
 //! What one does to one's own cluster only: power, nets, services, and a look into the nodes.
+mod rights;
 mod storage;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -321,6 +322,20 @@ async fn probes_fail_when_what_they_name_fails() {
     .await;
 }
 
+/// Ends the release, and what the tests have put beside it.
+async fn uninstalled(wall: &Wall) -> Result<()> {
+    run(helm().args(["uninstall", "loco", "-n", &wall.namespace, "--wait", "--timeout", "240s"])).await?;
+    // The peers' StatefulSet is this test's own, not the release's.
+    wall.stateful_sets().delete("peer", &kube::api::DeleteParams::default()).await.ok();
+    until(LONG, "no pod", async || {
+        let pods = wall.pods().list(&kube::api::ListParams::default()).await?;
+        let left: BTreeSet<String> = pods.iter().map(kube::ResourceExt::name_any).collect();
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 #[ignore = "cluster: run by `cargo xtask test --cluster`"]
 async fn uninstall_leaves_the_nodes_clean() {
@@ -331,16 +346,7 @@ async fn uninstall_leaves_the_nodes_clean() {
             ensure!(!links.trim().is_empty(), "nothing of Loco is on {}: nothing is tested", node.name);
         }
         let start = Instant::now();
-        run(helm().args(["uninstall", "loco", "-n", &wall.namespace, "--wait", "--timeout", "240s"])).await?;
-        // The peers' StatefulSet is this test's own, not the release's.
-        wall.stateful_sets().delete("peer", &kube::api::DeleteParams::default()).await.ok();
-        until(LONG, "no pod", async || {
-            let pods = wall.pods().list(&kube::api::ListParams::default()).await?;
-            let left: BTreeSet<String> = pods.iter().map(kube::ResourceExt::name_any).collect();
-            ensure!(left.is_empty(), "{left:?}");
-            Ok(())
-        })
-        .await?;
+        uninstalled(wall).await?;
         measured("uninstall", "everything gone", start.elapsed().as_secs_f64(), "s");
         for node in &nodes {
             let mounts = faults::on_node(&node.name, &["cat", "/proc/mounts"]).await?;

@@ -254,3 +254,38 @@ async fn a_drain_takes_one_guest_at_a_time_and_they_play_elsewhere() {
     })
     .await;
 }
+
+/// Every object of the release that a person wrote, by kind and name: what would tell that it was written anew.
+async fn objects(wall: &Wall) -> Result<BTreeMap<String, String>> {
+    let kinds = "configmap,secret,service,serviceaccount,role,rolebinding,networkpolicy,poddisruptionbudget,daemonset,deployment,statefulset";
+    let mut get = kubectl();
+    get.args(["-n", &wall.namespace, "get", kinds, "-l", "app.kubernetes.io/part-of=loco", "-o", "json"]);
+    let list: serde_json::Value = serde_json::from_str(&run(&mut get).await?)?;
+    let items = list["items"].as_array().context("no list")?;
+    let rows = items.iter().map(|object| {
+        let meta = &object["metadata"];
+        // An object with a status has a generation for what was written; its resourceVersion changes with the status.
+        let version = meta.get("generation").unwrap_or(&meta["resourceVersion"]);
+        (format!("{}/{}", object["kind"], meta["name"]), format!("{} {version}", meta["uid"]))
+    });
+    Ok(rows.collect())
+}
+
+#[tokio::test]
+#[ignore = "cluster: run by `cargo xtask test --cluster`"]
+async fn an_upgrade_to_the_same_leaves_every_object_as_it_was() {
+    scenario("upgrade-same", async |wall| {
+        let before = (objects(wall).await?, guests(wall).await?);
+        ensure!(before.0.len() >= 15, "only {} objects: {:?}", before.0.len(), before.0.keys());
+        wall.upgrade(&[]).await?;
+        let after = (objects(wall).await?, guests(wall).await?);
+        let changed: Vec<_> = before.0.iter().filter(|(name, was)| after.0.get(*name) != Some(was)).collect();
+        ensure!(changed.is_empty() && before.0.len() == after.0.len(), "written anew: {changed:?}");
+        for (name, (uid, _)) in &before.1 {
+            ensure!(after.1.get(name).is_some_and(|now| now.0 == *uid), "{name} was made anew");
+        }
+        measured("upgrade-same", "objects that the same upgrade left as they were", before.0.len(), "objects");
+        Ok(())
+    })
+    .await;
+}

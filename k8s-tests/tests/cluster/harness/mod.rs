@@ -35,6 +35,15 @@ pub(crate) async fn until<T>(limit: Duration, what: &str, mut probe: impl AsyncF
 
 /// Runs a scenario on a wall that plays, and keeps the evidence if it fails.
 pub(crate) async fn scenario(name: &str, body: impl AsyncFnOnce(&Wall) -> Result<()>) {
+    scenario_undone(name, body, async |_| Ok(())).await;
+}
+
+/// As [`scenario`], for one that leaves what the next could not begin with: `undo` follows it in any case, after the evidence.
+pub(crate) async fn scenario_undone(
+    name: &str,
+    body: impl AsyncFnOnce(&Wall) -> Result<()>,
+    undo: impl AsyncFnOnce(&Wall) -> Result<()>,
+) {
     let wall = match Wall::ready().await {
         Ok(wall) => wall,
         Err(error) => {
@@ -44,14 +53,15 @@ pub(crate) async fn scenario(name: &str, body: impl AsyncFnOnce(&Wall) -> Result
     };
     // A panic of an assertion leaves evidence as well.
     let outcome = AssertUnwindSafe(body(&wall)).catch_unwind().await;
+    let kept = match outcome {
+        Ok(Ok(())) => String::new(),
+        _ => evidence::collect(name, Some(&wall)).await,
+    };
+    let undone = undo(&wall).await;
     match outcome {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => {
-            let kept = evidence::collect(name, Some(&wall)).await;
-            panic!("{name}: {error:#}\nevidence: {kept}");
-        }
+        Ok(Ok(())) => undone.unwrap_or_else(|error| panic!("{name}: what it left is not undone: {error:#}")),
+        Ok(Err(error)) => panic!("{name}: {error:#}\nevidence: {kept}"),
         Err(panic) => {
-            let kept = evidence::collect(name, Some(&wall)).await;
             eprintln!("{name}: evidence: {kept}");
             std::panic::resume_unwind(panic);
         }

@@ -13,7 +13,7 @@ use kube::api::ListParams;
 use crate::harness::{
     LONG, Wall,
     commands::{helm, kubectl, run},
-    scenario, until,
+    scenario_undone, until,
 };
 
 /// Who guests run as, in every image.
@@ -80,7 +80,9 @@ fn overlay(disks: &Path) -> Result<(u64, u64)> {
 
 /// The guests' pods, and what they claim, are gone: Kubernetes refuses to change the claims of a `StatefulSet`.
 async fn no_guests(wall: &Wall) -> Result<()> {
-    run(kubectl().args(["-n", &wall.namespace, "delete", "statefulset", "instance", "--ignore-not-found"])).await?;
+    // Those of every LAN: one without guests has the same claims in its template.
+    let all = ["delete", "statefulset", "-l", "app.kubernetes.io/component=instance"];
+    run(kubectl().args(["-n", &wall.namespace]).args(all)).await?;
     until(LONG, "no guest", async || {
         // Other scenarios' peers sit on the LAN, too, and are no guests.
         let selector = "app.kubernetes.io/component=instance,loco.dev/lan=party";
@@ -139,29 +141,27 @@ async fn play(wall: &Wall, share: &Share) -> Result<()> {
     kept(wall, &disks, before).await
 }
 
+/// Neither guests nor what they claimed.
+async fn nothing_kept(wall: &Wall) -> Result<()> {
+    no_guests(wall).await?;
+    let claims = ["disk-instance-0", "disk-instance-1", "loco-base"];
+    run(kubectl().args(["-n", &wall.namespace, "delete", "pvc", "--ignore-not-found"]).args(claims)).await?;
+    run(kubectl().args(["delete", "pv", "-l", "app.kubernetes.io/part-of=loco"])).await?;
+    wall.upgrade(&[]).await
+}
+
 #[tokio::test]
 #[ignore = "cluster: run by `cargo xtask test --cluster`"]
 async fn a_persistent_disk_follows_its_guest_and_outlives_the_release() {
-    scenario("persistent-disk", async |wall| {
-        let share = Share::new()?;
-        no_guests(wall).await?;
-        let outcome = play(wall, &share).await;
-        // Also after a failure: other scenarios' guests have no claims.
-        no_guests(wall).await?;
-        run(kubectl().args(["-n", &wall.namespace, "delete", "pvc", "-l", "app.kubernetes.io/part-of=loco"])).await?;
-        run(kubectl().args([
-            "-n",
-            &wall.namespace,
-            "delete",
-            "pvc",
-            "disk-instance-0",
-            "disk-instance-1",
-            "--ignore-not-found",
-        ]))
-        .await?;
-        run(kubectl().args(["delete", "pv", "-l", "app.kubernetes.io/part-of=loco"])).await?;
-        wall.upgrade(&[]).await?;
-        outcome
-    })
+    scenario_undone(
+        "persistent-disk",
+        async |wall| {
+            let share = Share::new()?;
+            no_guests(wall).await?;
+            play(wall, &share).await
+        },
+        // Other scenarios' guests have no claims.
+        nothing_kept,
+    )
     .await;
 }

@@ -63,14 +63,17 @@ fn an_agent_without_kernel_devices_has_no_right_at_all() {
     let nothing = json!({"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}});
     assert_eq!(cleanup["securityContext"], nothing);
     assert!(mount(cleanup, "run").unwrap()["mountPropagation"].is_null());
-    // One LAN of the kernel's, also the one of `helm test`, and the rights are there.
+    // The peers of `helm test` know taps only.
+    assert!(rendered.find("Job", "loco-test-lan").is_none());
+    assert_eq!(lans(&rendered)["lans"].as_array().unwrap().len(), 2);
+    // One LAN of the kernel's, and the rights are there.
     for lan in ["lans[1].mode=vxlan", "networkMode=vxlan"] {
         let rendered = render(&["unprivileged-values.yaml", lan]);
         let (pod, container) = agent(&rendered);
         assert_eq!(pod["initContainers"][0]["name"], "prepare", "{lan}");
         assert_eq!(container["securityContext"]["capabilities"]["add"][0], "NET_ADMIN", "{lan}");
     }
-    let of_modes = ["unprivileged-values.yaml", "lans[0].mode=user", "lans[1].mode=socket", "tests.enabled=false"];
+    let of_modes = ["unprivileged-values.yaml", "lans[0].mode=user", "lans[1].mode=socket"];
     assert_eq!(agent(&render(&of_modes)).1["securityContext"]["capabilities"]["add"], Value::Null);
     // Not because of the modes alone: KVM is handed on by a privileged agent.
     let asked_for = render(&["unprivileged-values.yaml", "agent.privileged=true"]);
