@@ -64,6 +64,7 @@ impl Cluster {
             underlay_ip: Underlay::address(u8::try_from(index).unwrap()),
             vxlan_port: VXLAN_PORT,
             underlay_netns: Some(underlay.node(index).path().to_owned()),
+            macvlan_parent: None,
         };
         let configs = (0..nodes).map(config).collect();
         let fabrics = (0..nodes).map(|_| None).collect();
@@ -124,8 +125,7 @@ impl Cluster {
 
     /// The tap of a seat, as QEMU would hold it.
     pub(crate) async fn tap(&self, seat: usize) -> Tap {
-        let fd = self.fabric(self.places[seat]).open_tap(&instance(seat)).await.unwrap();
-        Tap::from_fd(fd).unwrap()
+        Tap::from_fd(self.fabric(self.places[seat]).open_tap(&instance(seat)).await.unwrap().net).unwrap()
     }
 }
 
