@@ -352,7 +352,7 @@ fn fabric_config(config: &Config) -> FabricConfig {
         underlay_ip: config.media_ip,
         vxlan_port: config.vxlan_port,
         underlay_netns: None,
-        macvlan_parent: None,
+        macvlan_parent: config.macvlan_parent.clone(),
     }
 }
 
