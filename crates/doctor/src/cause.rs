@@ -306,7 +306,9 @@ impl Cause {
                 format!("{first} is silent: its network card has never sent a frame. The driver is missing.")
             }
             Self::GuestSilent { seconds } => silent(&first, *seconds),
-            Self::DhcpUnanswered { times, .. } => format!("{first} asked for an address {times} times; nobody answered."),
+            Self::DhcpUnanswered { times, .. } => {
+                format!("{first} asked for an address {times} times; nobody answered.")
+            }
             Self::NoAddress => format!("{first} sends frames but has no address and asks for none."),
             Self::WrongSubnet { ip, subnet, .. } => format!("{first} uses {ip}, which is not in {subnet}."),
             Self::DuplicateIp { ip, seats: [one, other] } => format!("{} both claim {ip}.", both(one, other)),
@@ -352,13 +354,6 @@ impl Cause {
             }
             Self::AnswerUnanswered { port } => {
                 format!("{b_first} answers, and {a} drops it: TCP {port} is closed without a word, as a firewall does.")
-            }
-            Self::LostOnRealLan { nodes: [from, to] } if from == to => {
-                format!("`loco lan show` says whether the port of {b} on {to} is there.")
-            }
-            Self::AnswerLost { nodes: [from, to], .. } if from == to => format!("`loco lan check` on {from}."),
-            Self::LostOnRealLan { .. } | Self::AnswerLost { theirs: true, .. } => {
-                "Join both cards to one LAN, and let its switch take several addresses at a port (port security, a hypervisor's MAC filter).".to_owned()
             }
             Self::AnswerLost { nodes: [from, to], .. } if from == to => {
                 format!("{b_first} answers, and {from} loses it on the way to {a}.")

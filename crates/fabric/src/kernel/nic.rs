@@ -42,8 +42,7 @@ impl Kernel {
 
     /// Asked once for each card: what a link is made of does not change.
     fn is_wireless(&self, index: u32, name: &str) -> bool {
-        if let Some((known, wireless)) = self.wireless.get().filter(|(known, _)| *known == index) {
-            debug_assert_eq!(known, index);
+        if let Some((_, wireless)) = self.wireless.get().filter(|(known, _)| *known == index) {
             return wireless;
         }
         let wireless = has_radio(&self.node_namespace, name);
