@@ -332,7 +332,7 @@ impl Plan {
             let link = observed.our(ours).filter(|_| !removed.contains(&name));
             match link {
                 None => {
-                    self.steps.push(Step::CreateMacvtap { name: name.clone(), mac, parent: nic.index, mtu: nic.mtu })
+                    self.steps.push(Step::CreateMacvtap { name: name.clone(), mac, parent: nic.index, mtu: nic.mtu });
                 }
                 Some(link) => {
                     if matches!(link.kind, LinkKind::Macvtap { submode: Submode::Other, .. }) {

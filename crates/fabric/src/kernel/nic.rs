@@ -63,7 +63,7 @@ fn has_radio(namespace: &File, name: &str) -> bool {
                 Ok(["phy80211", "wireless"].iter().any(|part| link.join(part).exists()))
             })?
         });
-        let looked: std::io::Result<bool> = look.join().unwrap_or_else(|_| Ok(false));
+        let looked: std::io::Result<bool> = look.join().unwrap_or(Ok(false));
         looked.unwrap_or_else(|error| {
             tracing::debug!(name, %error, "it is not known whether the card is wireless");
             false
