@@ -53,11 +53,11 @@ pub(crate) fn plug(welcome: &Welcome, fds: Vec<OwnedFd>) -> Result<Plugged, Stri
     let unusable = |what: &str| format!("the agent's Welcome lacks {what}; are both of one release?");
     let mac = MacAddr::parse(&welcome.mac).ok_or_else(|| unusable("a MAC address"))?;
     let mut fds = fds.into_iter();
-    let mut next = |what| fds.next().ok_or_else(|| unusable(what));
+    let mut take = |what| fds.next().ok_or_else(|| unusable(what));
     let (netdev, net, kept) = match welcome.port {
-        PortKind::Tap => (Netdev::Tap, Some(next("a tap")?), Kept::Nothing),
+        PortKind::Tap => (Netdev::Tap, Some(take("a tap")?), Kept::Nothing),
         // QEMU knows no difference between the two.
-        PortKind::Macvtap => (Netdev::Tap, Some(next("a macvtap")?), Kept::Hold(next("the hold of its macvtap")?)),
+        PortKind::Macvtap => (Netdev::Tap, Some(take("a macvtap")?), Kept::Hold(take("the hold of its macvtap")?)),
         PortKind::Socket => {
             let (qemu, agent) = cable().map_err(|error| format!("a cable for the guest could not be made: {error}"))?;
             (Netdev::Socket, Some(qemu), Kept::Cable(agent))

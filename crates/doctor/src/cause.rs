@@ -337,12 +337,7 @@ impl Cause {
                 format!("{first} asks, and {node} has been gone for {seconds:.0} s with all its seats.")
             }
             Self::LostAtTap { node } => format!("{first} asks, and {node} loses it on the way to {b}."),
-            Self::LostOnRealLan { nodes: [from, to] } if from == to => {
-                format!("{first} asks, and the card of {from} loses it on the way to {b}.")
-            }
-            Self::LostOnRealLan { nodes: [from, to] } => {
-                format!("{first} asks, and the LAN between the cards of {from} and {to} loses it.")
-            }
+            Self::LostOnRealLan { nodes } => format!("{first} asks, and {} loses it.", real_way(nodes, b)),
             Self::HostOff => format!("{first} asks, and {b} is off."),
             Self::NotListening | Self::HostRefuses { .. } => format!("{b_first} refuses the connection."),
             Self::HostStuck { seconds } => silent(&b_first, *seconds),
@@ -355,10 +350,7 @@ impl Cause {
             Self::AnswerUnanswered { port } => {
                 format!("{b_first} answers, and {a} drops it: TCP {port} is closed without a word, as a firewall does.")
             }
-            Self::AnswerLost { nodes: [from, to], .. } if from == to => {
-                format!("{b_first} answers, and {from} loses it on the way to {a}.")
-            }
-            Self::AnswerLost { nodes: [from, to], .. } => format!("{b_first} answers, and {from} to {to} loses it."),
+            Self::AnswerLost { nodes, .. } => format!("{b_first} answers, and {}.", loses(nodes, a)),
             Self::OtherGame { guid } => format!("{first} asks for another game ({guid}) than {b} hosts."),
             Self::OtherVersion { asks, hosts } => {
                 format!("{first} speaks DirectPlay dialect {asks}, {b} hosts with {hosts}.")
@@ -552,5 +544,19 @@ pub(crate) fn framing_word(framing: &str) -> &'static str {
         "llc" => "802.2",
         "snap" => "SNAP",
         _ => "another frame type",
+    }
+}
+
+/// Where between nodes, or within one, what goes to `whom` is lost.
+fn loses([from, to]: &[String; 2], whom: &Who) -> String {
+    if from == to { format!("{from} loses it on the way to {whom}") } else { format!("{from} to {to} loses it") }
+}
+
+/// What lies between the cards of two nodes, in mode `macvlan`.
+fn real_way([from, to]: &[String; 2], b: &Who) -> String {
+    if from == to {
+        format!("the card of {from}, on the way to {b},")
+    } else {
+        format!("the LAN between the cards of {from} and {to}")
     }
 }
