@@ -129,7 +129,7 @@ fn observed() -> impl Strategy<Value = Observed> {
     let parents = prop_oneof![
         1 => Just(Parent::Unasked),
         1 => Just(Parent::Unfit("the card went".to_owned())),
-        6 => (any::<bool>(), select(&[1500u32, 1600, 1400][..])).prop_map(|(up, mtu)| Parent::Fit(Nic { up, mtu, ..nic() })),
+        6 => (any::<bool>(), select(&[1500u32, 1600, 1400][..])).prop_map(|(up, mtu)| Parent::Fit(Nic { mtu, up, ..nic() })),
     ];
     (vec(links(), 0..16), parents).prop_map(|(links, parent)| {
         let mut links: BTreeMap<String, Link> = links.into_iter().collect();
