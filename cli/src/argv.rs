@@ -1,6 +1,8 @@
 //! Command lines of the wall's processes. Pure; the flags are those programs' own (their `--help`).
 use std::{ffi::OsString, path::Path};
 
+use model::{NetworkMode, Seat, Subnet};
+
 use crate::{
     paths::Paths,
     plan::{AGENT_PORT, InstancePlan, NodePlan, Wall},
@@ -67,7 +69,7 @@ pub(crate) fn runner(wall: &Wall, paths: &Paths, instance: &InstancePlan, work: 
         .with("--work-dir", work)
         .with("--listen", format!("{}:{}", instance.node_ip, instance.health_port))
         .maybe("--kernel", wall.boot.kernel.as_deref())
-        .maybe("--append", wall.boot.append.as_deref())
+        .maybe("--append", wall.append(instance))
         .maybe("--disk", wall.boot.disk.as_deref())
         // Overlays that `down` removes need not outlive a power cut, and Windows starts faster.
         .maybe("--write-through", (wall.boot.disk.is_some() && wall.boot.keep_disks.is_none()).then_some("off"))
@@ -79,6 +81,16 @@ pub(crate) fn runner(wall: &Wall, paths: &Paths, instance: &InstancePlan, work: 
 }
 
 impl Wall {
+    /// The guest's command line. In mode `macvlan` the LAN is the wire between the nodes, and nobody there answers DHCP.
+    fn append(&self, instance: &InstancePlan) -> Option<String> {
+        let words = self.boot.append.as_ref()?;
+        let address = self.lans.iter().filter(|lan| lan.mode == NetworkMode::Macvlan.as_str()).find_map(|lan| {
+            let subnet: Subnet = lan.subnet.parse().ok().filter(|_| lan.name == instance.lan)?;
+            Some(format!(" ip={}/{}", subnet.seat(Seat(instance.seat)), subnet.prefix_len()))
+        });
+        Some(format!("{words}{}", address.unwrap_or_default()))
+    }
+
     /// Where the runner of `instance` keeps its overlay: with `--keep-disks` there, with `--disk` on a real disk, else
     /// below the run directory.
     pub(crate) fn work_dir(&self, paths: &Paths, instance: &str) -> std::path::PathBuf {
@@ -128,6 +140,10 @@ mod tests {
              --work-dir /run/loco/guests/instance-8 --listen 10.99.0.13:14808 --kernel /k --append a b \
              --uid 1098008 --gid 1098008"
         );
+        // On the wire between the nodes nobody gives addresses.
+        wall.lans[0].mode = "macvlan".to_owned();
+        let told = joined(&runner(&wall, &paths, last, &wall.work_dir(&paths, &last.id)));
+        assert!(told.contains("--append a b ip=10.98.0.9/24 "), "{told}");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!  tap:     agent ── tap ──> QEMU
+//!  macvtap: agent ── macvtap ──> QEMU;  its hold: kept here
 //!  socket:  QEMU ══ pair ══ cable: kept here, a copy of it to each agent that comes
 //!  user:    QEMU alone
 //! ```
-//! **Invariant.** A cable is made once for each start of QEMU. Its agent's end is open here for as long as QEMU runs, so what the guest
+//! **Invariants.** A macvtap's hold is open here for as long as QEMU runs on it, and no longer: by it everybody sees that the port is held. A cable is made once for each start of QEMU. Its agent's end is open here for as long as QEMU runs, so what the guest
 //! sends while no agent is there waits in the socket's buffer, and what that cannot take waits in QEMU: nothing is lost.
 use std::os::fd::OwnedFd;
 
@@ -33,8 +34,18 @@ pub(crate) struct Granted {
 #[derive(Debug)]
 pub(crate) struct Plugged {
     pub(crate) granted: Granted,
-    /// The agent's end, where there is one.
-    pub(crate) cable: Option<OwnedFd>,
+    /// To be kept while QEMU runs.
+    pub(crate) kept: Kept,
+}
+
+/// What a runner keeps open for as long as QEMU runs.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    Nothing,
+    /// The agent's end of the cable; a copy of it goes to each agent that comes.
+    Cable(OwnedFd),
+    /// That the macvtap is held.
+    Hold(#[expect(dead_code, reason = "it is its being open that counts")] OwnedFd),
 }
 
 /// Takes an agent's Welcome apart. `Err`: why it is no place on a LAN.
@@ -42,20 +53,23 @@ pub(crate) fn plug(welcome: &Welcome, fds: Vec<OwnedFd>) -> Result<Plugged, Stri
     let unusable = |what: &str| format!("the agent's Welcome lacks {what}; are both of one release?");
     let mac = MacAddr::parse(&welcome.mac).ok_or_else(|| unusable("a MAC address"))?;
     let mut fds = fds.into_iter();
-    let (netdev, net, cable) = match welcome.port {
-        PortKind::Tap => (Netdev::Tap, Some(fds.next().ok_or_else(|| unusable("a tap"))?), None),
+    let mut take = |what| fds.next().ok_or_else(|| unusable(what));
+    let (netdev, net, kept) = match welcome.port {
+        PortKind::Tap => (Netdev::Tap, Some(take("a tap")?), Kept::Nothing),
+        // QEMU knows no difference between the two.
+        PortKind::Macvtap => (Netdev::Tap, Some(take("a macvtap")?), Kept::Hold(take("the hold of its macvtap")?)),
         PortKind::Socket => {
             let (qemu, agent) = cable().map_err(|error| format!("a cable for the guest could not be made: {error}"))?;
-            (Netdev::Socket, Some(qemu), Some(agent))
+            (Netdev::Socket, Some(qemu), Kept::Cable(agent))
         }
         PortKind::User => {
             let subnet = welcome.subnet.as_deref().and_then(|subnet| subnet.parse().ok());
             let subnet = subnet.ok_or_else(|| unusable("the LAN's subnet"))?;
-            (Netdev::User { subnet, ip: welcome.ip }, None, None)
+            (Netdev::User { subnet, ip: welcome.ip }, None, Kept::Nothing)
         }
     };
     let kvm = fds.next().filter(|_| welcome.kvm);
-    Ok(Plugged { granted: Granted { welcome: welcome.clone(), mac, netdev, net, kvm }, cable })
+    Ok(Plugged { granted: Granted { welcome: welcome.clone(), mac, netdev, net, kvm }, kept })
 }
 
 fn cable() -> nix::Result<(OwnedFd, OwnedFd)> {
@@ -91,17 +105,23 @@ mod tests {
     #[test]
     fn each_kind_of_port_has_its_descriptors() {
         let tap = plug(&welcome(PortKind::Tap), fds(2)).unwrap();
-        assert_eq!((tap.granted.net.is_some(), tap.granted.kvm.is_some(), tap.cable.is_some()), (true, true, false));
+        assert_eq!((tap.granted.net.is_some(), tap.granted.kvm.is_some()), (true, true));
+        assert!(matches!(tap.kept, Kept::Nothing), "{tap:?}");
+        let macvtap = plug(&welcome(PortKind::Macvtap), fds(3)).unwrap();
+        assert_eq!((macvtap.granted.netdev, macvtap.granted.net.is_some()), (Netdev::Tap, true));
+        assert!(macvtap.granted.kvm.is_some() && matches!(macvtap.kept, Kept::Hold(_)), "{macvtap:?}");
         let socket = plug(&welcome(PortKind::Socket), fds(1)).unwrap();
         assert_eq!((socket.granted.netdev, socket.granted.kvm.is_some()), (Netdev::Socket, true));
-        assert!(socket.cable.is_some() && socket.granted.net.is_some());
+        assert!(socket.granted.net.is_some() && matches!(socket.kept, Kept::Cable(_)), "{socket:?}");
         let user = plug(&welcome(PortKind::User), fds(1)).unwrap();
-        assert_eq!((user.granted.net.is_none(), user.granted.kvm.is_some(), user.cable.is_none()), (true, true, true));
+        assert_eq!((user.granted.net.is_none(), user.granted.kvm.is_some()), (true, true));
+        assert!(matches!(user.kept, Kept::Nothing), "{user:?}");
     }
 
     #[test]
     fn a_welcome_that_lacks_something_is_refused_in_words() {
         assert!(plug(&welcome(PortKind::Tap), Vec::new()).unwrap_err().contains("a tap"));
+        assert!(plug(&welcome(PortKind::Macvtap), fds(1)).unwrap_err().contains("the hold"));
         let nowhere = Welcome { subnet: None, ..welcome(PortKind::User) };
         assert!(plug(&nowhere, Vec::new()).unwrap_err().contains("subnet"));
     }

@@ -29,7 +29,7 @@ use crate::{
     handover::Owed,
     health::{self, Signs},
     link::{Link, News},
-    port::{self, Granted, Plugged},
+    port::{self, Granted, Kept, Plugged},
     qemu::{self, Qemu},
     storage::{self, Held, Storage},
     upkeep::{Asking, Pulse},
@@ -76,7 +76,7 @@ pub(crate) async fn run(config: Config, mut files: Files) -> anyhow::Result<u8> 
         monitor: None,
         accelerator: Accelerator::Tcg,
         netdev: None,
-        cable: None,
+        kept: Kept::Nothing,
         late_at: None,
         held: None,
         said: None,
@@ -113,9 +113,8 @@ pub(crate) struct Runner {
     pub(crate) accelerator: Accelerator,
     /// What QEMU says that the guest's card is on.
     pub(crate) netdev: Option<String>,
-    /// The agent's end of the guest's cable, where the port is a socket. It is kept, so that frames wait in it while no agent is
-    /// there.
-    pub(crate) cable: Option<OwnedFd>,
+    /// Of the guest's port, for as long as QEMU runs.
+    kept: Kept,
     /// When the current step of stopping is late.
     late_at: Option<Instant>,
     /// The guest stands still because of its disk.
@@ -339,9 +338,9 @@ impl Runner {
     async fn welcome(&mut self, welcome: &Welcome, fds: Vec<OwnedFd>) {
         if !self.life.has_port() && self.granted.is_none() {
             match port::plug(welcome, fds) {
-                Ok(Plugged { granted, cable }) => {
+                Ok(Plugged { granted, kept }) => {
                     self.granted = Some(granted);
-                    self.cable = cable;
+                    self.kept = kept;
                 }
                 Err(reason) => {
                     self.link.drop_agent(&reason);
@@ -356,7 +355,7 @@ impl Runner {
         self.signs.agent.fail("connected; display and control are being handed over");
         self.owe(Owed::ALL);
         // Before anything else: frames of the guest may have been waiting in it.
-        if let Some(cable) = &self.cable
+        if let Kept::Cable(cable) = &self.kept
             && let Err(reason) = self.link.send(&FromRunner::Cable, &[cable]).await
         {
             self.agent_gone(&reason);
@@ -454,7 +453,7 @@ impl Runner {
         }
         self.qemu_beat = None;
         self.netdev = None;
-        self.cable = None;
+        self.kept = Kept::Nothing;
         self.held = None;
         self.bus = None;
         self.opening = None;

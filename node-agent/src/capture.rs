@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context as _;
 use axum::body::Bytes;
 use capture::{
-    Follow, Limits, Snapshot, Source,
+    Device, Follow, Limits, Snapshot, Source,
     file::{About, PortFile},
     ring::Counts,
 };
@@ -107,7 +107,7 @@ impl Captures {
         loop {
             if let Ok(source) = &self.source {
                 let now = taps(&fabric.borrow_and_update());
-                source.set_ports(now.iter().map(|(id, (tap, _))| (id.clone(), tap.clone())).collect());
+                source.set_ports(now.iter().map(|(id, (device, _))| (id.clone(), device.clone())).collect());
                 if there != now {
                     source.wake();
                     there = now;
@@ -172,10 +172,11 @@ impl Captures {
     }
 }
 
-/// The taps of this node by instance: name, and whether it is there.
-fn taps(fabric: &FabricStatus) -> BTreeMap<String, (String, bool)> {
+/// The taps and macvtaps of this node by instance, and whether they are there.
+fn taps(fabric: &FabricStatus) -> BTreeMap<String, (Device, bool)> {
     let taps = fabric.ports.iter().filter(|(_, port)| !port.tap.is_empty());
-    taps.map(|(id, port)| (id.to_string(), (port.tap.clone(), port.exists))).collect()
+    let device = |tap: &str| Device { name: tap.to_owned(), turned: fabric::is_macvtap(tap) };
+    taps.map(|(id, port)| (id.to_string(), (device(&port.tap), port.exists))).collect()
 }
 
 /// One reader's file.

@@ -54,6 +54,9 @@ pub struct Args {
     /// UDP port of VXLAN, the same on all nodes.
     #[arg(long, env = "LOCO_VXLAN_PORT", value_name = "PORT", default_value = "14789")]
     vxlan_port: NonZeroU16,
+    /// Card of this node on which guests of LANs of mode `macvlan` are put; the one with --media-ip without.
+    #[arg(long, env = "LOCO_MACVLAN_PARENT", value_name = "LINK")]
+    macvlan_parent: Option<LinkName>,
     /// UDP port of the agents' own switches (LANs of mode `socket`), the same on all nodes.
     #[arg(long, env = "LOCO_SWITCH_PORT", value_name = "PORT", default_value = "14790")]
     switch_port: NonZeroU16,
@@ -127,6 +130,21 @@ pub enum Command {
     },
 }
 
+/// What the kernel takes as the name of a link (`dev_valid_name`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LinkName(String);
+
+impl FromStr for LinkName {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let odd = |octet: u8| octet.is_ascii_whitespace() || b"/:".contains(&octet);
+        if text.is_empty() || text.len() > 15 || [".", ".."].contains(&text) || text.bytes().any(odd) {
+            return Err("write a link's name, such as eth0, of at most 15 characters; `ip link` lists them".to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// First and last port of a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortRange(pub RangeInclusive<u16>);
@@ -182,6 +200,8 @@ pub struct Config {
     pub media_ports: RangeInclusive<u16>,
     pub token: Token,
     pub vxlan_port: u16,
+    /// Under LANs of mode `macvlan`; `None`: the card with `media_ip`.
+    pub macvlan_parent: Option<String>,
     /// Of the agents' own switches.
     pub switch_port: u16,
     pub kvm_probe: Option<PathBuf>,
@@ -338,6 +358,7 @@ impl Config {
             media_ports: args.media_ports.0,
             token,
             vxlan_port: args.vxlan_port.get(),
+            macvlan_parent: args.macvlan_parent.map(|link| link.0),
             switch_port: args.switch_port.get(),
             kvm_probe: args.kvm_probe,
             ipx_relay: args.ipx_relay.load(),

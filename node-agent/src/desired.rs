@@ -29,7 +29,8 @@ impl SeatSpec {
     /// What its guest is plugged into.
     pub(crate) const fn port_kind(&self) -> PortKind {
         match self.mode {
-            NetworkMode::Vxlan | NetworkMode::Macvlan => PortKind::Tap,
+            NetworkMode::Vxlan => PortKind::Tap,
+            NetworkMode::Macvlan => PortKind::Macvtap,
             NetworkMode::Socket => PortKind::Socket,
             NetworkMode::User => PortKind::User,
         }

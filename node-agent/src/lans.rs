@@ -10,7 +10,7 @@
 //! mode `user` is its QEMUs' to tell (`status`).
 use std::{os::fd::OwnedFd, sync::Arc};
 
-use fabric::{Fabric, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, PeerStatus, PortStatus};
+use fabric::{Fabric, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, OpenPort, PeerStatus, PortStatus};
 use model::{InstanceId, NetworkMode};
 use switch::{Sight, Switch, SwitchConfig, SwitchError, SwitchStatus};
 use tokio::sync::watch;
@@ -79,7 +79,7 @@ impl Lans {
         self.fabric.as_ref()
     }
 
-    pub(crate) async fn open_tap(&self, instance: &InstanceId) -> Result<OwnedFd, FabricError> {
+    pub(crate) async fn open_tap(&self, instance: &InstanceId) -> Result<OpenPort, FabricError> {
         match &self.fabric {
             Some(fabric) => fabric.open_tap(instance).await,
             None => Err(FabricError::NoPort(instance.clone())),

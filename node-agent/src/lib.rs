@@ -352,6 +352,7 @@ fn fabric_config(config: &Config) -> FabricConfig {
         underlay_ip: config.media_ip,
         vxlan_port: config.vxlan_port,
         underlay_netns: None,
+        macvlan_parent: config.macvlan_parent.clone(),
     }
 }
 
@@ -499,6 +500,7 @@ pub fn uninstall(run_dir: PathBuf) -> anyhow::Result<()> {
         underlay_ip: std::net::Ipv4Addr::UNSPECIFIED,
         vxlan_port: 0,
         underlay_netns: None,
+        macvlan_parent: None,
     });
     let own = remove_own(&run_dir);
     fabric?;

@@ -26,6 +26,9 @@ where values are used that could not be used otherwise; renders nothing.
 {{- if gt (int $lan.replicas) (int $lan.seats) }}
 {{- fail (printf "%s.replicas is %d and %s.seats is %d: a guest without a seat cannot play; raise seats or lower replicas" $key (int $lan.replicas) $key (int $lan.seats)) }}
 {{- end }}
+{{- if and (eq ($lan.mode | default $.Values.networkMode) "macvlan") (not $.Values.agent.privileged) }}
+{{- fail (printf "%s has the mode `macvlan`, and agent.privileged is false: a container opens only the devices it was given, and a guest's port is one that the kernel numbers when it makes it; set agent.privileged to true, or the mode to vxlan" $key) }}
+{{- end }}
 {{- $bits := int (last (splitList "/" $lan.subnet)) }}
 {{- $holds := 1 }}
 {{- range until (int (sub 32 $bits)) }}

@@ -46,7 +46,7 @@ fn wrong_usage_is_exit_code_2_and_names_the_flag() {
     says(&loco(&["up", "--guests", "0"]), 2, "--guests");
     says(&loco(&["up", "--disk", "/nonexistent/a.img"]), 2, "--disk /nonexistent/a.img: No such file");
     says(&loco(&["up", "--disk", "a", "--kernel", "b"]), 2, "--kernel");
-    says(&loco(&["up", "--mode", "macvlan"]), 2, "is not there yet; use vxlan");
+    says(&loco(&["up", "--mode", "pigeon"]), 2, "the modes are vxlan, macvlan, socket and user");
     says(&loco(&["down", "--nonsense"]), 2, "--nonsense");
     says(&loco(&["status", "-o", "xml"]), 2, "table, json");
 }

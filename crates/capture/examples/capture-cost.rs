@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use capture::{Limits, Source, ring::Rings, write::Direction};
+use capture::{Device, Limits, Source, ring::Rings, write::Direction};
 use testkit::{NetNs, Tap, eventually};
 
 const LIMITS: Limits = Limits { bytes: 16 << 20, age: Duration::from_mins(1) };
@@ -56,7 +56,7 @@ fn capture_ticks() -> u64 {
 async fn tap(len: usize) {
     let namespace = NetNs::new("capture-cost").unwrap();
     let source = Source::start(namespace.path(), LIMITS).unwrap();
-    source.set_ports([("instance-0".to_owned(), "tap-a".to_owned())].into());
+    source.set_ports([("instance-0".to_owned(), Device { name: "tap-a".to_owned(), turned: false })].into());
     let up = async {
         let fd = Tap::open("tap-a")?;
         let (connection, handle, _) = rtnetlink::new_connection()?;

@@ -30,5 +30,5 @@ pub mod write;
 pub use cooked::EthernetView;
 pub use read::{LinkType, ReadError, Reader, Record};
 pub use ring::{Follow, Limits, Snapshot};
-pub use source::{Source, SourceError};
+pub use source::{Device, Source, SourceError};
 pub use tap::SNAP_LEN;

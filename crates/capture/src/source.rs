@@ -47,12 +47,21 @@ pub enum SourceError {
 #[derive(Debug)]
 struct Shared {
     rings: Mutex<Rings>,
-    /// Instance id, and the name of its tap.
-    wanted: Mutex<BTreeMap<String, String>>,
+    /// By instance id.
+    wanted: Mutex<BTreeMap<String, Device>>,
     /// Ids of instances whose frames are fed.
     fed: Mutex<BTreeSet<String>>,
     /// Why the tap of an instance is not captured, as of the last look.
     problems: Mutex<BTreeMap<String, String>>,
+}
+
+/// Where a port's frames pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Name of a tap or macvtap.
+    pub name: String,
+    /// What the guest sends goes out of it, as it is a macvtap: the node's side of the guest's cable, where a tap is the guest's own.
+    pub turned: bool,
 }
 
 /// The capture of a node. Dropping it ends the thread and the followers' streams.
@@ -112,8 +121,8 @@ impl Source {
         }
     }
 
-    /// The ports that are to be captured: instance id, and the name of its tap. Others are forgotten, with their frames.
-    pub fn set_ports(&self, ports: BTreeMap<String, String>) {
+    /// The ports that are to be captured, by instance id. Others are forgotten, with their frames.
+    pub fn set_ports(&self, ports: BTreeMap<String, Device>) {
         let mut wanted = lock(&self.shared.wanted);
         if *wanted != ports {
             *wanted = ports;
@@ -275,7 +284,8 @@ impl Capturing {
         let now = now();
         self.taps.retain(|port, tap| {
             rings.count_dropped_by_system(port, tap.take_dropped().into());
-            let is_there = wanted.get(port).is_some_and(|name| if_nametoindex(name.as_str()) == Ok(tap.index()));
+            let is_there =
+                wanted.get(port).is_some_and(|device| if_nametoindex(device.name.as_str()) == Ok(tap.index()));
             if !is_there {
                 rings.pause(port, now);
             }
@@ -289,11 +299,14 @@ impl Capturing {
         for port in &fed {
             rings.begin(port, now);
         }
-        for (port, name) in &wanted {
+        for (port, Device { name, turned }) in &wanted {
             if self.taps.contains_key(port) {
                 continue;
             }
-            match if_nametoindex(name.as_str()).map_err(io::Error::from).and_then(TapSocket::open) {
+            match if_nametoindex(name.as_str())
+                .map_err(io::Error::from)
+                .and_then(|index| TapSocket::open(index, *turned))
+            {
                 Ok(tap) => {
                     rings.begin(port, now);
                     self.taps.insert(port.clone(), tap);

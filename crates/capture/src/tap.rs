@@ -1,4 +1,4 @@
-//! One tap's frames, both ways: a raw packet socket (packet(7)) that is only read.
+//! One port's frames, both ways: a raw packet socket (packet(7)) that is only read.
 //!
 //! pnet's datalink channel would do but for what a capture is about: it does not tell which way a frame went, when the kernel
 //! saw it, how long it was before a cut, what VLAN tag the kernel took out of it, nor how many were dropped.
@@ -59,11 +59,13 @@ pub(crate) struct Received<'a> {
 pub(crate) struct TapSocket {
     fd: OwnedFd,
     index: u32,
+    /// What leaves it comes from the guest: it is a macvtap.
+    turned: bool,
 }
 
 impl TapSocket {
     /// Opens in the calling thread's network namespace, on the link with this index.
-    pub(crate) fn open(index: u32) -> io::Result<Self> {
+    pub(crate) fn open(index: u32, turned: bool) -> io::Result<Self> {
         // Without a protocol nothing is received before `bind`, so no frame of another link slips in.
         let fd = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
         setsockopt(&fd, sockopt::ReceiveTimestampns, &true)?;
@@ -71,7 +73,7 @@ impl TapSocket {
         setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).ok();
         set_auxdata(&fd)?;
         bind(fd.as_raw_fd(), &address(index)?)?;
-        Ok(Self { fd, index })
+        Ok(Self { fd, index, turned })
     }
 
     pub(crate) const fn index(&self) -> u32 {
@@ -106,8 +108,8 @@ impl TapSocket {
                         _ => {}
                     }
                 }
-                // From the tap's side: what leaves it goes to the guest.
-                let direction = if is_outgoing { Direction::Inbound } else { Direction::Outbound };
+                // From a tap's side: what leaves it goes to the guest.
+                let direction = if is_outgoing == self.turned { Direction::Outbound } else { Direction::Inbound };
                 messages.push((message.bytes, direction, at, tag));
             }
         }

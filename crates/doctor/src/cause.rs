@@ -82,6 +82,8 @@ pub enum Cause {
     // Address.
     DhcpUnanswered {
         times: u64,
+        /// On the real LAN, where none of ours answers.
+        theirs: bool,
     },
     NoAddress,
     WrongSubnet {
@@ -126,6 +128,10 @@ pub enum Cause {
     LostAtTap {
         node: String,
     },
+    /// Between the cards of two nodes, or within that of one, in mode `macvlan`.
+    LostOnRealLan {
+        nodes: [String; 2],
+    },
     HostOff,
     // Answers.
     NotListening,
@@ -146,6 +152,8 @@ pub enum Cause {
     },
     AnswerLost {
         nodes: [String; 2],
+        /// On the real LAN, which is not ours.
+        theirs: bool,
     },
     // Same game.
     OtherGame {
@@ -220,6 +228,7 @@ impl Cause {
             Self::NodeDead { .. } => "node-dead",
             Self::FloodMissing { .. } => "flood-missing",
             Self::LostAtTap { .. } => "lost-at-tap",
+            Self::LostOnRealLan { .. } => "lost-on-real-lan",
             Self::HostOff => "host-off",
             Self::NotListening => "not-listening",
             Self::HostRefuses { .. } => "host-refuses",
@@ -297,7 +306,9 @@ impl Cause {
                 format!("{first} is silent: its network card has never sent a frame. The driver is missing.")
             }
             Self::GuestSilent { seconds } => silent(&first, *seconds),
-            Self::DhcpUnanswered { times } => format!("{first} asked for an address {times} times; nobody answered."),
+            Self::DhcpUnanswered { times, .. } => {
+                format!("{first} asked for an address {times} times; nobody answered.")
+            }
             Self::NoAddress => format!("{first} sends frames but has no address and asks for none."),
             Self::WrongSubnet { ip, subnet, .. } => format!("{first} uses {ip}, which is not in {subnet}."),
             Self::DuplicateIp { ip, seats: [one, other] } => format!("{} both claim {ip}.", both(one, other)),
@@ -326,6 +337,7 @@ impl Cause {
                 format!("{first} asks, and {node} has been gone for {seconds:.0} s with all its seats.")
             }
             Self::LostAtTap { node } => format!("{first} asks, and {node} loses it on the way to {b}."),
+            Self::LostOnRealLan { nodes } => format!("{first} asks, and {} loses it.", real_way(nodes, b)),
             Self::HostOff => format!("{first} asks, and {b} is off."),
             Self::NotListening | Self::HostRefuses { .. } => format!("{b_first} refuses the connection."),
             Self::HostStuck { seconds } => silent(&b_first, *seconds),
@@ -338,10 +350,7 @@ impl Cause {
             Self::AnswerUnanswered { port } => {
                 format!("{b_first} answers, and {a} drops it: TCP {port} is closed without a word, as a firewall does.")
             }
-            Self::AnswerLost { nodes: [from, to] } if from == to => {
-                format!("{b_first} answers, and {from} loses it on the way to {a}.")
-            }
-            Self::AnswerLost { nodes: [from, to] } => format!("{b_first} answers, and {from} to {to} loses it."),
+            Self::AnswerLost { nodes, .. } => format!("{b_first} answers, and {}.", loses(nodes, a)),
             Self::OtherGame { guid } => format!("{first} asks for another game ({guid}) than {b} hosts."),
             Self::OtherVersion { asks, hosts } => {
                 format!("{first} speaks DirectPlay dialect {asks}, {b} hosts with {hosts}.")
@@ -392,6 +401,9 @@ impl Cause {
             Self::NoDriver => "Install the RTL8029 driver. We put the driver disk in drive D.".to_owned(),
             Self::GuestSilent { .. } => format!("Look at the screen of {a}; reset it if it stands still."),
             Self::HostStuck { .. } => format!("Look at the screen of {b}; reset it if it stands still."),
+            Self::DhcpUnanswered { theirs: true, .. } => {
+                "Look at the LAN's own DHCP server; one on the guest's node itself does not reach it in mode macvlan.".to_owned()
+            }
             Self::DhcpUnanswered { .. } => {
                 "Renew: run winipcfg in the guest. The agent's log says why its DHCP does not answer.".to_owned()
             }
@@ -414,7 +426,13 @@ impl Cause {
                 format!("`loco lan check` on {from}: {to} is missing in its flood list; the agent puts it back.")
             }
             Self::LostAtTap { node } => format!("`loco lan check` on {node}: is the tap of {b} in the bridge?"),
-            Self::AnswerLost { nodes: [from, to] } if from == to => format!("`loco lan check` on {from}."),
+            Self::LostOnRealLan { nodes: [from, to] } if from == to => {
+                format!("`loco lan show` says whether the port of {b} on {to} is there.")
+            }
+            Self::AnswerLost { nodes: [from, to], .. } if from == to => format!("`loco lan check` on {from}."),
+            Self::LostOnRealLan { .. } | Self::AnswerLost { theirs: true, .. } => {
+                "Join both cards to one LAN, and let its switch take several addresses at a port (port security, a hypervisor's MAC filter).".to_owned()
+            }
             Self::UnderlayBlocked { .. } | Self::AnswerLost { .. } => "Open UDP 14789 between the nodes.".to_owned(),
             Self::NotListening | Self::HostRefuses { .. } => {
                 format!("{} must leave its lobby and open again.", b.first())
@@ -468,6 +486,7 @@ impl Cause {
             | Self::NodeDead { .. }
             | Self::FloodMissing { .. }
             | Self::LostAtTap { .. }
+            | Self::LostOnRealLan { .. }
             | Self::HostOff
             | Self::NotKnown { .. } => Rung::Reaches,
             Self::NoGame
@@ -525,5 +544,19 @@ pub(crate) fn framing_word(framing: &str) -> &'static str {
         "llc" => "802.2",
         "snap" => "SNAP",
         _ => "another frame type",
+    }
+}
+
+/// Where between nodes, or within one, what goes to `whom` is lost.
+fn loses([from, to]: &[String; 2], whom: &Who) -> String {
+    if from == to { format!("{from} loses it on the way to {whom}") } else { format!("{from} to {to} loses it") }
+}
+
+/// What lies between the cards of two nodes, in mode `macvlan`.
+fn real_way([from, to]: &[String; 2], b: &Who) -> String {
+    if from == to {
+        format!("the card of {from}, on the way to {b},")
+    } else {
+        format!("the LAN between the cards of {from} and {to}")
     }
 }

@@ -56,6 +56,8 @@ pub struct NodeFacts {
     pub fabric_problems: Vec<String>,
     /// LANs whose guests here are each alone: of mode `user`.
     pub alone: BTreeSet<String>,
+    /// LANs whose guests here are machines of the real LAN: of mode `macvlan`.
+    pub real: BTreeSet<String>,
     pub observer: Option<ObserverHealth>,
     /// Its agent looks at frames and says what they say.
     pub watches: bool,
@@ -146,6 +148,16 @@ impl Facts {
         self.nodes.get(name)
     }
 
+    /// Whether its guests are on the real LAN, where somebody else gives addresses and carries frames.
+    pub(crate) fn is_real(&self, seat: &SeatFacts) -> bool {
+        self.nodes.values().any(|node| node.real.contains(&seat.place.lan))
+    }
+
+    /// Whether `ip` is an address that a guest of that seat may have.
+    pub(crate) fn fits(&self, seat: &SeatFacts, ip: Ipv4Addr) -> bool {
+        self.is_real(seat) || seat.in_subnet(ip)
+    }
+
     pub(crate) fn seen(&self, seat: &SeatFacts) -> Option<&LanSeen> {
         self.lans.get(&seat.place.lan).map(|lan| &lan.seen)
     }
@@ -197,16 +209,16 @@ impl Facts {
 
 fn node(agent: &AgentWord<'_>) -> NodeFacts {
     let status = agent.status.filter(|_| agent.silent_for.is_none());
+    let lans_of = |mode: &str| -> BTreeSet<String> {
+        let lans = status.into_iter().flat_map(|s| &s.lans).filter(|lan| lan.mode.as_deref() == Some(mode));
+        lans.map(|lan| lan.name.clone()).collect()
+    };
     NodeFacts {
         heard: agent.status.is_some(),
         silent_for: agent.silent_for,
         fabric_problems: status.map(|s| s.fabric_problems.clone()).unwrap_or_default(),
-        alone: status
-            .into_iter()
-            .flat_map(|s| &s.lans)
-            .filter(|lan| lan.mode.as_deref() == Some("user"))
-            .map(|lan| lan.name.clone())
-            .collect(),
+        alone: lans_of("user"),
+        real: lans_of("macvlan"),
         observer: status.and_then(|s| s.observer.clone()),
         watches: status.is_some_and(|s| {
             !s.observed.is_empty() || s.observer.as_ref().is_some_and(|observer| observer.attach.is_some())
@@ -277,7 +289,7 @@ impl SeatFacts {
         questions
     }
 
-    pub(crate) fn in_subnet(&self, ip: Ipv4Addr) -> bool {
+    fn in_subnet(&self, ip: Ipv4Addr) -> bool {
         let (network, prefix) = self.place.subnet;
         let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
         u32::from(ip) & mask == u32::from(network) & mask

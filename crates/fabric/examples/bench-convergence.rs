@@ -70,6 +70,7 @@ impl Nodes {
                 underlay_ip: Underlay::address(index),
                 vxlan_port: 14789,
                 underlay_netns: Some(nodes.underlay.node(index.into()).path().to_owned()),
+                macvlan_parent: None,
             };
             nodes.fabrics.push(Fabric::start(config.clone(), &prometheus::Registry::new()).await?);
             nodes.configs.push(config);
@@ -136,7 +137,7 @@ async fn join(nodes: &Nodes, speaker: &Tap, round: usize) -> anyhow::Result<Dura
     let listener = loop {
         // The directory may not have been read yet: a runner asks again, too.
         match nodes.fabrics[1].open_tap(&instance(1)?).await {
-            Ok(fd) => break Tap::from_fd(fd)?,
+            Ok(port) => break Tap::from_fd(port.net)?,
             Err(_) if start.elapsed() < LIMIT => tokio::time::sleep(Duration::from_millis(1)).await,
             Err(error) => bail!(error),
         }
@@ -245,7 +246,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn open(nodes: &Nodes) -> anyhow::Result<std::os::fd::OwnedFd> {
     nodes.until(0, |status| status.ports.values().any(|port| port.exists)).await?;
-    Ok(nodes.fabrics[0].open_tap(&instance(0)?).await?)
+    Ok(nodes.fabrics[0].open_tap(&instance(0)?).await?.net)
 }
 
 /// What the figures depend on.

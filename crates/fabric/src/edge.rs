@@ -65,7 +65,7 @@ impl Edge {
         let mut problems = Vec::new();
         let mut taps = BTreeMap::new();
         let mut bridges = BTreeMap::new();
-        for lan in spec.lans.values().filter(|lan| !lan.ports.is_empty()) {
+        for lan in spec.lans.values().filter(|lan| lan.has_bridge()) {
             for (seat, port) in &lan.ports {
                 let name = OurName::Tap(lan.vni, *seat);
                 let Some(link) = observed.our(name) else { continue };

@@ -50,6 +50,15 @@ pub enum FabricError {
         #[source]
         source: io::Error,
     },
+    #[error(
+        "could not {doing} of macvtap `{tap}`; an agent of LANs of mode macvlan needs CAP_SYS_ADMIN and CAP_MKNOD, and a container that may open any device: run it as root, or privileged"
+    )]
+    OpenMacvtap {
+        tap: String,
+        doing: &'static str,
+        #[source]
+        source: io::Error,
+    },
     #[error("the fabric has more than {limit} requests waiting; try again in a second")]
     Busy { limit: usize },
     #[error("the fabric's thread has ended; restart the agent and look for its last error in the log")]

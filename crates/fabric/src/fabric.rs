@@ -27,13 +27,30 @@ pub struct FabricConfig {
     pub vxlan_port: u16,
     /// The namespace that has `underlay_ip`; `None` = the one this process runs in.
     pub underlay_netns: Option<PathBuf>,
+    /// The node's card under LANs of mode `macvlan`; `None` = the one with `underlay_ip`.
+    pub macvlan_parent: Option<String>,
+}
+
+/// What QEMU is given of a guest's port.
+#[derive(Debug)]
+pub struct OpenPort {
+    /// A tap's or macvtap's descriptor.
+    pub net: OwnedFd,
+    /// For a macvtap: to be kept open for as long as `net` is. By it everybody sees that the port is held.
+    pub hold: Option<OwnedFd>,
+}
+
+impl OpenPort {
+    pub(crate) const fn of_tap(net: OwnedFd) -> Self {
+        Self { net, hold: None }
+    }
 }
 
 /// A request to the thread: a tap.
 #[derive(Debug)]
 pub(crate) struct OpenTap {
     pub(crate) whose: Whose,
-    pub(crate) reply: oneshot::Sender<Result<OwnedFd, FabricError>>,
+    pub(crate) reply: oneshot::Sender<Result<OpenPort, FabricError>>,
 }
 
 #[derive(Debug)]
@@ -108,9 +125,9 @@ impl Fabric {
         self.repairs.clone()
     }
 
-    /// Opens the tap of `instance` for QEMU: non-blocking, close-on-exec, with a virtio header in front of each frame
-    /// (`IFF_VNET_HDR`), as QEMU's `-netdev tap,fd=` expects. Makes a pass first if the tap is missing.
-    pub async fn open_tap(&self, instance: &InstanceId) -> Result<OwnedFd, FabricError> {
+    /// Opens the tap or macvtap of `instance` for QEMU: non-blocking, close-on-exec, with a virtio header in front of each frame
+    /// (`IFF_VNET_HDR`), as QEMU's `-netdev tap,fd=` expects. Makes a pass first if the device is missing.
+    pub async fn open_tap(&self, instance: &InstanceId) -> Result<OpenPort, FabricError> {
         self.ask(Whose::Guest(instance.clone())).await
     }
 
@@ -120,10 +137,10 @@ impl Fabric {
     /// # Errors
     /// [`FabricError::NoLan`] while no instance of the LAN has its seat here, so that there is no bridge.
     pub async fn open_station(&self, lan: &LanName) -> Result<Station, FabricError> {
-        Station::of(self.ask(Whose::Station(lan.clone())).await?)
+        Station::of(self.ask(Whose::Station(lan.clone())).await?.net)
     }
 
-    async fn ask(&self, whose: Whose) -> Result<OwnedFd, FabricError> {
+    async fn ask(&self, whose: Whose) -> Result<OpenPort, FabricError> {
         let (reply, answer) = oneshot::channel();
         let requests = self.running().as_ref().map(|running| running.requests.clone()).ok_or(FabricError::Ended)?;
         requests.try_send(OpenTap { whose, reply }).map_err(|error| match error {

@@ -2,7 +2,8 @@
 //!
 //! Two sockets: one in the fabric's namespace, and one in the node's. VXLAN devices are asked for over the latter with the
 //! former as their place, in one message: the kernel puts the device into the fabric and keeps its UDP socket on the node
-//! (`vxlan_newlink` takes the sender's namespace as the link's). A crash cannot leave one half way.
+//! (`vxlan_newlink` takes the sender's namespace as the link's). A crash cannot leave one half way. Macvtaps likewise: the number of
+//! the card is one of the node's.
 use std::{
     cell::Cell,
     collections::BTreeMap,
@@ -20,20 +21,24 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REQUEST, 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     link::{
-        BridgeStpState, InfoBridge, InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-        VxlanDf,
+        BridgeStpState, InfoBridge, InfoData, InfoKind, InfoMacVtap, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo,
+        LinkMessage, MacVtapMode, Stats64, VxlanDf,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
 };
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan, MulticastGroup};
+use rtnetlink::{Handle, LinkBridge, LinkMacVtap, LinkMessageBuilder, LinkUnspec, LinkVxlan, MulticastGroup};
 use tokio::sync::Notify;
 
 use crate::{
-    FabricError, FdbEntry, PortCounters, UnderlayStatus, netns,
-    observed::{Link, LinkKind, Observed, Tunnel},
+    FabricError, FdbEntry, PortCounters, UnderlayStatus, is_macvtap, macvtap, netns,
+    observed::{Link, LinkKind, Observed, Submode, Tunnel},
     plan::{MTU, Step},
     tap::{self, TapError},
 };
+
+mod nic;
+
+pub(crate) use nic::Sought;
 
 /// Hop limit of the outer packets: the nodes may be some routers apart.
 const TTL: u8 = 64;
@@ -48,6 +53,9 @@ pub(crate) struct Kernel {
     fabric: Handle,
     node: Handle,
     namespace: File,
+    node_namespace: File,
+    /// The card that was looked at last, by its number in the node's namespace, and whether it is wireless.
+    wireless: Cell<Option<(u32, bool)>>,
     writes: Cell<u64>,
     vxlan_port: u16,
 }
@@ -64,8 +72,10 @@ impl Kernel {
             Ok(handle)
         };
         let node = connect()?;
+        let node_namespace = netns::current()?;
         let namespace = netns::enter(netns)?;
-        Ok(Self { fabric: connect()?, node, namespace, writes: Cell::new(0), vxlan_port })
+        let wireless = Cell::new(None);
+        Ok(Self { fabric: connect()?, node, namespace, node_namespace, wireless, writes: Cell::new(0), vxlan_port })
     }
 
     pub(crate) fn writes(&self) -> u64 {
@@ -122,20 +132,29 @@ impl Kernel {
                 link.fdb.insert(entry);
             }
         }
+        if observed.links.keys().any(|name| is_macvtap(name)) {
+            let held = macvtap::held();
+            let macvtaps = observed.links.iter_mut().filter(|(_, link)| matches!(link.kind, LinkKind::Macvtap { .. }));
+            macvtaps.for_each(|(name, link)| link.carrier = held.contains(name));
+        }
         Ok(observed)
     }
 
     /// The node's link with the address `local`; `None`: no link has it.
     pub(crate) async fn underlay(&self, local: Ipv4Addr) -> Result<Option<UnderlayStatus>, rtnetlink::Error> {
-        let mut addresses = Box::pin(self.node.address().get().set_address_filter(IpAddr::V4(local)).execute());
-        let Some(address) = addresses.try_next().await? else { return Ok(None) };
-        let mut links = Box::pin(self.node.link().get().match_index(address.header.index).execute());
-        let Some(link) = links.try_next().await? else { return Ok(None) };
+        let Some(link) = self.underlay_link(local).await? else { return Ok(None) };
         let mtu = link.attributes.iter().find_map(|attribute| match attribute {
             LinkAttribute::Mtu(mtu) => Some(*mtu),
             _ => None,
         });
         Ok(name_of(&link).zip(mtu).map(|(link, mtu)| UnderlayStatus { link, mtu }))
+    }
+
+    async fn underlay_link(&self, local: Ipv4Addr) -> Result<Option<LinkMessage>, rtnetlink::Error> {
+        let mut addresses = Box::pin(self.node.address().get().set_address_filter(IpAddr::V4(local)).execute());
+        let Some(address) = addresses.try_next().await? else { return Ok(None) };
+        let mut links = Box::pin(self.node.link().get().match_index(address.header.index).execute());
+        links.try_next().await
     }
 
     /// Index of a link, asked anew, as it may have been made a moment ago.
@@ -193,11 +212,29 @@ impl Kernel {
                 }
                 self.node.link().add(vxlan.build()).execute().await
             }
+            Step::CreateMacvtap { name, mac, parent, mtu } => {
+                let macvtap = LinkMacVtap::new(name, *parent, MacVtapMode::Bridge)
+                    .mtu(*mtu)
+                    .address(mac.0.to_vec())
+                    .setns_by_fd(self.namespace.as_raw_fd());
+                self.node.link().add(macvtap.build()).execute().await
+            }
+            Step::JoinCard { name } => {
+                let macvtap = LinkMessageBuilder::<LinkMacVtap>::new(name)
+                    .index(self.index(name).await?)
+                    .mode(MacVtapMode::Bridge)
+                    .build();
+                self.fabric.link().add(macvtap).set_flags(NLM_F_REQUEST | NLM_F_ACK).execute().await
+            }
+            Step::TakeAllGroups { name } => set(name, |link| link.allmulticast(true)).await,
             Step::SetMac { name, mac } => {
                 let link = LinkUnspec::new_with_index(self.index(name).await?).address(mac.0.to_vec()).build();
                 self.fabric.link().set(link).execute().await
             }
-            Step::SetMtu { name } => set(name, |link| link.mtu(MTU)).await,
+            Step::SetMtu { name, mtu } => {
+                let link = LinkUnspec::new_with_index(self.index(name).await?).mtu(*mtu).build();
+                self.fabric.link().set(link).execute().await
+            }
             Step::SetUp { name } => set(name, LinkMessageBuilder::up).await,
             Step::SetMaster { name, bridge } => {
                 let bridge = self.index(bridge).await?;
@@ -231,6 +268,17 @@ impl Kernel {
         let port = self.vxlan_port;
         match (step, error.raw_os_error()) {
             (_, Some(nix::libc::EPERM)) => format!("could not {what}: the agent needs CAP_NET_ADMIN"),
+            (Step::SetUp { name } | Step::SetMac { name, .. }, Some(nix::libc::EADDRINUSE)) if is_macvtap(name) => {
+                format!(
+                    "could not {what}: another device over the card has this seat's MAC; end the other fabric of this node, or give the LAN another VNI"
+                )
+            }
+            (Step::CreateMacvtap { .. }, Some(nix::libc::EBUSY)) => format!(
+                "could not {what}: the card's frames are another's already (an ipvlan over it, or a switch that it is a port of); name another card by --macvlan-parent"
+            ),
+            (Step::CreateMacvtap { .. }, Some(nix::libc::EOPNOTSUPP)) => {
+                format!("could not {what}: load the kernel module `macvtap`")
+            }
             (Step::SetUp { .. }, Some(nix::libc::EADDRINUSE)) => {
                 format!(
                     "could not {what}: UDP port {port} of this node is in use; free it, or give all agents another --vxlan-port"
@@ -258,9 +306,14 @@ impl Step {
             Self::CreateBridge { name, .. } => format!("create bridge `{name}`"),
             Self::CreateVxlan { name, tunnel, .. } => format!("create VXLAN device `{name}` (VNI {})", tunnel.vni),
             Self::CreateTap { name } => format!("create tap `{name}`"),
+            Self::CreateMacvtap { name, parent, .. } => {
+                format!("create macvtap `{name}` over the node's link {parent}")
+            }
+            Self::JoinCard { name } => format!("let `{name}` meet the others over its card"),
+            Self::TakeAllGroups { name } => format!("let `{name}` take frames of all groups"),
             Self::QuietBridge { name } => format!("turn off STP and multicast snooping of `{name}`"),
             Self::SetMac { name, mac } => format!("give `{name}` the MAC {mac}"),
-            Self::SetMtu { name } => format!("set the MTU of `{name}`"),
+            Self::SetMtu { name, mtu } => format!("set the MTU of `{name}` to {mtu}"),
             Self::SetMaster { name, bridge } => format!("plug `{name}` into `{bridge}`"),
             Self::SetUp { name } => format!("set `{name}` up"),
             Self::AddFdb { vxlan, entry } => format!("send {} to {} through `{vxlan}`", entry.mac, entry.vtep),
@@ -332,12 +385,15 @@ fn read_link(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Link {
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        all_groups: message.header.flags.contains(LinkFlags::Allmulti),
         master: None,
         fdb: std::collections::BTreeSet::new(),
         counters: PortCounters::default(),
     };
+    let (mut parent, mut stats) = (None, Stats64::default());
     for attribute in &message.attributes {
         match attribute {
+            LinkAttribute::Link(index) => parent = Some(*index),
             LinkAttribute::Address(octets) => {
                 link.mac = octets.as_slice().try_into().map(MacAddr).unwrap_or_default();
             }
@@ -346,19 +402,29 @@ fn read_link(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Link {
             LinkAttribute::Controller(index) => {
                 link.master = Some(names.get(index).cloned().unwrap_or_else(|| format!("link {index}")));
             }
-            // What the kernel receives from a tap is what the guest sent.
-            LinkAttribute::Stats64(stats) => {
-                link.counters = PortCounters {
-                    tx_frames: stats.rx_packets,
-                    tx_bytes: stats.rx_bytes,
-                    rx_frames: stats.tx_packets,
-                    rx_bytes: stats.tx_bytes,
-                    rx_dropped: stats.tx_dropped,
-                };
-            }
+            LinkAttribute::Stats64(counted) => stats = *counted,
             LinkAttribute::LinkInfo(infos) => link.kind = read_kind(infos),
             _ => {}
         }
+    }
+    if let LinkKind::Macvtap { parent: over, .. } = &mut link.kind {
+        *over = parent;
+        link.counters = PortCounters {
+            tx_frames: stats.tx_packets,
+            tx_bytes: stats.tx_bytes,
+            rx_frames: stats.rx_packets,
+            rx_bytes: stats.rx_bytes,
+            rx_dropped: stats.rx_dropped,
+        };
+    } else {
+        // What the kernel receives from a tap is what the guest sent.
+        link.counters = PortCounters {
+            tx_frames: stats.rx_packets,
+            tx_bytes: stats.rx_bytes,
+            rx_frames: stats.tx_packets,
+            rx_bytes: stats.tx_bytes,
+            rx_dropped: stats.tx_dropped,
+        };
     }
     link
 }
@@ -399,6 +465,14 @@ fn read_kind(infos: &[LinkInfo]) -> LinkKind {
                 item.kind() == IFLA_TUN_TYPE && value == [IFF_TAP]
             });
             if is_tap { LinkKind::Tap } else { LinkKind::Other("tun".to_owned()) }
+        }
+        (Some(InfoKind::MacVtap), Some(InfoData::MacVtap(data))) => {
+            let submode = data.iter().find_map(|item| match item {
+                InfoMacVtap::Mode(MacVtapMode::Bridge) => Some(Submode::Bridge),
+                InfoMacVtap::Mode(MacVtapMode::Passthrough) => Some(Submode::Passthru),
+                _ => None,
+            });
+            LinkKind::Macvtap { parent: None, submode: submode.unwrap_or(Submode::Other) }
         }
         (Some(kind), _) => LinkKind::Other(kind.to_string()),
         (None, _) => LinkKind::Other("a device without a kind".to_owned()),

@@ -6,6 +6,7 @@
 //!                                        DHCP and ARP at each tap ──────────────┘
 //!  node's namespace │ fabric's namespace, bind-mounted, outlives the agent
 //!   UDP socket <────┼─ locovx001068 ── locobr001068 ── locot001068-0 = fd in QEMU = the guest's card
+//!   the node's card <─┼─ locom001068-0 = fd in QEMU, where the LAN is the real one (mode macvlan): no bridge, no tunnel, no DHCP of ours
 //! ```
 //! **Invariants.** Level-triggered: every pass looks at the kernel anew, so no event can be missed for good. What exists is
 //! adopted; a pass with nothing to do writes nothing; a tap with carrier is never deleted; a link that is not ours is
@@ -17,6 +18,7 @@ mod edge;
 mod error;
 mod fabric;
 mod kernel;
+mod macvtap;
 mod metrics;
 mod netns;
 mod observed;
@@ -33,9 +35,9 @@ mod tap;
 pub mod trace;
 
 pub use error::FabricError;
-pub use fabric::{Fabric, FabricConfig, is_prepared, prepare, uninstall};
+pub use fabric::{Fabric, FabricConfig, OpenPort, is_prepared, prepare, uninstall};
 pub use metrics::Repairs;
-pub use observed::{station_name, tunnel_name};
+pub use observed::{is_macvtap, station_name, tunnel_name};
 pub use spec::{FabricSpec, FdbEntry, LanSpec, Peer, PortSpec, RemoteGuest};
 pub use station::Station;
 pub use status::{FabricStatus, LanStatus, PeerStatus, PortCounters, PortStatus, ReachStatus, UnderlayStatus};

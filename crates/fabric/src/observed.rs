@@ -4,14 +4,36 @@ use std::{
     net::Ipv4Addr,
 };
 
-use model::{MacAddr, Seat, Vni};
+use model::{MacAddr, NetworkMode, Seat, Vni};
 
-use crate::{FdbEntry, PortCounters};
+use crate::{FdbEntry, LanSpec, PortCounters};
 
-/// Every link of the namespace, by name.
+/// Every link of the namespace, by name, and what lies beneath it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Observed {
     pub(crate) links: BTreeMap<String, Link>,
+    pub(crate) parent: Parent,
+}
+
+/// The node's own card, over which the guests of LANs of mode `macvlan` are on the real LAN.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) enum Parent {
+    /// No LAN of such a mode has a seat here, so nobody looked.
+    #[default]
+    Unasked,
+    /// No guest can be put on it: why, one sentence with the remedy.
+    Unfit(String),
+    Fit(Nic),
+}
+
+/// A card that takes guests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Nic {
+    pub(crate) name: String,
+    /// Its number in the node's namespace.
+    pub(crate) index: u32,
+    pub(crate) mtu: u32,
+    pub(crate) up: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +44,10 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     /// Administratively up.
     pub(crate) up: bool,
-    /// For a tap: somebody holds it open.
+    /// For a tap or a macvtap: somebody holds it open.
     pub(crate) carrier: bool,
+    /// Takes frames for all groups, and not only for those that somebody on this machine joined.
+    pub(crate) all_groups: bool,
     /// Name of the bridge it is a port of.
     pub(crate) master: Option<String>,
     /// Rows of the device's own forwarding table (VXLAN only).
@@ -39,8 +63,23 @@ pub(crate) enum LinkKind {
     },
     Vxlan(Tunnel),
     Tap,
+    Macvtap {
+        /// Number of the link that it lies over, in the node's namespace.
+        parent: Option<u32>,
+        submode: Submode,
+    },
     /// Not something this program makes; the text is the kernel's word for it.
     Other(String),
+}
+
+/// What devices over one card do with each other's frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Submode {
+    /// They meet, within the card.
+    Bridge,
+    /// There is but one, which has the card for itself: the kernel lets it become nothing else.
+    Passthru,
+    Other,
 }
 
 /// What of a VXLAN device cannot be changed once it exists.
@@ -66,20 +105,40 @@ pub fn tunnel_name(vni: Vni) -> String {
     OurName::Vxlan(vni).text()
 }
 
+/// Whether a port's device is a macvtap, by the name that this crate gave it. It is the node's side of the guest's cable where a tap is
+/// the guest's own: what the guest sends goes *out* of it, for whoever looks at its frames.
+pub fn is_macvtap(device: &str) -> bool {
+    matches!(OurName::parse(device), Some(OurName::Macvtap(..)))
+}
+
 /// What a name of ours stands for. The kernel takes 15 characters; the longest of ours, a tap's, has exactly that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum OurName {
     Bridge(Vni),
     Vxlan(Vni),
     Tap(Vni, Seat),
+    Macvtap(Vni, Seat),
 }
 
 impl OurName {
+    /// What the guest of a seat is plugged into, in a LAN of the kernel's.
+    pub(crate) const fn port(lan: &LanSpec, seat: Seat) -> Self {
+        match lan.mode {
+            NetworkMode::Macvlan => Self::Macvtap(lan.vni, seat),
+            NetworkMode::Vxlan | NetworkMode::Socket | NetworkMode::User => Self::Tap(lan.vni, seat),
+        }
+    }
+
+    pub(crate) const fn is_port(self) -> bool {
+        matches!(self, Self::Tap(..) | Self::Macvtap(..))
+    }
+
     pub(crate) fn text(self) -> String {
         match self {
             Self::Bridge(vni) => format!("locobr{:06x}", vni.get()),
             Self::Vxlan(vni) => format!("locovx{:06x}", vni.get()),
             Self::Tap(vni, seat) => format!("locot{:06x}-{}", vni.get(), seat.0),
+            Self::Macvtap(vni, seat) => format!("locom{:06x}-{}", vni.get(), seat.0),
         }
     }
 
@@ -90,16 +149,19 @@ impl OurName {
             Self::Bridge(vni(hex)?)
         } else if let Some(hex) = text.strip_prefix("locovx") {
             Self::Vxlan(vni(hex)?)
-        } else {
-            let (hex, seat) = text.strip_prefix("locot")?.split_once('-')?;
+        } else if let Some(port) = text.strip_prefix("locot") {
+            let (hex, seat) = port.split_once('-')?;
             Self::Tap(vni(hex)?, Seat(seat.parse().ok()?))
+        } else {
+            let (hex, seat) = text.strip_prefix("locom")?.split_once('-')?;
+            Self::Macvtap(vni(hex)?, Seat(seat.parse().ok()?))
         };
         (name.text() == text).then_some(name)
     }
 
     pub(crate) const fn vni(self) -> Vni {
         match self {
-            Self::Bridge(vni) | Self::Vxlan(vni) | Self::Tap(vni, _) => vni,
+            Self::Bridge(vni) | Self::Vxlan(vni) | Self::Tap(vni, _) | Self::Macvtap(vni, _) => vni,
         }
     }
 
@@ -110,6 +172,7 @@ impl OurName {
             (Self::Bridge(_), LinkKind::Bridge { .. })
                 | (Self::Vxlan(_), LinkKind::Vxlan(_))
                 | (Self::Tap(..), LinkKind::Tap)
+                | (Self::Macvtap(..), LinkKind::Macvtap { .. })
         )
     }
 }
@@ -136,9 +199,13 @@ mod tests {
     fn names_fit_the_kernel_and_read_back() {
         for raw in [1, 4200, 0x00ff_ffff] {
             let vni = Vni::new(raw).unwrap();
-            for name in
-                [OurName::Bridge(vni), OurName::Vxlan(vni), OurName::Tap(vni, Seat(0)), OurName::Tap(vni, Seat(253))]
-            {
+            for name in [
+                OurName::Bridge(vni),
+                OurName::Vxlan(vni),
+                OurName::Tap(vni, Seat(0)),
+                OurName::Tap(vni, Seat(253)),
+                OurName::Macvtap(vni, Seat(253)),
+            ] {
                 let text = name.text();
                 assert!(text.len() <= 15, "{text}");
                 assert_eq!(OurName::parse(&text), Some(name));
@@ -158,6 +225,7 @@ mod tests {
             "locot001068-",
             "locot001068-00",
             "locot001068-256",
+            "locom001068-01",
             "locovx000000",
             "locobr00ABCD",
         ] {

@@ -85,7 +85,7 @@ impl Peers {
     pub(crate) fn follow(&mut self, spec: &FabricSpec, observed: &Observed) -> Vec<String> {
         let mut problems = Vec::new();
         let mut askers = BTreeMap::new();
-        for lan in spec.lans.values().filter(|lan| !lan.ports.is_empty() && !lan.peers.is_empty()) {
+        for lan in spec.lans.values().filter(|lan| lan.has_bridge() && !lan.peers.is_empty()) {
             let name = OurName::Vxlan(lan.vni);
             let Some(link) = observed.our(name) else { continue };
             let peers = lan.peers.iter().map(|(vtep, peer)| (peer.bridge_mac, *vtep)).collect();
@@ -123,7 +123,7 @@ impl Peers {
     /// As the status tells it.
     pub(crate) fn status(&self, spec: &FabricSpec) -> Vec<PeerStatus> {
         let books = self.books();
-        let lans = spec.lans.values().filter(|lan| !lan.ports.is_empty());
+        let lans = spec.lans.values().filter(|lan| lan.has_bridge());
         let peers = lans.flat_map(|lan| lan.peers.iter().map(move |(vtep, peer)| (lan, *vtep, peer)));
         peers.map(|(lan, vtep, peer)| peer_status(&lan.name, vtep, &peer.node, books.get(&(lan.vni, vtep)))).collect()
     }

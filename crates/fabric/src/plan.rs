@@ -14,7 +14,7 @@ use model::{MacAddr, NetworkMode, Vni};
 
 use crate::{
     FabricSpec, FdbEntry, LanSpec,
-    observed::{Link, LinkKind, Observed, OurName, STATION_PREFIX, Tunnel, station_name},
+    observed::{Link, LinkKind, Observed, OurName, Parent, STATION_PREFIX, Submode, Tunnel, station_name},
     spec::Away,
 };
 
@@ -43,6 +43,21 @@ pub(crate) enum Step {
     CreateTap {
         name: String,
     },
+    /// Over the link with the number `parent` of the node's namespace, in bridge mode.
+    CreateMacvtap {
+        name: String,
+        mac: MacAddr,
+        parent: u32,
+        mtu: u32,
+    },
+    /// Bridge mode: devices over one card meet.
+    JoinCard {
+        name: String,
+    },
+    /// Frames for all groups come in: the kernel does not know which ones a guest has joined.
+    TakeAllGroups {
+        name: String,
+    },
     /// STP and multicast snooping off.
     QuietBridge {
         name: String,
@@ -53,6 +68,7 @@ pub(crate) enum Step {
     },
     SetMtu {
         name: String,
+        mtu: u32,
     },
     SetMaster {
         name: String,
@@ -73,9 +89,13 @@ impl Step {
         match self {
             // A tunnel that must be made anew is counted when it is made.
             Self::DeleteLink { .. } => None,
-            Self::CreateBridge { .. } | Self::CreateVxlan { .. } | Self::CreateTap { .. } | Self::SetUp { .. } => {
-                Some("link")
-            }
+            Self::CreateBridge { .. }
+            | Self::CreateVxlan { .. }
+            | Self::CreateTap { .. }
+            | Self::CreateMacvtap { .. }
+            | Self::JoinCard { .. }
+            | Self::TakeAllGroups { .. }
+            | Self::SetUp { .. } => Some("link"),
             Self::QuietBridge { .. } => Some("bridge"),
             Self::SetMac { .. } => Some("mac"),
             Self::SetMtu { .. } => Some("mtu"),
@@ -94,9 +114,12 @@ impl Step {
             | Self::CreateBridge { name, .. }
             | Self::CreateVxlan { name, .. }
             | Self::CreateTap { name }
+            | Self::CreateMacvtap { name, .. }
+            | Self::JoinCard { name }
+            | Self::TakeAllGroups { name }
             | Self::QuietBridge { name }
             | Self::SetMac { name, .. }
-            | Self::SetMtu { name }
+            | Self::SetMtu { name, .. }
             | Self::SetMaster { name, .. }
             | Self::SetUp { name } => name,
         }
@@ -104,7 +127,10 @@ impl Step {
 
     /// Whether it makes the link.
     pub(crate) const fn creates(&self) -> bool {
-        matches!(self, Self::CreateBridge { .. } | Self::CreateVxlan { .. } | Self::CreateTap { .. })
+        matches!(
+            self,
+            Self::CreateBridge { .. } | Self::CreateVxlan { .. } | Self::CreateTap { .. } | Self::CreateMacvtap { .. }
+        )
     }
 }
 
@@ -145,13 +171,14 @@ pub(crate) fn plan(spec: &FabricSpec, vtep: Vtep, observed: &Observed, away: &Aw
     plan.check_directory(spec, vtep);
     let blocked = plan.blocked(spec, observed);
     let held = held(spec, observed);
-    let active: Vec<&LanSpec> = spec
-        .lans
-        .values()
-        .filter(|lan| lan.mode == NetworkMode::Vxlan && !blocked.contains(&lan.vni))
+    let of_mode = |mode| spec.lans.values().filter(move |lan| lan.mode == mode);
+    let active: Vec<&LanSpec> = of_mode(NetworkMode::Vxlan)
+        .filter(|lan| !blocked.contains(&lan.vni))
         .filter(|lan| !lan.ports.is_empty() || held.contains(&lan.vni))
         .collect();
-    let wanted: BTreeSet<OurName> = active.iter().flat_map(|lan| names(lan)).collect();
+    let over_card: Vec<&LanSpec> =
+        of_mode(NetworkMode::Macvlan).filter(|lan| !blocked.contains(&lan.vni) && !lan.ports.is_empty()).collect();
+    let wanted: BTreeSet<OurName> = active.iter().chain(&over_card).flat_map(|lan| names(lan)).collect();
 
     let removed = plan.remove(observed, &wanted, &held, vtep, &blocked);
     for lan in &active {
@@ -163,18 +190,24 @@ pub(crate) fn plan(spec: &FabricSpec, vtep: Vtep, observed: &Observed, away: &Aw
     for lan in active {
         plan.build(lan, vtep, observed, &removed, away);
     }
+    if !over_card.is_empty() {
+        plan.build_over_card(&over_card, observed, &removed);
+    }
     plan
 }
 
 /// LANs that a guest still uses which the directory does not place here: of its tap's name, and of the bridge it is on.
 fn held(spec: &FabricSpec, observed: &Observed) -> BTreeSet<Vni> {
     let placed = |name| match name {
-        OurName::Tap(vni, seat) => spec.lans.get(&vni).is_some_and(|lan| lan.ports.contains_key(&seat)),
-        OurName::Bridge(_) | OurName::Vxlan(_) => true,
+        OurName::Tap(vni, seat) => {
+            spec.lans.get(&vni).is_some_and(|lan| lan.mode == NetworkMode::Vxlan && lan.ports.contains_key(&seat))
+        }
+        // It needs no bridge.
+        OurName::Macvtap(..) | OurName::Bridge(_) | OurName::Vxlan(_) => true,
     };
     observed
         .ours()
-        .filter(|(name, link)| is_tap(*name) && link.carrier && !placed(*name))
+        .filter(|(name, link)| name.is_port() && link.carrier && !placed(*name))
         .flat_map(|(name, link)| [Some(name), link.master.as_deref().and_then(OurName::parse)])
         .flatten()
         .map(OurName::vni)
@@ -182,13 +215,9 @@ fn held(spec: &FabricSpec, observed: &Observed) -> BTreeSet<Vni> {
 }
 
 fn names(lan: &LanSpec) -> impl Iterator<Item = OurName> {
-    [OurName::Bridge(lan.vni), OurName::Vxlan(lan.vni)]
-        .into_iter()
-        .chain(lan.ports.keys().map(|seat| OurName::Tap(lan.vni, *seat)))
-}
-
-const fn is_tap(name: OurName) -> bool {
-    matches!(name, OurName::Tap(..))
+    let of_all =
+        [OurName::Bridge(lan.vni), OurName::Vxlan(lan.vni)].into_iter().filter(|_| lan.mode == NetworkMode::Vxlan);
+    of_all.chain(lan.ports.keys().map(|seat| OurName::port(lan, *seat)))
 }
 
 impl Plan {
@@ -202,9 +231,9 @@ impl Plan {
             )),
             Some(_) => {}
         }
-        for lan in spec.lans.values().filter(|lan| lan.mode != NetworkMode::Vxlan && !lan.ports.is_empty()) {
+        for lan in spec.lans.values().filter(|lan| !lan.mode.needs_kernel() && !lan.ports.is_empty()) {
             self.problems.push(format!(
-                "LAN `{}` asks for mode {}, which this version does not have; set it to vxlan",
+                "LAN `{}` has the mode {}, which is none of the kernel's; set it to vxlan or macvlan",
                 lan.name, lan.mode
             ));
         }
@@ -239,19 +268,20 @@ impl Plan {
         let mut removed = BTreeSet::new();
         // Taps first: a bridge goes after its ports.
         let mut ours: Vec<_> = observed.ours().filter(|(name, _)| !blocked.contains(&name.vni())).collect();
-        ours.sort_by_key(|(name, _)| !is_tap(*name));
+        ours.sort_by_key(|(name, _)| !name.is_port());
         for (name, link) in ours {
             let text = name.text();
             let goes = match (&link.kind, wanted.contains(&name)) {
-                (LinkKind::Tap, false) if link.carrier => {
+                (LinkKind::Tap | LinkKind::Macvtap { .. }, false) if link.carrier => {
                     self.problems.push(format!(
                         "tap `{text}` is held by a guest that the directory does not place here; stop that guest, or list it again"
                     ));
                     false
                 }
                 (LinkKind::Vxlan(tunnel), true) => *tunnel != vtep.tunnel(name.vni()),
+                (LinkKind::Macvtap { .. }, true) => self.is_astray(&text, link, &observed.parent),
                 (_, true) => false,
-                (LinkKind::Tap, false) => true,
+                (LinkKind::Tap | LinkKind::Macvtap { .. }, false) => true,
                 // The directory does not know this LAN any more, but a guest still uses it.
                 (_, false) => !held.contains(&name.vni()),
             };
@@ -261,6 +291,63 @@ impl Plan {
             }
         }
         removed
+    }
+
+    /// Whether a macvtap must be made anew: it is over another card than the one of now, or has one for itself.
+    fn is_astray(&mut self, name: &str, link: &Link, parent: &Parent) -> bool {
+        let (LinkKind::Macvtap { parent: at, submode }, Parent::Fit(nic)) = (&link.kind, parent) else { return false };
+        let astray = *at != Some(nic.index) || *submode == Submode::Passthru;
+        if astray && link.carrier {
+            self.problems.push(format!(
+                "`{name}` is not over `{}`, and a guest holds it; restart that guest's runner: `loco instance restart ID`",
+                nic.name
+            ));
+        }
+        astray && !link.carrier
+    }
+
+    /// Creates and corrects the ports of the LANs whose guests are on the real LAN: there is nothing else of theirs.
+    fn build_over_card(&mut self, lans: &[&LanSpec], observed: &Observed, removed: &BTreeSet<String>) {
+        let nic = match &observed.parent {
+            Parent::Fit(nic) => nic,
+            Parent::Unfit(problem) => return self.problems.push(problem.clone()),
+            // Nothing is known, so nothing is changed.
+            Parent::Unasked => return,
+        };
+        if !nic.up {
+            self.problems.push(format!(
+                "the card `{0}` is down, so no frame of the LANs of mode macvlan leaves this node; set it up: `ip link set {0} up`",
+                nic.name
+            ));
+        }
+        if nic.mtu < MTU {
+            self.problems.push(format!(
+                "the card `{}` has an MTU of {}, so full frames of the guests ({MTU}) are lost; raise it to {MTU}",
+                nic.name, nic.mtu
+            ));
+        }
+        for (lan, (seat, port)) in lans.iter().flat_map(|lan| lan.ports.iter().map(move |port| (lan, port))) {
+            let ours = OurName::port(lan, *seat);
+            let (name, mac) = (ours.text(), port.identity.mac);
+            let link = observed.our(ours).filter(|_| !removed.contains(&name));
+            match link {
+                None => {
+                    self.steps.push(Step::CreateMacvtap { name: name.clone(), mac, parent: nic.index, mtu: nic.mtu });
+                }
+                Some(link) => {
+                    if matches!(link.kind, LinkKind::Macvtap { submode: Submode::Other, .. }) {
+                        self.steps.push(Step::JoinCard { name: name.clone() });
+                    }
+                    if link.mac != mac {
+                        self.steps.push(Step::SetMac { name: name.clone(), mac });
+                    }
+                }
+            }
+            if link.is_none_or(|link| !link.all_groups) {
+                self.steps.push(Step::TakeAllGroups { name: name.clone() });
+            }
+            self.mtu_and_up(&name, link, nic.mtu);
+        }
     }
 
     fn prune_fdb(&mut self, lan: &LanSpec, observed: &Observed, removed: &BTreeSet<String>, away: &Away) {
@@ -288,7 +375,7 @@ impl Plan {
                 }
             }
         }
-        self.mtu_and_up(&bridge.text(), link);
+        self.mtu_and_up(&bridge.text(), link, MTU);
 
         let link = there(vxlan);
         match link {
@@ -329,13 +416,13 @@ impl Plan {
         if link.and_then(|link| link.master.as_ref()) != Some(&bridge) {
             self.steps.push(Step::SetMaster { name: name.to_owned(), bridge });
         }
-        self.mtu_and_up(name, link);
+        self.mtu_and_up(name, link, MTU);
     }
 
     /// A link that is made in this pass is made with the right MTU.
-    fn mtu_and_up(&mut self, name: &str, link: Option<&Link>) {
-        if link.is_some_and(|link| link.mtu != MTU) {
-            self.steps.push(Step::SetMtu { name: name.to_owned() });
+    fn mtu_and_up(&mut self, name: &str, link: Option<&Link>, mtu: u32) {
+        if link.is_some_and(|link| link.mtu != mtu) {
+            self.steps.push(Step::SetMtu { name: name.to_owned(), mtu });
         }
         if link.is_none_or(|link| !link.up) {
             self.steps.push(Step::SetUp { name: name.to_owned() });
@@ -349,6 +436,7 @@ impl LinkKind {
             Self::Bridge { .. } => "bridge",
             Self::Vxlan(_) => "vxlan",
             Self::Tap => "tap",
+            Self::Macvtap { .. } => "macvtap",
             Self::Other(word) => word,
         }
     }

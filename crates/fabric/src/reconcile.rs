@@ -8,7 +8,7 @@
 //!   30 s, or 1 s after a problem ─┘
 //!   1 s ── observe -> not as desired? a pass; publish (counters, carriers, books)
 //! ```
-use std::{os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use model::{InstanceId, LanName, NetworkMode};
 use tokio::{
@@ -18,12 +18,14 @@ use tokio::{
 };
 
 use crate::{
-    FabricConfig, FabricError, FabricSpec, FabricStatus, LanStatus, PortStatus, Repairs, UnderlayStatus,
+    FabricConfig, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, OpenPort, PortStatus, Repairs,
+    UnderlayStatus,
     edge::Edge,
     fabric::{OpenTap, Whose, Wish},
-    kernel::{Kernel, io_error},
+    kernel::{Kernel, Sought, io_error},
+    macvtap::{self, MacvtapError},
     netns,
-    observed::{LinkKind, Observed, OurName, station_name},
+    observed::{Link, LinkKind, Observed, OurName, Submode, station_name},
     peers::{self, Peers},
     plan::{Vtep, mended, plan},
     spec::Away,
@@ -67,6 +69,8 @@ struct Reconciler<'a> {
     kernel: Kernel,
     netns: PathBuf,
     vtep: Vtep,
+    /// As the agent was told; `None`: the card with the underlay's address.
+    macvlan_parent: Option<String>,
     edge: Edge,
     peers: Peers,
     repairs: Repairs,
@@ -100,6 +104,7 @@ impl<'a> Reconciler<'a> {
             kernel,
             netns: config.netns.clone(),
             vtep: Vtep { local: config.underlay_ip, port: config.vxlan_port },
+            macvlan_parent: config.macvlan_parent.clone(),
             edge: Edge::default(),
             peers: Peers::new(Arc::clone(&news)),
             repairs,
@@ -164,7 +169,7 @@ impl<'a> Reconciler<'a> {
         self.passes += 1;
         let mut problems = self.keep_mounted();
         problems.extend(self.settle_sysctls());
-        let mut observed = match self.kernel.observe().await {
+        let mut observed = match self.look().await {
             Ok(observed) => observed,
             Err(error) => {
                 problems.push(format!(
@@ -195,7 +200,7 @@ impl<'a> Reconciler<'a> {
                     self.repairs.count(object, 1);
                 }
             }
-            if let Ok(after) = self.kernel.observe().await {
+            if let Ok(after) = self.look().await {
                 observed = after;
             }
         }
@@ -207,6 +212,17 @@ impl<'a> Reconciler<'a> {
         problems.extend(self.edge.follow(&spec, &observed));
         self.seen = observed;
         self.tell(problems);
+    }
+
+    /// The links, and the node's card where guests are put on it.
+    async fn look(&self) -> Result<Observed, rtnetlink::Error> {
+        let mut observed = self.kernel.observe().await?;
+        let over_card = |lan: &LanSpec| lan.mode == NetworkMode::Macvlan && !lan.ports.is_empty();
+        if self.spec.as_ref().is_some_and(|spec| spec.lans.values().any(over_card)) {
+            let sought = Sought { name: self.macvlan_parent.as_deref(), local: self.vtep.local };
+            observed.parent = self.kernel.parent(sought).await?;
+        }
+        Ok(observed)
     }
 
     /// The namespace must outlive this process: its mount is looked at like a link. Returns the problem.
@@ -250,7 +266,7 @@ impl<'a> Reconciler<'a> {
     /// Refreshes the status without changing anything. `false`: something is not as it was left, and a pass is due.
     async fn glance(&mut self) -> bool {
         let Some(spec) = self.spec.clone() else { return true };
-        let Ok(observed) = self.kernel.observe().await else { return true };
+        let Ok(observed) = self.look().await else { return true };
         self.seen = observed;
         let problem = self.look_at_underlay().await;
         self.publish();
@@ -288,7 +304,7 @@ impl<'a> Reconciler<'a> {
             let state = LanStatus { vni: lan.vni, mode, seats: lan.seats, bridge_mac: lan.bridge_mac };
             status.lans.insert(lan.name.clone(), state);
             for (seat, port) in &lan.ports {
-                let name = OurName::Tap(lan.vni, *seat);
+                let name = OurName::port(lan, *seat);
                 let link = observed.our(name);
                 let state = PortStatus {
                     lan: lan.name.clone(),
@@ -319,13 +335,15 @@ impl<'a> Reconciler<'a> {
         });
     }
 
-    async fn open_tap(&mut self, instance: &InstanceId) -> Result<OwnedFd, FabricError> {
+    async fn open_tap(&mut self, instance: &InstanceId) -> Result<OpenPort, FabricError> {
         let no_port = || FabricError::NoPort(instance.clone());
         let spec = self.spec.clone().ok_or_else(no_port)?;
         let (lan, seat, _) = spec.port(instance).ok_or_else(no_port)?;
-        let name = OurName::Tap(lan.vni, seat);
-        let tap = name.text();
-        let plugged = |observed: &Observed| observed.our(name).is_some_and(|link| link.up && link.master.is_some());
+        let name = OurName::port(lan, seat);
+        let (tap, over_card) = (name.text(), lan.mode == NetworkMode::Macvlan);
+        let plugged = |observed: &Observed| {
+            observed.our(name).is_some_and(|link| link.up && (over_card || link.master.is_some()))
+        };
         // Attaching to a name that is not there would make a tap outside the bridge: the guest would be deaf.
         let mut ready = self.kernel.observe().await.is_ok_and(|observed| plugged(&observed));
         if !ready {
@@ -340,13 +358,28 @@ impl<'a> Reconciler<'a> {
                 .unwrap_or_else(|| "no reason is known; look at the agent's log".to_owned());
             return Err(FabricError::NoTap { instance: instance.clone(), tap, problem });
         }
-        attach(tap)
+        if !over_card {
+            return attach(tap).map(OpenPort::of_tap);
+        }
+        let opened = macvtap::open(&tap).map_err(|error| match error {
+            MacvtapError::Busy => FabricError::TapBusy { tap: tap.clone() },
+            MacvtapError::Io(doing, source) => FabricError::OpenMacvtap { tap: tap.clone(), doing, source },
+        })?;
+        // The kernel has no news of who holds it.
+        self.news.notify_one();
+        Ok(OpenPort { net: opened.net, hold: Some(opened.hold) })
     }
 
-    async fn open_station(&mut self, lan: &LanName) -> Result<OwnedFd, FabricError> {
+    async fn open_station(&mut self, lan: &LanName) -> Result<OpenPort, FabricError> {
         let no_lan = |problem: &str| FabricError::NoLan { lan: lan.clone(), problem: problem.to_owned() };
         let known = self.spec.as_ref().and_then(|spec| spec.lans.values().find(|known| known.name == *lan));
-        let vni = known.ok_or_else(|| no_lan("the directory does not know it; add it, or give another name"))?.vni;
+        let known = known.ok_or_else(|| no_lan("the directory does not know it; add it, or give another name"))?;
+        if known.mode == NetworkMode::Macvlan {
+            return Err(no_lan(
+                "it has the mode macvlan, in which nothing of ours is on it but guests; give it the mode vxlan",
+            ));
+        }
+        let vni = known.vni;
         let there = |observed: &Observed, name: &str| observed.links.get(name).is_some_and(|link| link.up);
         let bridge = OurName::Bridge(vni).text();
         if !self.kernel.observe().await.is_ok_and(|observed| there(&observed, &bridge)) {
@@ -358,7 +391,7 @@ impl<'a> Reconciler<'a> {
         self.pass("a station was opened").await;
         let plugged = self.seen.links.get(&name).is_some_and(|link| link.up && link.master.as_ref() == Some(&bridge));
         if plugged {
-            Ok(fd)
+            Ok(OpenPort::of_tap(fd))
         } else {
             Err(no_lan(self.problems.first().map_or("its port could not be plugged in", |p| p)))
         }
@@ -366,7 +399,7 @@ impl<'a> Reconciler<'a> {
 }
 
 /// Opens a tap of this namespace, which is made if it does not exist.
-fn attach(tap: String) -> Result<OwnedFd, FabricError> {
+fn attach(tap: String) -> Result<std::os::fd::OwnedFd, FabricError> {
     tap::attach(&tap).map_err(|error| match error {
         TapError::NoTun(source) => FabricError::NoTun(source),
         TapError::Busy => FabricError::TapBusy { tap },
@@ -374,8 +407,15 @@ fn attach(tap: String) -> Result<OwnedFd, FabricError> {
     })
 }
 
-/// How the LAN's guests are joined, by what the kernel has: a bridge that is up with a tunnel of that VNI that is up.
+/// How the LAN's guests are joined, by what the kernel has: macvtaps in bridge mode that are up, or a bridge that is up with a tunnel of that
+/// VNI that is up.
 fn mode(vni: model::Vni, observed: &Observed) -> Option<NetworkMode> {
+    let over_card = |(name, link): (OurName, &Link)| {
+        name.vni() == vni && link.up && matches!(link.kind, LinkKind::Macvtap { submode: Submode::Bridge, .. })
+    };
+    if observed.ours().any(over_card) {
+        return Some(NetworkMode::Macvlan);
+    }
     let bridge = OurName::Bridge(vni);
     observed.our(bridge).filter(|link| link.up)?;
     let tunnel = |kind: &LinkKind| matches!(kind, LinkKind::Vxlan(tunnel) if tunnel.vni == vni.get());

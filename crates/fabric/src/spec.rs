@@ -121,6 +121,12 @@ impl FabricSpec {
 }
 
 impl LanSpec {
+    /// Whether this node is a station of it, with a bridge and a tunnel. On the real LAN (mode `macvlan`) somebody else answers DHCP, there
+    /// is no tunnel, and what the node itself sends does not reach its own guests.
+    pub(crate) fn has_bridge(&self) -> bool {
+        self.mode == NetworkMode::Vxlan && !self.ports.is_empty()
+    }
+
     /// The whole forwarding table: remote guests, the bridges of the peers (answers to their questions go only there),
     /// and the flood list, which holds only nodes with a seat in the LAN. Nodes that are `away` are not in the flood list; the rest
     /// stays, so that their own guests are not flooded for, and the question whether they are back still finds them.

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use nix::libc;
+use nix::{errno::Errno, libc};
 
 /// Why a tap could not be opened.
 #[derive(Debug)]
@@ -44,10 +44,19 @@ pub(crate) fn attach(name: &str) -> Result<OwnedFd, TapError> {
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open("/dev/net/tun")
         .map_err(TapError::NoTun)?;
+    match set_flags(&file, name) {
+        Ok(()) => Ok(file.into()),
+        Err(Errno::EBUSY) => Err(TapError::Busy),
+        Err(errno) => Err(TapError::Io(errno.into())),
+    }
+}
+
+/// Attaches an open `/dev/net/tun` to `name`; the descriptor of a macvtap, which has its device already, is given the form of its frames.
+pub(crate) fn set_flags(fd: &impl AsRawFd, name: &str) -> Result<(), Errno> {
     let mut request =
         libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_ifindex: 0 } };
     if name.len() >= libc::IFNAMSIZ {
-        return Err(TapError::Io(io::Error::from_raw_os_error(libc::ENAMETOOLONG)));
+        return Err(Errno::ENAMETOOLONG);
     }
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = libc::c_char::from_ne_bytes([from]);
@@ -56,11 +65,7 @@ pub(crate) fn attach(name: &str) -> Result<OwnedFd, TapError> {
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).expect("the flags of if_tun.h have 16 bits");
     // SAFETY: TUNSETIFF reads one `ifreq`, which lives across the call, and the fd is open.
     #[expect(unsafe_code, reason = "ioctl")]
-    match unsafe { ioctl::set_iff(file.as_raw_fd(), &raw const request) } {
-        Ok(_) => Ok(file.into()),
-        Err(nix::errno::Errno::EBUSY) => Err(TapError::Busy),
-        Err(errno) => Err(TapError::Io(errno.into())),
-    }
+    unsafe { ioctl::set_iff(fd.as_raw_fd(), &raw const request) }.map(drop)
 }
 
 /// Makes the tap `name` and leaves it there, closed.

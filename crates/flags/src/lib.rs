@@ -47,8 +47,9 @@ pub struct UpFlags {
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
 
-    /// How the guests of a LAN are joined: `vxlan`, the kernel's bridge and tunnel; `socket`, the agents' own switch, without a
-    /// device in the kernel; `user`, not at all: each guest is alone (docs/fabric.md)
+    /// How the guests of a LAN are joined: `vxlan`, the kernel's bridge and tunnel; `macvlan`, over the nodes' own cards, as machines
+    /// of the real LAN; `socket`, the agents' own switch, without a device in the kernel; `user`, not at all: each guest is alone
+    /// (docs/fabric.md)
     #[arg(long, default_value = "vxlan", value_parser = mode)]
     pub mode: String,
 
@@ -84,13 +85,14 @@ pub enum UsageError {
     EmptyLan { lans: u8, guests: u8 },
     #[error("--lans {0}: the page shows one LAN so far, so the guests of the others would be hidden; use 1")]
     SeveralLans(u8),
+    #[error("--ipx-relay needs --mode vxlan: in mode {0} the nodes have no station on the LAN")]
+    Relay(String),
 }
 
 fn mode(text: &str) -> Result<String, String> {
     match text {
-        "vxlan" | "socket" | "user" => Ok(text.to_owned()),
-        "macvlan" => Err("mode `macvlan` is not there yet; use vxlan, socket or user".to_owned()),
-        _ => Err("the modes are vxlan, socket and user".to_owned()),
+        "vxlan" | "macvlan" | "socket" | "user" => Ok(text.to_owned()),
+        _ => Err("the modes are vxlan, macvlan, socket and user".to_owned()),
     }
 }
 
@@ -119,6 +121,9 @@ impl UpFlags {
         {
             let why = "is not a directory".to_owned();
             return Err(UsageError::Directory { path: dir.display().to_string(), why });
+        }
+        if self.ipx_relay.is_some() && self.mode != "vxlan" {
+            return Err(UsageError::Relay(self.mode.clone()));
         }
         if self.lans > self.guests {
             return Err(UsageError::EmptyLan { lans: self.lans, guests: self.guests });
@@ -191,8 +196,8 @@ mod tests {
         refuses("--disk a --kernel b", "--kernel");
         refuses("--cdrom a --kernel b", "--kernel");
         refuses("--keep-disks d", "--disk");
-        refuses("--mode macvlan", "is not there yet; use vxlan");
-        refuses("--mode pigeon", "vxlan, socket and user");
+        refuses("--mode pigeon", "vxlan, macvlan, socket and user");
+        refuses("--mode macvlan --ipx-relay 213", "--ipx-relay needs --mode vxlan");
         refuses("--no-such-flag", "--no-such-flag");
         refuses("--guests 2 --lans 3", "--lans 3 is more than --guests 2");
         refuses("--guests 4 --lans 2", "the page shows one LAN so far");

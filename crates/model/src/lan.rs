@@ -113,6 +113,11 @@ impl Subnet {
         u32::from(address) & u32::from(self.netmask()) == u32::from(self.network)
     }
 
+    /// Address of a seat.
+    pub fn seat(self, seat: Seat) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.network) + u32::from(seat.0) + 1)
+    }
+
     /// Address of the edge: the last host address. It answers DHCP and sends the reachability questions.
     pub fn edge(self) -> Ipv4Addr {
         Ipv4Addr::from(u32::from(self.broadcast()) - 1)
@@ -218,7 +223,7 @@ impl Lan {
         let number = seat.0 + 1;
         Ok(Identity {
             mac: self.mac(number),
-            ip: Ipv4Addr::from(u32::from(self.subnet.network()) + u32::from(number)),
+            ip: self.subnet.seat(seat),
             subnet: self.subnet,
             host_name: format!("LOCO{:X}-{number}", self.vni.get()),
         })

@@ -79,9 +79,12 @@ impl Hello {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PortKind {
-    /// A tap, or a tap of a node's own card, that comes with the Welcome.
+    /// A tap that comes with the Welcome.
     #[default]
     Tap,
+    /// A macvtap over the node's card that comes with the Welcome, and after it a descriptor that says that it is held: the runner
+    /// keeps that open for as long as QEMU runs on the other.
+    Macvtap,
     /// A pair of sockets that the runner makes; the agent's end goes to it by [`FromRunner::Cable`].
     Socket,
     /// QEMU's own network, in which nobody else is.
@@ -89,12 +92,13 @@ pub enum PortKind {
 }
 
 impl PortKind {
-    pub const ALL: [Self; 3] = [Self::Tap, Self::Socket, Self::User];
+    pub const ALL: [Self; 4] = [Self::Tap, Self::Macvtap, Self::Socket, Self::User];
 
     /// As [`Hello::ports`] and the messages say it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tap => "tap",
+            Self::Macvtap => "macvtap",
             Self::Socket => "socket",
             Self::User => "user",
         }
@@ -135,7 +139,8 @@ pub struct Exited {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum FromAgent {
-    /// Answer to `Hello`. Unless `has_port` was said: the tap if the port is one, and then, if `kvm`, an open `/dev/kvm`.
+    /// Answer to `Hello`. Unless `has_port` was said: the tap if the port is one, for a macvtap its hold, and then, if `kvm`, an open
+    /// `/dev/kvm`.
     Welcome(Welcome),
     /// Answer to `Hello`: not now. The runner waits a second and asks again.
     Refused { reason: String, remedy: String },
@@ -218,9 +223,9 @@ mod tests {
         assert_eq!((welcome.port, &welcome.subnet), (PortKind::Tap, &None));
         assert_eq!(serde_json::to_string(&welcome).unwrap(), text);
         let FromRunner::Hello(old) = hello else { panic!("{hello:?}") };
-        assert_eq!(PortKind::ALL.map(|kind| old.takes(kind)), [true, false, false]);
+        assert_eq!(PortKind::ALL.map(|kind| old.takes(kind)), [true, false, false, false]);
         let new = Hello { ports: vec!["socket".into(), "pigeon".into()], ..old };
-        assert_eq!(PortKind::ALL.map(|kind| new.takes(kind)), [true, true, false]);
+        assert_eq!(PortKind::ALL.map(|kind| new.takes(kind)), [true, false, true, false]);
         // From a runner of before there were orders.
         let text = r#"{"kind":"exited","stderr_tail":"","asked":true}"#;
         let FromRunner::Exited(exited) = serde_json::from_str(text).unwrap() else { panic!("{text}") };

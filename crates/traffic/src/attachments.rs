@@ -19,15 +19,17 @@ use crate::{
     },
     bpffs::Pins,
     events::{Place, Places},
-    programs::{Direction, GUARD_WORDS, Link, Maps, Programs},
+    programs::{Device, Direction, GUARD_WORDS, Link, Maps, Programs},
     report::{ClassCounts, Directions, Pair, PortReport, Report},
 };
 
 /// Devices that are to be watched, all in the fabric's namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Tap of each instance.
+    /// Tap or macvtap of each instance.
     pub ports: BTreeMap<InstanceId, String>,
+    /// Those of them whose device is a macvtap: what the guest sends goes out of it, where it comes in at a tap.
+    pub turned: BTreeSet<InstanceId>,
     /// VXLAN device of each LAN.
     pub tunnels: BTreeMap<LanName, String>,
     /// Tap of each LAN's IPX relay.
@@ -41,6 +43,7 @@ pub struct Wanted {
 /// A device that is watched.
 struct Watched {
     device: String,
+    turned: bool,
     ifindex: u32,
     /// In the order of [`Direction::ALL`]; `None`: it is not wanted, or could not be attached.
     links: [Option<Link>; Direction::ALL.len()],
@@ -70,6 +73,12 @@ const REFUSALS: usize = Refusal::ALL.len();
 const REFUSED_OWNER: usize = REFUSALS_MAX - 1;
 const _: () = assert!(REFUSALS <= REFUSED_OWNER);
 const NS_PER_S: u64 = 1_000_000_000;
+
+impl Wanted {
+    fn is_turned(&self, place: &Place) -> bool {
+        matches!(place, Place::Port(instance) if self.turned.contains(&**instance))
+    }
+}
 
 impl Attachments {
     pub(crate) fn new(programs: Programs, pins: Option<Pins>, maps: Maps) -> Self {
@@ -125,7 +134,8 @@ impl Attachments {
             self.forget(&place, wanted);
         }
         for (place, (device, ifindex)) in &there {
-            if let Err(problem) = self.watch(place, device, *ifindex, wanted) {
+            let on = Device { name: device.as_str(), turned: wanted.is_turned(place) };
+            if let Err(problem) = self.watch(place, on, *ifindex, wanted) {
                 problems.push(format!("{device} cannot be watched: {problem}"));
             }
         }
@@ -143,7 +153,7 @@ impl Attachments {
     }
 
     /// Puts on one device the programs that belong there, or sees that they still are there.
-    fn watch(&mut self, place: &Place, device: &str, ifindex: u32, wanted: &Wanted) -> Result<(), String> {
+    fn watch(&mut self, place: &Place, device: Device<'_>, ifindex: u32, wanted: &Wanted) -> Result<(), String> {
         let row = guard_row(place, wanted);
         if let Some((_, row)) = row {
             self.make_guard(place, ifindex, row).map_err(|error| format!("no room for its rules: {error}"))?;
@@ -162,14 +172,19 @@ impl Attachments {
             }
             let pin = self.pin(place, ifindex, direction);
             if linked {
-                tracing::warn!(device, ?direction, "the program was taken off by somebody; it is put on again");
+                tracing::warn!(
+                    device = device.name,
+                    ?direction,
+                    "the program was taken off by somebody; it is put on again"
+                );
                 let _ = pin.as_ref().map(std::fs::remove_file);
             }
             let link = self.programs.put_on(device, direction, pin.as_deref())?;
-            tracing::debug!(device, ifindex, ?direction, ?link, "watched");
+            tracing::debug!(device = device.name, ifindex, ?direction, ?link, "watched");
             self.repairs += u64::from(linked);
             let watched = self.watched.entry(place.clone()).or_insert_with(|| Watched {
-                device: device.to_owned(),
+                device: device.name.to_owned(),
+                turned: device.turned,
                 ifindex,
                 links: [const { None }; Direction::ALL.len()],
             });
@@ -216,10 +231,11 @@ impl Attachments {
     /// Lets go of a device; what it counted is kept for the next one of the same place, if there will be one.
     fn forget(&mut self, place: &Place, keep: bool) {
         let Some(watched) = self.watched.remove(place) else { return };
+        let device = Device { name: &watched.device, turned: watched.turned };
         for (slot, (direction, link)) in Direction::ALL.into_iter().zip(watched.links).enumerate() {
             let Some(link) = link else { continue };
             let pin = self.pin(place, watched.ifindex, direction);
-            if let Err(problem) = Programs::take_off(&watched.device, direction, link, pin.as_deref()) {
+            if let Err(problem) = Programs::take_off(device, direction, link, pin.as_deref()) {
                 tracing::warn!(device = watched.device, slot, problem, "a program stays at a device of no use");
             }
         }

@@ -36,9 +36,9 @@ const CLSACT_PRIORITY: u16 = 50;
 /// One program at a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
-    /// Counts what comes in.
+    /// Counts what comes in: at a port, from its guest.
     Ingress,
-    /// Counts what goes out.
+    /// Counts what goes out: at a port, to its guest.
     Egress,
     /// Drops what comes in and may not.
     Guard,
@@ -81,11 +81,23 @@ impl Direction {
         }
     }
 
-    const fn attach_type(self) -> TcAttachType {
-        match self {
-            Self::Ingress | Self::Guard | Self::Answer => TcAttachType::Ingress,
-            Self::Egress => TcAttachType::Egress,
-        }
+    const fn attach_type(self, turned: bool) -> TcAttachType {
+        let comes_in = matches!(self, Self::Ingress | Self::Guard | Self::Answer);
+        if comes_in == turned { TcAttachType::Egress } else { TcAttachType::Ingress }
+    }
+}
+
+/// A device of the calling thread's namespace.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Device<'a> {
+    pub(crate) name: &'a str,
+    /// What a guest sends goes out of it, as it is the node's side of the guest's cable (a macvtap), and not the guest's own (a tap).
+    pub(crate) turned: bool,
+}
+
+impl Device<'_> {
+    const fn attach_type(self, direction: Direction) -> TcAttachType {
+        direction.attach_type(self.turned)
     }
 }
 
@@ -162,25 +174,30 @@ impl Programs {
     }
 
     /// Whether this very program sees the frames of `device`. `None`: the kernel cannot be asked that way.
-    pub(crate) fn is_on(&self, device: &str, direction: Direction) -> Option<bool> {
+    pub(crate) fn is_on(&self, device: Device<'_>, direction: Direction) -> Option<bool> {
         if self.attach == Attach::Clsact {
             return None;
         }
-        let (_, programs) = SchedClassifier::query_tcx(device, direction.attach_type()).ok()?;
+        let (_, programs) = SchedClassifier::query_tcx(device.name, device.attach_type(direction)).ok()?;
         let id = self.ids[direction as usize];
         Some(programs.iter().any(|program| program.id() == id))
     }
 
-    /// Puts the program on `device` of the calling thread's namespace. A pinned link is given this program in one step,
+    /// Puts the program on `device`. A pinned link is given this program in one step,
     /// so that no frame is missed and none is counted twice.
-    pub(crate) fn put_on(&mut self, device: &str, direction: Direction, pin: Option<&Path>) -> Result<Link, String> {
+    pub(crate) fn put_on(
+        &mut self,
+        device: Device<'_>,
+        direction: Direction,
+        pin: Option<&Path>,
+    ) -> Result<Link, String> {
         match self.attach {
             Attach::Tcx => self.put_tcx(device, direction, pin),
             Attach::Clsact => self.put_clsact(device, direction),
         }
     }
 
-    fn put_tcx(&mut self, device: &str, direction: Direction, pin: Option<&Path>) -> Result<Link, String> {
+    fn put_tcx(&mut self, device: Device<'_>, direction: Direction, pin: Option<&Path>) -> Result<Link, String> {
         if let Some(pin) = pin
             && self.take_over(direction, pin)?
         {
@@ -193,7 +210,9 @@ impl Programs {
         let program = self.program(direction).map_err(|error| error.to_string())?;
         let order = if direction.counts() { LinkOrder::first() } else { LinkOrder::last() };
         let order = TcAttachOptions::TcxOrder(order);
-        let id = program.attach_with_options(device, direction.attach_type(), order).map_err(|error| chain(&error))?;
+        let id = program
+            .attach_with_options(device.name, device.attach_type(direction), order)
+            .map_err(|error| chain(&error))?;
         let link = program.take_link(id).map_err(|error| chain(&error))?;
         let link = FdLink::try_from(link).map_err(|error| chain(&error))?;
         let Some(pin) = pin else { return Ok(Link::Held(link)) };
@@ -227,19 +246,19 @@ impl Programs {
         }
     }
 
-    fn put_clsact(&mut self, device: &str, direction: Direction) -> Result<Link, String> {
-        match tc::qdisc_add_clsact(device) {
+    fn put_clsact(&mut self, device: Device<'_>, direction: Direction) -> Result<Link, String> {
+        match tc::qdisc_add_clsact(device.name) {
             // Its error does not say which; what is wrong beside "there is one" the attachment will say.
             Ok(()) | Err(TcError::NetlinkError(_) | TcError::AlreadyAttached) => {}
             Err(error) => return Err(chain(&error)),
         }
-        let kind = direction.attach_type();
+        let kind = device.attach_type(direction);
         // Of an earlier agent: left there it would count every frame a second time.
         remove_filter(device, direction)?;
         let program = self.program(direction).map_err(|error| error.to_string())?;
         let options = NlOptions { priority: CLSACT_PRIORITY + u16::from(!direction.counts()), ..NlOptions::default() };
         let options = TcAttachOptions::Netlink(options);
-        let id = program.attach_with_options(device, kind, options).map_err(|error| chain(&error))?;
+        let id = program.attach_with_options(device.name, kind, options).map_err(|error| chain(&error))?;
         let link = program.take_link(id).map_err(|error| chain(&error))?;
         // Its drop would remove the filter, which shall outlive this process.
         std::mem::forget(link);
@@ -247,7 +266,12 @@ impl Programs {
     }
 
     /// Takes the program off again.
-    pub(crate) fn take_off(device: &str, direction: Direction, link: Link, pin: Option<&Path>) -> Result<(), String> {
+    pub(crate) fn take_off(
+        device: Device<'_>,
+        direction: Direction,
+        link: Link,
+        pin: Option<&Path>,
+    ) -> Result<(), String> {
         match (link, pin) {
             (Link::Pinned, Some(pin)) => match std::fs::remove_file(pin) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.to_string()),
@@ -259,8 +283,8 @@ impl Programs {
     }
 }
 
-fn remove_filter(device: &str, direction: Direction) -> Result<(), String> {
-    match tc::qdisc_detach_program(device, direction.attach_type(), direction.program()) {
+fn remove_filter(device: Device<'_>, direction: Direction) -> Result<(), String> {
+    match tc::qdisc_detach_program(device.name, device.attach_type(direction), direction.program()) {
         Err(TcError::IoError(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // A device that is gone took its filters along.
         Err(TcError::IoError(error)) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),

@@ -111,6 +111,7 @@ impl Ours {
             underlay_ip: Underlay::address(index),
             vxlan_port: 14789,
             underlay_netns: Some(netns.path().to_owned()),
+            macvlan_parent: None,
         };
         self.configs.push(config.clone());
         let spec = FabricSpec::from_snapshot(snapshot, &config.node);
@@ -153,7 +154,7 @@ impl Ours {
     }
 
     pub(crate) async fn tap(&self, of: Of, seat: usize) -> anyhow::Result<OwnedFd> {
-        Ok(self.fabrics[PLACES[seat]].open_tap(&of.instance(seat)?).await?)
+        Ok(self.fabrics[PLACES[seat]].open_tap(&of.instance(seat)?).await?.net)
     }
 
     /// The guest's end of a cable whose other end is at the seat's port of the switch.

@@ -9,7 +9,7 @@ use axum::{
     http::StatusCode,
 };
 use fabric::trace::{End, Sighting, question, trace};
-use model::{InstanceId, LanName};
+use model::{InstanceId, LanName, NetworkMode};
 
 use super::{Api, error::ApiError, parse_id, read};
 
@@ -55,7 +55,11 @@ pub(super) async fn follow(
     }
     let Some(netns) = api.netns.clone() else { return Err(no_kernel(&from.lan)) };
     let fabric = api.source.fabric.borrow().clone();
-    let vni = fabric.lans.get(&from.lan).map(|lan| lan.vni).ok_or_else(|| no_kernel(&from.lan))?;
+    let lan = fabric.lans.get(&from.lan).ok_or_else(|| no_kernel(&from.lan))?;
+    if lan.mode == Some(NetworkMode::Macvlan) {
+        return Err(on_real_lan(&from.lan));
+    }
+    let vni = lan.vni;
     let tunnel = fabric::tunnel_name(vni);
     if [&from, &to].into_iter().any(|guest| guest.tap.as_ref().is_some_and(String::is_empty)) {
         return Err(no_kernel(&from.lan));
@@ -66,12 +70,21 @@ pub(super) async fn follow(
 }
 
 fn no_kernel(lan: &LanName) -> ApiError {
-    ApiError::new(
-        StatusCode::NOT_IMPLEMENTED,
-        "not-in-this-mode",
-        format!("frames of LAN `{lan}` do not pass the kernel of this node, so they cannot be followed here"),
-        "watch the two ports instead: `loco pcap ID --follow`",
-    )
+    not_in_this_mode(format!(
+        "frames of LAN `{lan}` do not pass the kernel of this node, so they cannot be followed here"
+    ))
+}
+
+/// What a node sends over its card does not come to guests on the same card, so nobody here can ask one.
+fn on_real_lan(lan: &LanName) -> ApiError {
+    not_in_this_mode(format!(
+        "LAN `{lan}` is the real one (mode macvlan), in which a node cannot speak to its own guests, so it cannot ask one for a marked frame"
+    ))
+}
+
+fn not_in_this_mode(message: String) -> ApiError {
+    let remedy = "watch the two ports instead: `loco pcap ID --follow`";
+    ApiError::new(StatusCode::NOT_IMPLEMENTED, "not-in-this-mode", message, remedy)
 }
 
 fn guest(api: &Api, id: &str) -> Result<Guest, ApiError> {

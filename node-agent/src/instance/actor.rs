@@ -423,14 +423,15 @@ impl Actor {
         let mut fds: Vec<OwnedFd> = Vec::new();
         let mut kvm = false;
         if !hello.has_port {
-            if port == PortKind::Tap {
+            if matches!(port, PortKind::Tap | PortKind::Macvtap) {
                 let opened = time::timeout(TAP_LIMIT, self.parts.shared.taps.open(&self.parts.id)).await;
-                let tap = opened
+                let opened = opened
                     .map_err(|_| {
                         Refusal::new("the fabric did not open the tap in time", "look at the agent's fabric problems")
                     })?
                     .map_err(|error| Refusal::new(chain(&error), "the runner asks again in a second"))?;
-                fds.push(tap);
+                fds.push(opened.net);
+                fds.extend(opened.hold);
             }
             if self.parts.shared.kvm {
                 // Proven at the start; a device that is gone since then means a guest without KVM, not no guest.

@@ -25,7 +25,7 @@ use std::{
     time::SystemTime,
 };
 
-use fabric::{FabricError, FabricStatus};
+use fabric::{FabricError, FabricStatus, OpenPort};
 use model::{InstanceId, InstanceState};
 use stream::{AudioTap, InstanceStream, Screen, Streams};
 use switch::SwitchError;
@@ -43,16 +43,16 @@ use crate::{desired::SeatSpec, doors::DoorState, lans::Lans, metrics::Metrics};
 /// stream waits: input is never dropped while there is a guest to take it.
 const INJECTIONS_MAX: usize = 64;
 
-/// Opens the tap of an instance. A function and not the fabric itself, as a fabric needs root and a kernel of its own.
+/// Opens the tap or macvtap of an instance. A function and not the fabric itself, as a fabric needs root and a kernel of its own.
 #[derive(Clone)]
 pub(crate) struct Taps(Arc<dyn Fn(InstanceId) -> OpeningTap + Send + Sync>);
 
-type OpeningTap = Pin<Box<dyn Future<Output = Result<OwnedFd, FabricError>> + Send>>;
+type OpeningTap = Pin<Box<dyn Future<Output = Result<OpenPort, FabricError>> + Send>>;
 
 impl Taps {
     pub(crate) fn new<F>(open: impl Fn(InstanceId) -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Result<OwnedFd, FabricError>> + Send + 'static,
+        F: Future<Output = Result<OpenPort, FabricError>> + Send + 'static,
     {
         Self(Arc::new(move |id| Box::pin(open(id))))
     }
@@ -64,7 +64,7 @@ impl Taps {
         })
     }
 
-    async fn open(&self, id: &InstanceId) -> Result<OwnedFd, FabricError> {
+    async fn open(&self, id: &InstanceId) -> Result<OpenPort, FabricError> {
         (self.0)(id.clone()).await
     }
 }

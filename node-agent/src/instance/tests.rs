@@ -34,7 +34,7 @@ impl Node {
         let streams = StreamConfig { media_ip: "127.0.0.1".parse().unwrap(), ports: 24900..=24901 };
         let taps = Taps::new(move |id| async move {
             let (reader, _) = std::io::pipe().unwrap();
-            if tap { Ok(OwnedFd::from(reader)) } else { Err(FabricError::NoPort(id)) }
+            if tap { Ok(OpenPort { net: reader.into(), hold: None }) } else { Err(FabricError::NoPort(id)) }
         });
         let shared = Shared {
             taps,

@@ -292,6 +292,7 @@ fn wanted(fabric: &FabricStatus) -> Wanted {
     let lans = || fabric.lans.iter().filter(|(_, lan)| lan.mode != Some(NetworkMode::Socket));
     Wanted {
         ports: taps().map(|(id, port)| (id.clone(), port.tap.clone())).collect(),
+        turned: taps().filter(|(_, port)| fabric::is_macvtap(&port.tap)).map(|(id, _)| id.clone()).collect(),
         tunnels: lans().map(|(name, lan)| (name.clone(), fabric::tunnel_name(lan.vni))).collect(),
         // Where no relay runs there is no such device, and nothing to watch.
         relays: lans().map(|(name, lan)| (name.clone(), fabric::station_name(lan.vni))).collect(),

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "tests, and helpers of tests")]
 
 mod flow;
+mod macvlan;
 mod modes;
 mod observe;
 mod pcap;

@@ -23,7 +23,7 @@ const FRAMES: u32 = 1000;
 const AT_ONCE: u32 = 50;
 
 /// Places seats: LAN and node of each, as `instance-0`, `instance-1`, …
-fn place(rig: &Rig, lans: &[(&str, &str)], seats: &[(&str, u8)]) {
+pub(crate) fn place(rig: &Rig, lans: &[(&str, &str)], seats: &[(&str, u8)]) {
     let lans: Vec<_> = (0..)
         .zip(lans)
         .map(|(n, (name, mode))| {
@@ -138,7 +138,7 @@ async fn greet(rig: &Rig, node: u8, instance: u8, has_port: bool) -> SeatSocket 
     }
 }
 
-const fn mac(lan: u8, seat: u8) -> [u8; 6] {
+pub(crate) const fn mac(lan: u8, seat: u8) -> [u8; 6] {
     [0x02, 0x4c, 0x00, 0x10, 0x68 + lan, seat + 1]
 }
 
@@ -260,15 +260,16 @@ async fn an_agent_that_ends_loses_no_frame_between_guests_of_its_node_and_a_kill
     assert!(seen.values().all(|times| *times == 1), "doubled");
 }
 
-/// A real runner with a real QEMU that plays the demo game by itself.
-fn start_player(rig: &Rig, node: u8, instance: u8) -> Process {
+/// A real runner with a real QEMU that plays the demo game by itself; `words`: more for the game.
+pub(crate) fn start_player(rig: &Rig, node: u8, instance: u8, words: &str) -> Process {
     let program = Path::new(env!("CARGO_BIN_EXE_node-agent")).with_file_name("guest-runner");
     assert!(program.exists(), "{} is missing; run `cargo build -p guest-runner` first", program.display());
     let kernel = std::env::var("LOCO_DEMO_KERNEL").expect("`cargo xtask test --privileged` sets LOCO_DEMO_KERNEL");
     let mut command = Command::new(program);
     command
         .args(["--instance", &format!("instance-{instance}"), "--listen", "127.0.0.1:0", "--memory", "24"])
-        .args(["--uid", "65534", "--gid", "65534", "--kernel", &kernel, "--append", "autoplay=1"])
+        .args(["--uid", "65534", "--gid", "65534", "--kernel", &kernel])
+        .args(["--append", &format!("autoplay=1{words}")])
         .arg("--agent-socket")
         .arg(rig.seat(node, instance))
         .arg("--work-dir")
@@ -280,7 +281,7 @@ fn start_player(rig: &Rig, node: u8, instance: u8) -> Process {
     rig.spawn(node, command)
 }
 
-fn players(status: &AgentStatus) -> usize {
+pub(crate) fn players(status: &AgentStatus) -> usize {
     status.observed.get("party").map(|observed| observed.players.len()).unwrap_or_default()
 }
 
@@ -290,7 +291,7 @@ async fn guests_of_two_nodes_play_over_the_agents_own_switch() {
     let rig = Rig::new(2);
     place(&rig, &[("party", "socket")], &[("party", 0), ("party", 1)]);
     let (mut a, _b) = (start_powerless(&rig, 0), start_powerless(&rig, 1));
-    let _guests = [start_player(&rig, 0, 0), start_player(&rig, 1, 1)];
+    let _guests = [start_player(&rig, 0, 0, ""), start_player(&rig, 1, 1, "")];
     for node in 0..2 {
         rig.until_live(node, node);
         let both = eventually(SOON * 3, || rig.status(node).filter(|status| players(status) == 2)).await;
@@ -320,7 +321,7 @@ async fn guests_of_mode_user_are_alone_and_the_mode_is_what_qemu_says() {
         eventually(SOON, || rig.status(0).filter(|status| status.lans.len() == 1)).await.map(mode).unwrap(),
         None
     );
-    let _guests = [start_player(&rig, 0, 0), start_player(&rig, 0, 1)];
+    let _guests = [start_player(&rig, 0, 0, ""), start_player(&rig, 0, 1, "")];
     for instance in 0..2 {
         let (status, _) = rig.until_live(0, instance);
         assert_eq!((status.link, status.counters), (None, None), "no port of the agent's");

@@ -38,7 +38,7 @@ fn numbered(sequence: u32) -> Vec<u8> {
 }
 
 /// The whole file as it is now.
-fn snapshot(rig: &Rig, instance: &str, query: &str) -> Vec<u8> {
+pub(crate) fn snapshot(rig: &Rig, instance: &str, query: &str) -> Vec<u8> {
     let (sender, parts) = mpsc::channel();
     assert_eq!(read(rig, instance, query, &sender), 200);
     drop(sender);

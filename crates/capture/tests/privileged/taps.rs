@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
-use capture::{Limits, Snapshot, Source, write::Direction};
+use capture::{Device, Limits, Snapshot, Source, write::Direction};
 use testkit::{Frame, NetNs, Numbered, Tap, eventually};
 
 use super::build::{PASSWORD, enum_sessions, udp, utf16};
@@ -22,7 +22,7 @@ impl Lan {
         let namespace = NetNs::new("capture").unwrap();
         let source = Source::start(namespace.path(), limits).unwrap();
         let ports = [("instance-0", "tap-a"), ("instance-1", "tap-b")];
-        source.set_ports(ports.map(|(id, tap)| (id.to_owned(), tap.to_owned())).into());
+        source.set_ports(ports.map(|(id, tap)| (id.to_owned(), Device { name: tap.to_owned(), turned: false })).into());
         Self { namespace, source }
     }
 

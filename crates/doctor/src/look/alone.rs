@@ -84,13 +84,14 @@ pub(crate) fn address(facts: &Facts, a: &SeatFacts) -> Finding {
     let machine = a.machine.as_ref();
     let asked = machine.map_or(0, |machine| machine.dhcp_asked);
     let given = machine.is_some_and(|machine| machine.dhcp_acked > 0);
+    let theirs = facts.is_real(a);
     let evidence = || a.step(Step::Address).cloned();
     match a.address() {
         // 169.254.0.0/16 is what Windows takes when no DHCP answers (RFC 3927).
         Some(ip) if ip.is_link_local() && asked > 0 && !given => {
-            Failed(Cause::DhcpUnanswered { times: asked }, evidence())
+            Failed(Cause::DhcpUnanswered { times: asked, theirs }, evidence())
         }
-        Some(ip) if !a.in_subnet(ip) => {
+        Some(ip) if !facts.fits(a, ip) => {
             let (network, prefix) = a.place.subnet;
             let subnet = format!("{network}/{prefix}");
             Failed(Cause::WrongSubnet { ip, subnet, given: a.place.ip }, evidence())
@@ -98,7 +99,7 @@ pub(crate) fn address(facts: &Facts, a: &SeatFacts) -> Finding {
         Some(_) => Passed(evidence()),
         None if machine.is_some_and(|machine| !machine.ipx_nodes.is_empty()) => Passed(a.step(Step::Frame).cloned()),
         None if asked >= 3 && !given && !booting(facts, a) => {
-            Failed(Cause::DhcpUnanswered { times: asked }, a.step(Step::Frame).cloned())
+            Failed(Cause::DhcpUnanswered { times: asked, theirs }, a.step(Step::Frame).cloned())
         }
         None if booting(facts, a) || a.up_for(facts.at).is_none() => Unknown(Cause::Booting),
         // Whoever looks at frames has seen none with an address.

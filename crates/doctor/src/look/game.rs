@@ -49,7 +49,7 @@ pub(crate) fn asks(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Finding
     };
     let evidence = || last.asked.last.clone().or_else(|| last.asked.first.clone());
     let ips: Vec<Ipv4Addr> = questions.iter().filter_map(|q| ipv4(&q.asked.ip)).collect();
-    if let (false, Some(ip)) = (ips.iter().any(|ip| a.in_subnet(*ip)), ips.first()) {
+    if let (false, Some(ip)) = (ips.iter().any(|ip| facts.fits(a, *ip)), ips.first()) {
         return Failed(Cause::WrongInterface { ip: *ip }, evidence());
     }
     let by_ipx = questions.iter().any(|q| ipv4(&q.asked.ip).is_none());
@@ -63,7 +63,7 @@ pub(crate) fn asks(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Finding
     if let (Some(game), Some(host)) = (target.game, target.host) {
         let here = host.address().map(|ip| ip.to_string());
         let to: Vec<&String> = questions.iter().flat_map(|q| &q.asked.to).collect();
-        let reaches_all = |to: &str| is_broadcast(a, to) || ipv4(to).is_none();
+        let reaches_all = |to: &str| is_broadcast(facts, a, to) || ipv4(to).is_none();
         if let (Some(here), Some(first)) = (here, to.first())
             && game.transport == "tcp"
             && !to.iter().any(|to| reaches_all(to) || **to == here)
@@ -74,7 +74,11 @@ pub(crate) fn asks(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Finding
     Passed(evidence())
 }
 
-fn is_broadcast(a: &SeatFacts, to: &str) -> bool {
+fn is_broadcast(facts: &Facts, a: &SeatFacts, to: &str) -> bool {
+    // Nobody told us how long the real LAN's prefix is; hosts hardly ever have this octet.
+    if facts.is_real(a) {
+        return ipv4(to).is_some_and(|ip| ip.octets()[3] == 255);
+    }
     let (network, prefix) = a.place.subnet;
     let host_bits = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
     ipv4(to).is_some_and(|ip| ip == Ipv4Addr::BROADCAST || u32::from(ip) == (u32::from(network) | host_bits))
@@ -226,6 +230,9 @@ pub(crate) fn cut(facts: &Facts, a: &SeatFacts, b: &SeatFacts) -> Option<Cause> 
 /// Where a broadcast of `a` was lost that did not come to the tap of `b`.
 fn lost(facts: &Facts, a: &SeatFacts, b: &SeatFacts, came_to_node: bool) -> Cause {
     let (from, to) = (&a.place.node, &b.place.node);
+    if facts.is_real(a) {
+        return Cause::LostOnRealLan { nodes: [from.clone(), to.clone()] };
+    }
     if from == to || came_to_node {
         return Cause::LostAtTap { node: to.clone() };
     }
@@ -259,7 +266,7 @@ pub(crate) fn answers(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Find
     if refuses || questions.iter().any(|q| q.asked.answers_refused > 0) {
         return Failed(Cause::AnswerRefused { port }, evidence);
     }
-    if let Some(cause) = target.host.and_then(|b| lost_answer(a, b, &questions)) {
+    if let Some(cause) = target.host.and_then(|b| lost_answer(facts, a, b, &questions)) {
         return Failed(cause, evidence);
     }
     if questions.iter().any(|q| q.asked.answers_unanswered > 0) {
@@ -306,8 +313,9 @@ pub(crate) fn refuses_joins(b: &SeatFacts) -> Option<String> {
 }
 
 /// Frames of `b` to `a` that left and did not come, as the taps counted them, or as only the node of `b` saw connections.
-fn lost_answer(a: &SeatFacts, b: &SeatFacts, questions: &[&Question]) -> Option<Cause> {
-    let lost = || Cause::AnswerLost { nodes: [b.place.node.clone(), a.place.node.clone()] };
+fn lost_answer(facts: &Facts, a: &SeatFacts, b: &SeatFacts, questions: &[&Question]) -> Option<Cause> {
+    let nodes = || [b.place.node.clone(), a.place.node.clone()];
+    let lost = || Cause::AnswerLost { nodes: nodes(), theirs: facts.is_real(a) };
     let tried = |node: &str| questions.iter().any(|q| q.node == node && q.asked.answers_unanswered > 0);
     if a.place.node != b.place.node && tried(&b.place.node) && !tried(&a.place.node) {
         return Some(lost());

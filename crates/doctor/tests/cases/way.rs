@@ -204,6 +204,22 @@ pub(crate) const FAULTS: &[Fault] = &[
         },
     },
     Fault {
+        name: "the switch of the real LAN takes one address at a port",
+        rung: Rung::Reaches,
+        cause: "lost-on-real-lan",
+        shown: true,
+        inject: || {
+            let mut lab = Lab::new(&[0, 0, 0, 1, 1, 1, 2, 2, 2]);
+            lab.move_to_real_lan();
+            lab.underlay_loses = Box::new(|frame| frame.from == 4 || frame.to == 4);
+            lab.boot_all();
+            lab.host(1, Game::new(1));
+            assert!(lab.play(2, 1));
+            ask_for_a_while(&mut lab, 4);
+            (lab, 4, 1)
+        },
+    },
+    Fault {
         name: "host's guest ended",
         rung: Rung::Reaches,
         cause: "host-off",

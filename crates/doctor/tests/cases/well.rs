@@ -13,6 +13,19 @@ pub(crate) struct Well {
 
 pub(crate) const WELL: &[Well] = &[
     Well { name: "nobody plays", make: Lab::booted },
+    Well { name: "nobody plays on the real LAN, which has addresses of its own", make: Lab::on_real_lan },
+    Well {
+        name: "nine play on the real LAN",
+        make: || {
+            let mut lab = Lab::on_real_lan();
+            lab.host(1, Game::new(1));
+            for seat in 2..=9 {
+                assert!(lab.play(seat, 1), "seat {seat}");
+            }
+            lab.pass(60.0);
+            lab
+        },
+    },
     Well {
         name: "nine play",
         make: || {

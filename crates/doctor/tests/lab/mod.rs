@@ -224,6 +224,21 @@ impl Lab {
         lab
     }
 
+    /// On the real LAN, whose addresses are not those of the seats.
+    pub(crate) fn on_real_lan() -> Self {
+        let mut lab = Self::new(&[0, 0, 0, 1, 1, 1, 2, 2, 2]);
+        lab.move_to_real_lan();
+        lab.boot_all();
+        lab
+    }
+
+    pub(crate) fn move_to_real_lan(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.mode = "macvlan");
+        for guest in &mut self.guests {
+            guest.ip = Ip::new(192, 168, 7, 100 + u8::try_from(guest.number).unwrap());
+        }
+    }
+
     pub(crate) fn boot_all(&mut self) {
         self.pass(20.0);
         for number in self.numbers() {
@@ -420,7 +435,13 @@ impl Lab {
                 .map(|g| Arc::new(self.instance(g)))
                 .collect(),
             lans: vec![LanOnNode { name: "party".into(), vni: 4200, mode: Some(node.mode.into()), seats: 9 }],
-            reachability: self.guests.iter().map(|guest| self.reachability(index, guest)).collect(),
+            // No node is a station of the real LAN, so none asks who is there.
+            reachability: self
+                .guests
+                .iter()
+                .filter(|_| node.mode != "macvlan")
+                .map(|guest| self.reachability(index, guest))
+                .collect(),
             fabric_problems: node.fabric_problems.clone(),
             snapshot_problem: None,
             observed,

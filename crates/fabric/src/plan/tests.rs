@@ -5,15 +5,27 @@ use model::{InstanceId, Lan, Node, NodeName, PlacedInstance, Seat, Snapshot};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
-use crate::PortCounters;
+use crate::{PortCounters, observed::Nic};
 
 const VTEP: Vtep = Vtep { local: Ipv4Addr::new(10, 99, 0, 11), port: 14789 };
 
-fn snapshot(seats: &[(u8, u8, &str)]) -> Snapshot {
-    let lan = |index: u8| {
+/// The card of the node, in the tests.
+const NIC: u32 = 7;
+
+fn nic() -> Nic {
+    Nic { name: "eth0".to_owned(), index: NIC, mtu: 1600, up: true }
+}
+
+/// Nothing there but the card.
+fn bare() -> Observed {
+    Observed { parent: Parent::Fit(nic()), ..Observed::default() }
+}
+
+fn snapshot(modes: [NetworkMode; 3], seats: &[(u8, u8, &str)]) -> Snapshot {
+    let lan = |(index, mode): (u8, NetworkMode)| {
         let subnet = "10.98.0.0/24".parse().unwrap();
         let name = format!("lan-{index}").parse().unwrap();
-        Lan::new(name, Vni::new(4200 + u32::from(index)).unwrap(), NetworkMode::Vxlan, subnet, 9).unwrap()
+        Lan::new(name, Vni::new(4200 + u32::from(index)).unwrap(), mode, subnet, 9).unwrap()
     };
     let node = |name: &str, last| Node {
         name: name.parse().unwrap(),
@@ -26,19 +38,26 @@ fn snapshot(seats: &[(u8, u8, &str)]) -> Snapshot {
         seat: Seat(*seat),
         node: node.parse().unwrap(),
     });
-    Snapshot::new((0..3).map(lan), [node("a", 11), node("b", 12), node("c", 13)], placed.collect::<Vec<_>>()).unwrap()
+    Snapshot::new((0..).zip(modes).map(lan), [node("a", 11), node("b", 12), node("c", 13)], placed.collect::<Vec<_>>())
+        .unwrap()
 }
 
 fn spec_of(seats: &[(u8, u8, &str)]) -> FabricSpec {
-    FabricSpec::from_snapshot(&snapshot(seats), &"a".parse::<NodeName>().unwrap())
+    spec_with([NetworkMode::Vxlan; 3], seats)
 }
 
-/// Which node each of 3 x 4 seats is on, if any.
+fn spec_with(modes: [NetworkMode; 3], seats: &[(u8, u8, &str)]) -> FabricSpec {
+    FabricSpec::from_snapshot(&snapshot(modes, seats), &"a".parse::<NodeName>().unwrap())
+}
+
+/// Which node each of 3 x 4 seats is on, if any, in LANs of which each is of either mode of the kernel's.
 fn specs() -> impl Strategy<Value = FabricSpec> {
-    vec(select(&[None, Some("a"), Some("b"), Some("c")][..]), 12).prop_map(|places| {
+    let modes = || select(&[NetworkMode::Vxlan, NetworkMode::Macvlan][..]);
+    let places = vec(select(&[None, Some("a"), Some("b"), Some("c")][..]), 12);
+    (places, [modes(), modes(), modes()]).prop_map(|(places, modes)| {
         let seats: Vec<(u8, u8, &str)> =
             (0u8..).zip(places).filter_map(|(at, place)| Some((at / 4, at % 4, place?))).collect();
-        spec_of(&seats)
+        spec_with(modes, &seats)
     })
 }
 
@@ -55,10 +74,14 @@ fn kinds() -> impl Strategy<Value = LinkKind> {
             LinkKind::Vxlan(Tunnel { vni, local: Some(Ipv4Addr::new(10, 99, 0, local)), port, learning })
         },
     );
+    let submodes = select(&[Submode::Bridge, Submode::Passthru, Submode::Other][..]);
+    let macvtap = (select(&[None, Some(NIC), Some(8)][..]), submodes)
+        .prop_map(|(parent, submode)| LinkKind::Macvtap { parent, submode });
     prop_oneof![
         3 => any::<(bool, bool)>().prop_map(|(stp, mcast_snooping)| LinkKind::Bridge { stp, mcast_snooping }),
         3 => tunnel,
         4 => Just(LinkKind::Tap),
+        3 => macvtap,
         1 => Just(LinkKind::Other("dummy".to_owned())),
     ]
 }
@@ -67,6 +90,7 @@ fn kinds() -> impl Strategy<Value = LinkKind> {
 fn links() -> impl Strategy<Value = (String, Link)> {
     let name = prop_oneof![
         8 => (0u32..3, 0u8..6).prop_map(|(lan, seat)| OurName::Tap(Vni::new(4200 + lan).unwrap(), Seat(seat)).text()),
+        6 => (0u32..3, 0u8..6).prop_map(|(lan, seat)| OurName::Macvtap(Vni::new(4200 + lan).unwrap(), Seat(seat)).text()),
         3 => (0u32..4).prop_map(|lan| OurName::Bridge(Vni::new(4200 + lan).unwrap()).text()),
         3 => (0u32..4).prop_map(|lan| OurName::Vxlan(Vni::new(4200 + lan).unwrap()).text()),
         2 => (0u32..4).prop_map(|lan| station_name(Vni::new(4200 + lan).unwrap())),
@@ -77,28 +101,37 @@ fn links() -> impl Strategy<Value = (String, Link)> {
     (
         name,
         kinds(),
-        any::<(bool, bool, bool)>(),
-        select(&[1500u32, 1450][..]),
+        any::<(bool, bool, bool, bool)>(),
+        select(&[1500u32, 1450, 1600][..]),
         master,
         vec(fdb_entries(), 0..5),
         any::<u8>(),
     )
-        .prop_map(|(name, kind, (up, carrier, own_kind), mtu, master, fdb, mac)| {
+        .prop_map(|(name, kind, (up, carrier, own_kind, all_groups), mtu, master, fdb, mac)| {
             let kind = match (OurName::parse(&name), own_kind || carrier) {
                 (Some(OurName::Tap(..)), true) => LinkKind::Tap,
                 (Some(OurName::Bridge(_)), true) if !matches!(kind, LinkKind::Bridge { .. }) => {
                     LinkKind::Bridge { stp: up, mcast_snooping: carrier }
                 }
+                (Some(OurName::Macvtap(..)), true) if !matches!(kind, LinkKind::Macvtap { .. }) => {
+                    LinkKind::Macvtap { parent: Some(NIC), submode: Submode::Bridge }
+                }
                 _ => kind,
             };
             let fdb = if matches!(kind, LinkKind::Vxlan(_)) { fdb.into_iter().collect() } else { BTreeSet::new() };
             let mac = MacAddr([2, 0, 0, 0, 0, mac]);
-            (name, Link { index: 0, kind, mac, mtu, up, carrier, master, fdb, counters: PortCounters::default() })
+            let counters = PortCounters::default();
+            (name, Link { index: 0, kind, mac, mtu, up, carrier, all_groups, master, fdb, counters })
         })
 }
 
 fn observed() -> impl Strategy<Value = Observed> {
-    vec(links(), 0..16).prop_map(|links| {
+    let parents = prop_oneof![
+        1 => Just(Parent::Unasked),
+        1 => Just(Parent::Unfit("the card went".to_owned())),
+        6 => (any::<bool>(), select(&[1500u32, 1600, 1400][..])).prop_map(|(up, mtu)| Parent::Fit(Nic { mtu, up, ..nic() })),
+    ];
+    (vec(links(), 0..16), parents).prop_map(|(links, parent)| {
         let mut links: BTreeMap<String, Link> = links.into_iter().collect();
         let bridges: BTreeSet<String> = links
             .iter()
@@ -109,7 +142,7 @@ fn observed() -> impl Strategy<Value = Observed> {
             link.index = index;
             link.master = link.master.take().filter(|master| bridges.contains(master));
         }
-        Observed { links }
+        Observed { links, parent }
     })
 }
 
@@ -122,6 +155,7 @@ fn perform(state: &mut Observed, step: &Step) {
         mtu: MTU,
         up: false,
         carrier: false,
+        all_groups: false,
         master: None,
         fdb: BTreeSet::new(),
         counters: PortCounters::default(),
@@ -144,11 +178,20 @@ fn perform(state: &mut Observed, step: &Step) {
         Step::CreateTap { name } => {
             assert!(links.insert(name.clone(), new(LinkKind::Tap, MacAddr::ZERO)).is_none(), "EEXIST {name}");
         }
+        Step::CreateMacvtap { name, mac, parent, mtu } => {
+            let kind = LinkKind::Macvtap { parent: Some(*parent), submode: Submode::Bridge };
+            assert!(links.insert(name.clone(), Link { mtu: *mtu, ..new(kind, *mac) }).is_none(), "EEXIST {name}");
+        }
+        Step::JoinCard { name } => match &mut links.get_mut(name).expect("is there").kind {
+            LinkKind::Macvtap { submode, .. } if *submode != Submode::Passthru => *submode = Submode::Bridge,
+            other => panic!("EINVAL {other:?}"),
+        },
+        Step::TakeAllGroups { name } => links.get_mut(name).expect("is there").all_groups = true,
         Step::QuietBridge { name } => {
             links.get_mut(name).expect("is there").kind = LinkKind::Bridge { stp: false, mcast_snooping: false };
         }
         Step::SetMac { name, mac } => links.get_mut(name).expect("is there").mac = *mac,
-        Step::SetMtu { name } => links.get_mut(name).expect("is there").mtu = MTU,
+        Step::SetMtu { name, mtu } => links.get_mut(name).expect("is there").mtu = *mtu,
         Step::SetUp { name } => links.get_mut(name).expect("is there").up = true,
         Step::SetMaster { name, bridge } => {
             assert!(links.contains_key(bridge), "no bridge {bridge}");
@@ -177,6 +220,16 @@ fn run_without(spec: &FabricSpec, state: &Observed, away: &Away) -> Observed {
 
 /// Said without the planner's help: what one LAN must look like.
 fn assert_stands(lan: &LanSpec, state: &Observed, away: &Away) {
+    if lan.mode == NetworkMode::Macvlan {
+        let Parent::Fit(nic) = &state.parent else { return };
+        for (seat, port) in &lan.ports {
+            let link = &state.links[&format!("locom{:06x}-{}", lan.vni.get(), seat.0)];
+            let meets = link.kind == LinkKind::Macvtap { parent: Some(NIC), submode: Submode::Bridge };
+            assert!(meets && link.up && link.all_groups, "{link:?}");
+            assert!(link.mac == port.identity.mac && link.mtu == nic.mtu, "{link:?}");
+        }
+        return;
+    }
     let bridge = format!("locobr{:06x}", lan.vni.get());
     let quiet = LinkKind::Bridge { stp: false, mcast_snooping: false };
     let link = &state.links[&bridge];
@@ -205,7 +258,11 @@ proptest! {
         let end = run_without(&spec, &start, &away);
         prop_assert_eq!(plan(&spec, VTEP, &end, &away).steps, vec![]);
         let in_the_way = |lan: &LanSpec| names(lan).any(|name| {
-            start.links.get(&name.text()).is_some_and(|link| !name.fits(&link.kind))
+            start.links.get(&name.text()).is_some_and(|link| {
+                // Or a guest holds what would have to be made anew.
+                let astray = matches!(link.kind, LinkKind::Macvtap { parent, submode } if parent != Some(NIC) || submode == Submode::Passthru);
+                !name.fits(&link.kind) || astray && link.carrier
+            })
         });
         for lan in spec.lans.values().filter(|lan| !lan.ports.is_empty() && !in_the_way(lan)) {
             assert_stands(lan, &end, &away);
@@ -225,10 +282,13 @@ proptest! {
                 now.master.clone_from(&link.master);
                 prop_assert_eq!(&now, link);
             }
+            if ours && matches!(link.kind, LinkKind::Macvtap { .. }) && link.carrier {
+                prop_assert!(end.links.contains_key(name), "{} was deleted under a guest", name);
+            }
             if ours && link.kind == LinkKind::Tap && link.carrier {
                 prop_assert!(end.links.contains_key(name), "{} was deleted under a guest", name);
                 let placed = matches!(OurName::parse(name), Some(OurName::Tap(vni, seat))
-                    if spec.lans.get(&vni).is_some_and(|lan| lan.ports.contains_key(&seat)));
+                    if spec.lans.get(&vni).is_some_and(|lan| lan.mode == NetworkMode::Vxlan && lan.ports.contains_key(&seat)));
                 if let Some(master) = link.master.as_ref().filter(|_| !placed) {
                     prop_assert!(end.links.contains_key(master), "the bridge of {} was deleted under a guest", name);
                 }
@@ -274,9 +334,58 @@ fn a_wrong_directory_is_told() {
     told(&spec, Vtep { local: Ipv4Addr::new(10, 99, 0, 77), ..VTEP }, "10.99.0.77");
     told(&FabricSpec { underlay_ip: None, ..spec.clone() }, VTEP, "does not list this node");
     let mut other = spec;
-    other.lans.values_mut().for_each(|lan| lan.mode = NetworkMode::Macvlan);
-    told(&other, VTEP, "mode macvlan");
+    other.lans.values_mut().for_each(|lan| lan.mode = NetworkMode::Socket);
+    told(&other, VTEP, "none of the kernel's");
     assert!(other.port(&"i-0-0".parse::<InstanceId>().unwrap()).is_some());
+}
+
+#[test]
+fn a_lan_over_the_card_has_its_ports_and_nothing_else() {
+    let modes = [NetworkMode::Macvlan, NetworkMode::Vxlan, NetworkMode::Vxlan];
+    let spec = spec_with(modes, &[(0, 0, "a"), (0, 1, "b"), (0, 2, "a")]);
+    let end = run(&spec, &bare());
+    assert_eq!(end.links.keys().collect::<Vec<_>>(), ["locom001068-0", "locom001068-2"]);
+    // Its guests went, and it with them.
+    assert_eq!(run(&spec_with(modes, &[(0, 1, "b")]), &end), bare());
+    // The LAN got the other mode: what was there goes, and what it needs comes.
+    let other = run(&spec_of(&[(0, 0, "a")]), &end);
+    assert_eq!(other.links.keys().collect::<Vec<_>>(), ["locobr001068", "locot001068-0", "locovx001068"]);
+    assert_eq!(run(&spec, &other), end);
+}
+
+#[test]
+fn a_card_that_goes_down_or_away_is_told_and_changes_nothing() {
+    let spec = spec_with([NetworkMode::Macvlan; 3], &[(0, 0, "a"), (1, 0, "a")]);
+    let well = run(&spec, &bare());
+    let told = |parent: Parent, want: &str| {
+        let state = Observed { parent, ..well.clone() };
+        let plan = plan(&spec, VTEP, &state, &Away::new());
+        assert_eq!((plan.steps, plan.problems.len()), (vec![], 1), "{want}");
+        assert!(plan.problems[0].contains(want), "{:?}", plan.problems);
+    };
+    told(Parent::Unfit("it is wireless".to_owned()), "it is wireless");
+    told(Parent::Fit(Nic { up: false, ..nic() }), "`ip link set eth0 up`");
+    // Another one, while a guest holds the port over the old one.
+    let mut held = Observed { parent: Parent::Fit(Nic { index: 8, ..nic() }), ..well };
+    held.links.get_mut("locom001068-0").unwrap().carrier = true;
+    let plan = plan(&spec, VTEP, &held, &Away::new());
+    assert!(
+        plan.problems.len() == 1 && plan.problems[0].contains("restart that guest's runner"),
+        "{:?}",
+        plan.problems
+    );
+    let gone = |step: &&Step| matches!(step, Step::DeleteLink { name } if name == "locom001069-0");
+    assert_eq!(plan.steps.iter().filter(gone).count(), 1);
+    assert!(plan.steps.iter().all(|step| step.link() == "locom001069-0"), "{:?}", plan.steps);
+}
+
+#[test]
+fn the_cards_mtu_is_followed_and_one_below_a_full_frame_is_told() {
+    let spec = spec_with([NetworkMode::Macvlan; 3], &[(0, 0, "a")]);
+    let state = Observed { parent: Parent::Fit(Nic { mtu: 1400, ..nic() }), ..run(&spec, &bare()) };
+    let plan = plan(&spec, VTEP, &state, &Away::new());
+    assert_eq!(plan.steps, [Step::SetMtu { name: "locom001068-0".to_owned(), mtu: 1400 }]);
+    assert!(plan.problems[0].contains("raise it to 1500"), "{:?}", plan.problems);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Some nodes with a fabric each, and a LAN `party` (VNI 4200) whose seats are placed as the test says.
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
-use fabric::{Fabric, FabricConfig, FabricSpec, FabricStatus};
+use fabric::{Fabric, FabricConfig, FabricSpec, FabricStatus, OpenPort};
 use model::{InstanceId, Lan, MacAddr, NetworkMode, Node, NodeName, PlacedInstance, Seat, Snapshot, Vni};
 use prometheus::Registry;
 use testkit::{NetNs, Tap, Underlay, eventually};
@@ -16,6 +16,7 @@ pub(crate) struct Cluster {
     pub(crate) underlay: Underlay,
     /// Node of each seat, in order.
     places: Vec<usize>,
+    mode: NetworkMode,
 }
 
 pub(crate) fn node_name(index: usize) -> NodeName {
@@ -27,8 +28,12 @@ pub(crate) fn instance(seat: usize) -> InstanceId {
 }
 
 pub(crate) fn party() -> Lan {
+    party_of(NetworkMode::Vxlan)
+}
+
+fn party_of(mode: NetworkMode) -> Lan {
     let subnet = "10.98.0.0/24".parse().unwrap();
-    Lan::new("party".parse().unwrap(), Vni::new(4200).unwrap(), NetworkMode::Vxlan, subnet, 9).unwrap()
+    Lan::new("party".parse().unwrap(), Vni::new(4200).unwrap(), mode, subnet, 9).unwrap()
 }
 
 pub(crate) fn mac(seat: usize) -> MacAddr {
@@ -40,6 +45,10 @@ pub(crate) fn ip(seat: usize) -> Ipv4Addr {
 }
 
 pub(crate) fn snapshot(nodes: usize, places: &[usize]) -> Snapshot {
+    snapshot_of(NetworkMode::Vxlan, nodes, places)
+}
+
+fn snapshot_of(mode: NetworkMode, nodes: usize, places: &[usize]) -> Snapshot {
     let node = |index: usize| Node {
         name: node_name(index),
         underlay_ip: Underlay::address(u8::try_from(index).unwrap()),
@@ -51,12 +60,17 @@ pub(crate) fn snapshot(nodes: usize, places: &[usize]) -> Snapshot {
         seat: Seat(u8::try_from(seat).unwrap()),
         node: node_name(*at),
     });
-    Snapshot::new([party()], (0..nodes).map(node), instances.collect::<Vec<_>>()).unwrap()
+    Snapshot::new([party_of(mode)], (0..nodes).map(node), instances.collect::<Vec<_>>()).unwrap()
 }
 
 impl Cluster {
     /// `places[seat]` = node. Every fabric is in force when this returns.
     pub(crate) async fn new(nodes: usize, places: &[usize]) -> Self {
+        Self::of_mode(NetworkMode::Vxlan, nodes, places, None).await
+    }
+
+    /// With a LAN of that mode; `parent`: what guests of mode `macvlan` are put on.
+    pub(crate) async fn of_mode(mode: NetworkMode, nodes: usize, places: &[usize], parent: Option<&str>) -> Self {
         let underlay = Underlay::new(u8::try_from(nodes).unwrap()).unwrap();
         let config = |index: usize| FabricConfig {
             node: node_name(index),
@@ -64,10 +78,11 @@ impl Cluster {
             underlay_ip: Underlay::address(u8::try_from(index).unwrap()),
             vxlan_port: VXLAN_PORT,
             underlay_netns: Some(underlay.node(index).path().to_owned()),
+            macvlan_parent: parent.map(str::to_owned),
         };
         let configs = (0..nodes).map(config).collect();
         let fabrics = (0..nodes).map(|_| None).collect();
-        let mut cluster = Self { fabrics, configs, underlay, places: places.to_vec() };
+        let mut cluster = Self { fabrics, configs, underlay, places: places.to_vec(), mode };
         for index in 0..nodes {
             cluster.start(index).await;
             cluster.set_spec(index).await;
@@ -82,7 +97,8 @@ impl Cluster {
 
     /// Hands the node its spec and waits until a pass has seen it.
     pub(crate) async fn set_spec(&self, index: usize) {
-        let spec = FabricSpec::from_snapshot(&snapshot(self.fabrics.len(), &self.places), &node_name(index));
+        let snapshot = snapshot_of(self.mode, self.fabrics.len(), &self.places);
+        let spec = FabricSpec::from_snapshot(&snapshot, &node_name(index));
         let seen = self.status(index).spec_seen;
         self.fabric(index).set_spec(spec);
         self.until(index, |status| status.spec_seen > seen).await;
@@ -124,8 +140,12 @@ impl Cluster {
 
     /// The tap of a seat, as QEMU would hold it.
     pub(crate) async fn tap(&self, seat: usize) -> Tap {
-        let fd = self.fabric(self.places[seat]).open_tap(&instance(seat)).await.unwrap();
-        Tap::from_fd(fd).unwrap()
+        Tap::from_fd(self.port(seat).await.net).unwrap()
+    }
+
+    /// All that a runner is given of a seat's port.
+    pub(crate) async fn port(&self, seat: usize) -> OpenPort {
+        self.fabric(self.places[seat]).open_tap(&instance(seat)).await.unwrap()
     }
 }
 

@@ -54,10 +54,16 @@ async fn send_all(tap: &Tap, seat: usize, to: usize) {
 #[ignore = "privileged: run by `cargo xtask test --privileged`"]
 async fn every_kind_of_frame_crosses_once_between_nodes_and_on_one() {
     // Seats 0 and 3 share a node; 1 and 2 have one each.
-    let cluster = Cluster::new(3, &[0, 1, 2, 0]).await;
-    let mut taps = Vec::new();
+    every_kind_crosses_once(Cluster::new(3, &[0, 1, 2, 0]).await).await;
+}
+
+/// Of a LAN with seats 0 and 3 on one node, and 1 and 2 on one each.
+pub(crate) async fn every_kind_crosses_once(cluster: Cluster) {
+    let (mut taps, mut holds) = (Vec::new(), Vec::new());
     for seat in 0..4 {
-        taps.push(Arc::new(cluster.tap(seat).await));
+        let port = cluster.port(seat).await;
+        taps.push(Arc::new(Tap::from_fd(port.net).unwrap()));
+        holds.push(port.hold);
     }
     let collectors: Vec<_> = taps.iter().map(|tap| collect(Arc::clone(tap))).collect();
 

@@ -49,6 +49,7 @@ async fn nothing_leaks_between_lans() {
             underlay_ip: Underlay::address(u8::try_from(index).unwrap()),
             vxlan_port: VXLAN_PORT,
             underlay_netns: Some(underlay.node(index).path().to_owned()),
+            macvlan_parent: None,
         })
         .collect();
     let mut fabrics = Vec::new();
@@ -59,7 +60,7 @@ async fn nothing_leaks_between_lans() {
     }
     let mut taps = Vec::new();
     for (lan, seat, node) in placed {
-        taps.push(Tap::from_fd(fabrics[node].open_tap(&id(lan, seat)).await.unwrap()).unwrap());
+        taps.push(Tap::from_fd(fabrics[node].open_tap(&id(lan, seat)).await.unwrap().net).unwrap());
     }
     for fabric in &fabrics {
         let status = fabric.status();

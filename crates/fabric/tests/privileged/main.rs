@@ -12,6 +12,7 @@ mod frames;
 mod hostile;
 mod install;
 mod lans;
+mod macvlan;
 mod peers;
 mod reach;
 mod repair;

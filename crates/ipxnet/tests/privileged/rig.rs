@@ -71,6 +71,7 @@ impl Rig {
                 underlay_ip: Underlay::address(index),
                 vxlan_port: 14789,
                 underlay_netns: Some(rig.underlay.node(index.into()).path().to_owned()),
+                macvlan_parent: None,
             };
             rig.configs.push(config.clone());
             let fabric = Arc::new(Fabric::start(config, &prometheus::Registry::new()).await.unwrap());
@@ -121,7 +122,7 @@ impl Rig {
 
     /// The guest in the seat of a node, as QEMU would hold its tap.
     pub(crate) async fn station(&self, node: u8, format: FrameFormat) -> Station {
-        let fd = self.fabrics[usize::from(node)].open_tap(&instance(node)).await.unwrap();
+        let fd = self.fabrics[usize::from(node)].open_tap(&instance(node)).await.unwrap().net;
         Station { tap: Tap::from_fd(fd).unwrap(), mac: guest(node), format }
     }
 

@@ -117,6 +117,8 @@ fn the_agents_flags_follow_the_values() {
     );
     assert!(has(&["agent.slots=20"], "--slots=20") && has(&["agent.vxlanPort=5000"], "--vxlan-port=5000"));
     assert!(has(&[], "--switch-port=14790") && has(&["agent.switchPort=5001"], "--switch-port=5001"));
+    assert!(has(&["networkMode=macvlan", "agent.macvlanParent=lan0"], "--macvlan-parent=lan0"));
+    assert!(!arguments(agent(&render(&["networkMode=macvlan"])).1).iter().any(|flag| flag.contains("macvlan")));
     assert!(has(&["agent.port=15000"], "--listen=$(HOST_IP):15000"));
     assert!(has(&["agent.captureBytes=1073741824"], "--capture-bytes=1073741824"), "not in powers of ten");
     let other = render(&["agent.kubeletDir=/k", "agent.runDir=/run/x"]);

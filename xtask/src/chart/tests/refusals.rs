@@ -7,7 +7,8 @@ fn the_schema_refuses_what_it_does_not_know() {
     refuses(&["agnet.slots=3"], &["agnet"]);
     refuses(&["agent.slot=3"], &["slot"]);
     refuses(&["agent.ipxRelay.enable=true"], &["enable"]);
-    refuses(&["networkMode=macvlan"], &["networkMode"]);
+    refuses(&["networkMode=pigeon"], &["networkMode"]);
+    refuses(&["agent.macvlanParent=a/b"], &["macvlanParent"]);
     refuses(&["agent.slots=0"], &["slots"]);
     refuses(&["agent.maxSurge=0"], &["maxSurge"]);
     refuses(&["agent.maxSurge=0%"], &["maxSurge"]);
@@ -35,6 +36,7 @@ fn lans_do_not_contradict_each_other() {
         let values = two(change);
         refuses(&values.iter().map(String::as_str).collect::<Vec<_>>(), words);
     };
+    check("lans[1].mode=macvlan", &["lans[1] has the mode `macvlan`", "agent.privileged"]);
     check("lans[1].name=party", &["lans[1].name", "`party`", "lans[0]"]);
     check("lans[1].vni=4200", &["lans[1].vni", "4200", "lans[0]"]);
     check("lans[1].vni=4299", &["lans[1].vni", "tests.vni"]);
