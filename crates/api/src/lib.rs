@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod lan;
 pub mod observe;
 mod shared;
+pub mod plug;
 pub mod snapshot;
 pub mod status;
 pub mod trace;

@@ -5,6 +5,7 @@ mod flow;
 mod modes;
 mod observe;
 mod pcap;
+mod plug;
 mod relay;
 mod restart;
 mod rig;

@@ -423,6 +423,7 @@ impl Lab {
             reachability: self.guests.iter().map(|guest| self.reachability(index, guest)).collect(),
             fabric_problems: node.fabric_problems.clone(),
             snapshot_problem: None,
+            foreign: Vec::new(),
             observed,
             observer: node.health.clone().filter(|_| !node.eyeless),
         }
