@@ -72,6 +72,11 @@ impl Server {
         Ok(Self { request, base: base.to_owned() })
     }
 
+    #[cfg(test)]
+    pub(super) fn uri(&self) -> String {
+        self.request.uri().to_string()
+    }
+
     /// Takes a port of the LAN.
     ///
     /// # Errors
@@ -104,12 +109,9 @@ impl Server {
             || format!("{} answered {status}; is it a gateway, or with --agent an agent?", self.base),
             |body| format!("{}; {}", body.error.message, body.error.remedy),
         );
-        // Full, busy, or no seat of the LAN at the moment: that changes.
-        if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED || status == StatusCode::CONFLICT {
-            anyhow!(words)
-        } else {
-            Refused(words).into()
-        }
+        // Anything else is about the cluster at this moment: full, busy, not yet told of its LANs.
+        let ours = [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::UPGRADE_REQUIRED];
+        if ours.contains(&status) { Refused(words).into() } else { anyhow!(words) }
     }
 }
 

@@ -106,7 +106,7 @@ impl Machine {
         Self::new(Prefix::Vde, Box::new(output), Box::new(input))
     }
 
-    fn new(prefix: Prefix, from: Box<dyn AsyncRead + Unpin + Send>, to: Box<dyn AsyncWrite + Unpin + Send>) -> Self {
+    pub(super) fn new(prefix: Prefix, from: Box<dyn AsyncRead + Unpin + Send>, to: Box<dyn AsyncWrite + Unpin + Send>) -> Self {
         let frames = Frames { prefix, from, held: vec![0; prefix.len() + LEN_MAX], begin: 0, end: 0 };
         Self { frames, sink: FrameSink { prefix, to, room: vec![0; prefix.len() + LEN_MAX] } }
     }

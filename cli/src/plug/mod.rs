@@ -10,6 +10,8 @@
 //! long as the machine is there; what would be refused again is not.
 mod link;
 mod local;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt::Write as _, net::SocketAddr, path::PathBuf};
 

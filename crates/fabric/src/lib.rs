@@ -32,6 +32,7 @@ mod station;
 mod status;
 mod tap;
 pub mod trace;
+pub mod worker;
 
 pub use error::FabricError;
 pub use fabric::{Fabric, FabricConfig, is_prepared, prepare, uninstall};

@@ -6,7 +6,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use api::agent::{AgentStatus, State};
+use api::{
+    agent::{AgentStatus, State},
+    trace::{Trace, TraceRequest},
+};
 use nix::sys::{
     signal::Signal,
     socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt},
@@ -15,7 +18,7 @@ use nix::sys::{
 use seat::{FromAgent, FromRunner, Hello, PROTOCOL_VERSION, PortKind, SeatSocket};
 use testkit::{Frame, IpxFraming, Numbered, Underlay, eventually};
 
-use crate::rig::{Process, Rig, SOON};
+use crate::rig::{Process, Rig, SOON, TOKEN};
 
 /// Frames of each kind, each way.
 pub(crate) const FRAMES: u32 = 1000;
@@ -36,7 +39,10 @@ pub(crate) fn place(rig: &Rig, lans: &[(&str, &str)], seats: &[(&str, u8)]) {
         })
         .collect();
     let nodes: Vec<_> = (0..2)
-        .map(|n| format!(r#"{{"name":"node-{n}","underlay_ip":"{}","agent_url":"u"}}"#, Underlay::address(n)))
+        .map(|n| {
+            let ip = Underlay::address(n);
+            format!(r#"{{"name":"node-{n}","underlay_ip":"{ip}","agent_url":"http://{ip}:14780"}}"#)
+        })
         .collect();
     let mut taken: BTreeMap<&str, u8> = BTreeMap::new();
     let instances: Vec<_> = (0..)
@@ -66,7 +72,7 @@ pub(crate) fn start_powerless(rig: &Rig, node: u8) -> Process {
 
 /// A seat that the test holds as a runner does: QEMU's end of the cable, and the agent's, which is handed over again and again.
 pub(crate) struct Held {
-    pub(crate) qemu: OwnedFd,
+    qemu: OwnedFd,
     agent: OwnedFd,
     seat: SeatSocket,
 }
@@ -298,6 +304,15 @@ pub(crate) fn players(status: &AgentStatus) -> usize {
     status.observed.get("party").map(|observed| observed.players.len()).unwrap_or_default()
 }
 
+fn trace(rig: &Rig, node: u8, request: &TraceRequest) -> Trace {
+    let url = format!("http://{}:14780/v1/lan/trace", Underlay::address(node));
+    let asked = async move {
+        let answer = reqwest::Client::new().post(url).bearer_auth(TOKEN).json(request).send().await.unwrap();
+        answer.error_for_status().unwrap().json().await.unwrap()
+    };
+    rig.underlay.node(node.into()).block_on(asked).unwrap()
+}
+
 #[tokio::test]
 #[ignore = "privileged: run by `cargo xtask test --privileged`"]
 async fn guests_of_two_nodes_play_over_the_agents_own_switch() {
@@ -310,6 +325,16 @@ async fn guests_of_two_nodes_play_over_the_agents_own_switch() {
         let both = eventually(SOON * 3, || rig.status(node).filter(|status| players(status) == 2)).await;
         both.unwrap_or_else(|error| panic!("{error}: {:#?}\n{}", rig.status(node).map(|s| s.observed), rig.logs()));
     }
+    // A marked frame is followed by both agents, each over its part of the way.
+    let mark = "LOCOTRACE0123456789".to_owned();
+    let request = TraceRequest { from: "instance-0".into(), to: "instance-1".into(), mark, limit_ms: 5_000 };
+    let parts: Vec<Trace> = std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..2).map(|node| { let (rig, request) = (&rig, &request); scope.spawn(move || trace(rig, node, request)) }).collect();
+        asked.into_iter().map(|part| part.join().unwrap()).collect()
+    });
+    let hops: Vec<_> = parts.iter().flat_map(|part| &part.hops).map(|hop| (hop.step, hop.seen)).collect();
+    assert_eq!(hops, [(0, true), (1, true), (2, true), (3, true), (4, true)], "{parts:#?}");
+    assert!(parts[1].delivered && parts[0].hops[2].at.contains("the way between the switches"), "{parts:#?}");
     // QEMU and its cable outlive the agent, and the game goes on with the next one.
     let qemu = rig.instance(0, 0).unwrap().qemu_pid;
     a.kill();

@@ -4,16 +4,12 @@ use std::{
     cell::RefCell,
     io::{ErrorKind, Read as _, Write as _},
     net::TcpStream,
-    os::fd::AsRawFd as _,
     path::Path,
     process::{Command, Stdio},
 };
 
 use api::{agent::AgentStatus, lan::ForeignMachine};
-use nix::sys::{
-    signal::Signal,
-    socket::{MsgFlags, send},
-};
+use nix::sys::signal::Signal;
 use testkit::{Frame, Numbered, eventually};
 
 use crate::{
@@ -26,21 +22,35 @@ const OUTSIDE: u8 = 2;
 const CARD: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 const PORT: u16 = 14798;
 
-fn loco(rig: &Rig, args: &[&str]) -> Command {
-    let program = Path::new(env!("CARGO_BIN_EXE_node-agent")).with_file_name("loco");
-    assert!(program.exists(), "{} is missing; run `cargo build -p loco` first", program.display());
-    let mut command = Command::new(program);
-    let agent = format!("http://{}:14780", Rig::address(0));
-    command.args(["plug", "--lan", "party", "--agent", &agent]).args(args).arg("--token").arg(rig.dir.join("token"));
-    command
+/// Another program of the workspace.
+fn program(name: &str) -> Command {
+    let program = Path::new(env!("CARGO_BIN_EXE_node-agent")).with_file_name(name);
+    assert!(program.exists(), "{} is missing; run `cargo build -p {name}` first", program.display());
+    Command::new(program)
+}
+
+fn start(rig: &Rig, node: u8, name: &str, mut command: Command) -> Process {
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(rig.dir.join(format!("{name}.log")));
+    command.stderr(log.unwrap());
+    rig.spawn(node, command)
 }
 
 /// `loco plug` outside, at the agent of node 0.
 fn start_plug(rig: &Rig, args: &[&str]) -> Process {
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(rig.dir.join("plug.log")).unwrap();
-    let mut command = loco(rig, args);
-    command.stderr(log);
-    rig.spawn(OUTSIDE, command)
+    let mut command = program("loco");
+    let agent = format!("http://{}:14780", Rig::address(0));
+    command.args(["plug", "--lan", "party", "--agent", &agent]).args(args).arg("--token").arg(rig.dir.join("token"));
+    start(rig, OUTSIDE, "plug", command)
+}
+
+/// `loco plug --gateway` outside, to its end.
+fn plug_by_gateway(rig: &Rig, token: &str) -> Command {
+    let file = rig.dir.join(format!("gateway-{token}"));
+    std::fs::write(&file, token).unwrap();
+    let mut command = program("loco");
+    command.args(["plug", "--lan", "party", "--gateway", &format!("http://{}:8080", Rig::address(1))]);
+    command.arg("--token").arg(file);
+    command
 }
 
 /// What speaks to `loco plug` as QEMU does.
@@ -157,7 +167,7 @@ async fn whatever_connects_to_loco_plug_harms_nobody() {
     let wrong = rig.dir.join("wrong");
     std::fs::write(&wrong, "not-the-token").unwrap();
     let refused = |lan: &str, token: &Path| {
-        let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_node-agent")).with_file_name("loco"));
+        let mut command = program("loco");
         command.args(["plug", "--listen", "127.0.0.1:0", "--lan", lan, "--token"]).arg(token);
         command.args(["--agent", &format!("http://{}:14780", Rig::address(0))]);
         let output = rig.underlay.node(OUTSIDE.into()).run(move || command.output().unwrap()).unwrap();
@@ -199,7 +209,7 @@ async fn whatever_connects_to_loco_plug_harms_nobody() {
     let full = Frame::ethernet(CARD, mac(0, 0), number(4), 1500);
     let mut lost = false;
     for _ in 0..100 {
-        (0..200).for_each(|_| assert_eq!(send(zero_fd(&zero), &full, MsgFlags::empty()).unwrap(), full.len()));
+        (0..200).for_each(|_| zero.say(&full));
         lost = rig.status(0).is_some_and(|status| status.foreign.iter().any(|one| one.counters.rx_dropped > 0));
         if lost {
             break;
@@ -212,8 +222,44 @@ async fn whatever_connects_to_loco_plug_harms_nobody() {
     until(&rig, <[_]>::is_empty).await;
 }
 
-fn zero_fd(held: &Held) -> i32 {
-    held.qemu.as_raw_fd()
+#[tokio::test]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+async fn who_may_play_plugs_in_through_the_gateway() {
+    let rig = Rig::new(3);
+    place(&rig, &[("party", "socket")], &[("party", 0)]);
+    let _a = start_powerless(&rig, 0);
+    let zero = Held::take(&rig, 0, 0).await;
+    let (play, view) = ("play-token-0123456789", "view-token-0123456789");
+    std::fs::write(rig.dir.join("tokens"), format!("play {play}\nview {view}\n")).unwrap();
+    let mut command = program("gateway");
+    command.args(["--listen", &format!("{}:8080", Rig::address(1))]).arg("--snapshot").arg(rig.dir.join("snapshot.json"));
+    command.arg("--tokens-file").arg(rig.dir.join("tokens")).arg("--agent-token-file").arg(rig.dir.join("token"));
+    let _gateway = start(&rig, 1, "gateway", command);
+    let run = |token: &str| {
+        let mut command = plug_by_gateway(&rig, token);
+        let output = rig.underlay.node(OUTSIDE.into()).run(move || command.output().unwrap()).unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    // It may not listen yet, nor know its agent.
+    eventually(SOON, || run(view).contains("this token may view").then_some(())).await.unwrap();
+    assert!(run("nobodys-token-0123456789").contains("not a token of this cluster"));
+    let mut plug = start(&rig, OUTSIDE, "plug", plug_by_gateway(&rig, play));
+    let restarted = eventually(SOON, || {
+        if plug.0.try_wait().unwrap().is_some() {
+            plug = start(&rig, OUTSIDE, "plug", plug_by_gateway(&rig, play));
+        }
+        std::fs::read_to_string(rig.dir.join("plug.log")).unwrap().contains("has a port").then_some(())
+    });
+    restarted.await.unwrap_or_else(|error| panic!("{error}\n{}", rig.logs()));
+    let machine = Machine::connect(&rig).await;
+    machine.say(&Frame::ethernet([0xff; 6], CARD, number(1), 60));
+    hears(&zero, number(1), &rig).await;
+    all_once(&send_all(7, (&machine, CARD), (&zero, mac(0, 0))).await, 7);
+    all_once(&send_all(0, (&zero, mac(0, 0)), (&machine, CARD)).await, 0);
+    let told = until(&rig, |foreign| foreign.len() == 1).await;
+    assert!(told[0].remote.starts_with("10.99.0.13:"), "who it is, and not the gateway: {}", told[0].remote);
+    drop(machine);
+    until(&rig, <[_]>::is_empty).await;
 }
 
 #[tokio::test]

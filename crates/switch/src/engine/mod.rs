@@ -23,14 +23,17 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use fabric::{FabricSpec, PortCounters, ReachStatus, trace::Sighting};
+use fabric::{
+    FabricSpec, PortCounters, ReachStatus,
+    trace::Sighting,
+    worker::{Unanswered, Worker},
+};
 use model::{InstanceId, LanName, MacAddr, NetworkMode, NodeName, Seat, Vni};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 pub use self::{foreign::FOREIGN_MAX, port::FrameSocket, trace::MESH};
 use crate::guard::Refusal;
@@ -240,41 +243,21 @@ struct TraceRequest {
 /// A running switch. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Switch {
-    /// `None` once it was told to end.
-    running: Mutex<Option<Running>>,
+    thread: Worker<Request>,
     wishes: watch::Sender<Wish>,
     status: watch::Receiver<SwitchStatus>,
-}
-
-#[derive(Debug)]
-struct Running {
-    requests: mpsc::Sender<Request>,
-    thread: thread::JoinHandle<()>,
-}
-
-impl Running {
-    /// Closing the queue is the signal to end.
-    fn end(self) {
-        drop(self.requests);
-        if self.thread.join().is_err() {
-            tracing::error!("the switch's thread had panicked");
-        }
-    }
 }
 
 impl Switch {
     /// Starts the thread. It has no port, and listens for nobody, until [`Switch::set_spec`] names a LAN.
     pub async fn start(config: SwitchConfig, sight: Box<dyn Sight>) -> Result<Self, SwitchError> {
-        let (requests, requests_rx) = mpsc::channel(REQUESTS_MAX);
         let (wishes, wishes_rx) = watch::channel(Wish::default());
         let (status_tx, status) = watch::channel(SwitchStatus::default());
         let (ready, started) = oneshot::channel();
-        let thread = thread::Builder::new()
-            .name("switch".to_owned())
-            .spawn(move || node::run(config, sight, requests_rx, wishes_rx, &status_tx, ready))
-            .map_err(SwitchError::Thread)?;
+        let work = move |requests| node::run(config, sight, requests, wishes_rx, &status_tx, ready);
+        let thread = Worker::start("switch", REQUESTS_MAX, work).map_err(SwitchError::Thread)?;
         started.await.map_err(|_| SwitchError::Ended)??;
-        Ok(Self { running: Mutex::new(Some(Running { requests, thread })), wishes, status })
+        Ok(Self { thread, wishes, status })
     }
 
     /// What the node must have from now on; LANs of another mode than `socket` are somebody else's. Returns at once.
@@ -323,14 +306,12 @@ impl Switch {
         &self,
         request: impl FnOnce(oneshot::Sender<Result<T, SwitchError>>) -> Request,
     ) -> Result<T, SwitchError> {
-        let (reply, answer) = oneshot::channel();
-        let requests = self.running().as_ref().map(|running| running.requests.clone()).ok_or(SwitchError::Ended)?;
-        requests.try_send(request(reply)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SwitchError::Busy,
-            mpsc::error::TrySendError::Closed(_) => SwitchError::Ended,
-        })?;
-        drop(requests);
-        answer.await.map_err(|_| SwitchError::Ended)?
+        self.thread.ask(request).await.unwrap_or_else(|unanswered| {
+            Err(match unanswered {
+                Unanswered::Full => SwitchError::Busy,
+                Unanswered::Ended => SwitchError::Ended,
+            })
+        })
     }
 
     /// The newest status, at most a second old. The channel closes when the thread has ended.
@@ -340,23 +321,6 @@ impl Switch {
 
     /// Ends the thread and waits for it, while others still hold the switch. What guests send from then on waits in their cables.
     pub async fn end(&self) {
-        let running = self.running().take();
-        if let Some(running) = running {
-            // It cannot fail but by a panic, which ends the thread's business as well.
-            tokio::task::spawn_blocking(move || running.end()).await.ok();
-        }
-    }
-
-    /// Nothing that can panic is done while it is locked.
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Switch {
-    fn drop(&mut self) {
-        if let Some(running) = self.running().take() {
-            running.end();
-        }
+        self.thread.end().await;
     }
 }
