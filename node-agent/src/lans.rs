@@ -10,7 +10,9 @@
 //! mode `user` is its QEMUs' to tell (`status`).
 use std::{os::fd::OwnedFd, sync::Arc};
 
-use fabric::{Fabric, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, PeerStatus, PortStatus, full_frame_problems};
+use fabric::{
+    Fabric, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, PeerStatus, PortStatus, full_frame_problems,
+};
 use model::{InstanceId, NetworkMode};
 use switch::{Sight, Switch, SwitchConfig, SwitchError, SwitchStatus};
 use tokio::sync::watch;
@@ -225,7 +227,14 @@ mod tests {
 
     fn switch() -> SwitchStatus {
         let vni = spec().lans.values().find(|lan| lan.mode == NetworkMode::Socket).unwrap().vni;
-        let lan = switch::LanStatus { vni, seats: 9, meshed: true, peers: BTreeMap::new(), foreign: Vec::new(), foreign_totals: switch::ForeignTotals::default() };
+        let lan = switch::LanStatus {
+            vni,
+            seats: 9,
+            meshed: true,
+            peers: BTreeMap::new(),
+            foreign: Vec::new(),
+            foreign_totals: switch::ForeignTotals::default(),
+        };
         let port = switch::PortStatus {
             lan: "socket".parse().unwrap(),
             seat: model::Seat(0),

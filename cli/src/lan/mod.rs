@@ -148,8 +148,11 @@ fn page(status: &LanStatus) -> String {
         let _infallible = writeln!(text, "{id:<14}{:<12}{ip:<16}{:<19}{link:<6}{names}", instance.node, instance.mac);
     }
     if !status.foreign.is_empty() {
-        let _infallible =
-            writeln!(text, "\n{:<26}{:<12}{:<16}{:<19}{:>9}{:>9}{:>9}{:>9}", "PLUGGED IN FROM", "NODE", "IP", "MAC", "SENT", "HEARD", "LOST", "REFUSED");
+        let _infallible = writeln!(
+            text,
+            "\n{:<26}{:<12}{:<16}{:<19}{:>9}{:>9}{:>9}{:>9}",
+            "PLUGGED IN FROM", "NODE", "IP", "MAC", "SENT", "HEARD", "LOST", "REFUSED"
+        );
     }
     for machine in &status.foreign {
         let ip = machine.ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string());

@@ -94,8 +94,9 @@ impl Server {
         let Ok(Some(Ok(Message::Text(hello)))) = hello else {
             bail!("{} closed the connection at once", self.base);
         };
-        let plugged = serde_json::from_str(&hello)
-            .with_context(|| format!("{} said something else than an agent does; is it of another version?", self.base))?;
+        let plugged = serde_json::from_str(&hello).with_context(|| {
+            format!("{} said something else than an agent does; is it of another version?", self.base)
+        })?;
         Ok(Link { socket, plugged })
     }
 
@@ -110,7 +111,8 @@ impl Server {
             |body| format!("{}; {}", body.error.message, body.error.remedy),
         );
         // Anything else is about the cluster at this moment: full, busy, not yet told of its LANs.
-        let ours = [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::UPGRADE_REQUIRED];
+        let ours =
+            [StatusCode::BAD_REQUEST, StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::UPGRADE_REQUIRED];
         if ours.contains(&status) { Refused(words).into() } else { anyhow!(words) }
     }
 }

@@ -1,11 +1,5 @@
 //! The machine's end: a listener for QEMU, or a plug of a VDE switch.
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    path::PathBuf,
-    process::Stdio,
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use tokio::{
@@ -82,7 +76,9 @@ impl Local {
             match listener.accept().await {
                 Ok(other) => {
                     drop(other);
-                    tell("loco: another machine was sent away: one at a time; run another `loco plug` with another --listen for it");
+                    tell(
+                        "loco: another machine was sent away: one at a time; run another `loco plug` with another --listen for it",
+                    );
                 }
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             }
@@ -106,7 +102,11 @@ impl Machine {
         Self::new(Prefix::Vde, Box::new(output), Box::new(input))
     }
 
-    pub(super) fn new(prefix: Prefix, from: Box<dyn AsyncRead + Unpin + Send>, to: Box<dyn AsyncWrite + Unpin + Send>) -> Self {
+    pub(super) fn new(
+        prefix: Prefix,
+        from: Box<dyn AsyncRead + Unpin + Send>,
+        to: Box<dyn AsyncWrite + Unpin + Send>,
+    ) -> Self {
         let frames = Frames { prefix, from, held: vec![0; prefix.len() + LEN_MAX], begin: 0, end: 0 };
         Self { frames, sink: FrameSink { prefix, to, room: vec![0; prefix.len() + LEN_MAX] } }
     }

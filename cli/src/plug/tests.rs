@@ -9,12 +9,18 @@ fn flags(text: &str) -> Result<PlugFlags, clap::Error> {
         #[command(flatten)]
         flags: PlugFlags,
     }
-    <Only as clap::Parser>::try_parse_from(std::iter::once("plug").chain(text.split_whitespace())).map(|only| only.flags)
+    <Only as clap::Parser>::try_parse_from(std::iter::once("plug").chain(text.split_whitespace()))
+        .map(|only| only.flags)
 }
 
 #[test]
 fn what_cannot_be_meant_is_said_before_anything_is_touched() {
-    for wrong in ["", "--lan party --gateway http://a --agent http://b", "--lan ../x", "--lan party --vde /x --listen 127.0.0.1:1"] {
+    for wrong in [
+        "",
+        "--lan party --gateway http://a --agent http://b",
+        "--lan ../x",
+        "--lan party --vde /x --listen 127.0.0.1:1",
+    ] {
         assert_eq!(flags(wrong).unwrap_err().exit_code(), 2, "{wrong}");
     }
     let open = flags("--lan party --listen 0.0.0.0:14798").unwrap().check().unwrap_err().to_string();

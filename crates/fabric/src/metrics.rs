@@ -110,15 +110,8 @@ impl Reading {
     }
 
     fn parts(&self) -> Vec<&dyn Collector> {
-        let own: [&dyn Collector; 7] = [
-            &self.passes,
-            &self.writes,
-            &self.problems,
-            &self.frames,
-            &self.bytes,
-            &self.dropped,
-            &self.underlay_mtu,
-        ];
+        let own: [&dyn Collector; 7] =
+            [&self.passes, &self.writes, &self.problems, &self.frames, &self.bytes, &self.dropped, &self.underlay_mtu];
         own.into_iter().chain(self.peers.parts()).collect()
     }
 

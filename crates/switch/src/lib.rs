@@ -20,8 +20,8 @@ pub mod table;
 pub use fabric::probe;
 
 pub use engine::{
-    FOREIGN_MAX, ForeignEnd, ForeignPlug, ForeignStatus, ForeignTotals, FrameSocket, LanStatus, MESH, PeerStatus, PortStatus, Sight, Switch,
-    SwitchConfig, SwitchError, SwitchStatus, Way,
+    FOREIGN_MAX, ForeignEnd, ForeignPlug, ForeignStatus, ForeignTotals, FrameSocket, LanStatus, MESH, PeerStatus,
+    PortStatus, Sight, Switch, SwitchConfig, SwitchError, SwitchStatus, Way,
 };
 
 pub use metrics::register;

@@ -8,7 +8,9 @@
 //! unplugged.
 use std::{net::SocketAddr, pin::pin};
 
-use api::plug::{CLOSE_AGAIN, CLOSE_FINAL, MESSAGE_BYTES_MAX, PING_EVERY, Plugged, REMOTE_HEADER, SILENCE_MAX, is_machine};
+use api::plug::{
+    CLOSE_AGAIN, CLOSE_FINAL, MESSAGE_BYTES_MAX, PING_EVERY, Plugged, REMOTE_HEADER, SILENCE_MAX, is_machine,
+};
 use axum::{
     Extension,
     body::Bytes,
@@ -77,7 +79,9 @@ fn find(api: &Api, lan: &str) -> Result<LanName, ApiError> {
     Err(ApiError::new(
         StatusCode::NOT_IMPLEMENTED,
         "not-in-this-mode",
-        format!("LAN `{name}` has the mode `{mode}`, whose frames do not pass the agent, so nothing can be plugged into it here"),
+        format!(
+            "LAN `{name}` has the mode `{mode}`, whose frames do not pass the agent, so nothing can be plugged into it here"
+        ),
         "give the LAN the mode `socket`",
     ))
 }
@@ -96,7 +100,12 @@ fn refuse(error: SwitchError) -> ApiError {
         SwitchError::Full(_) => (StatusCode::SERVICE_UNAVAILABLE, "full"),
         error => return busy(error.to_string()),
     };
-    ApiError::new(status, code, error.to_string(), "`loco lan show` tells which nodes have the LAN, and who is plugged in")
+    ApiError::new(
+        status,
+        code,
+        error.to_string(),
+        "`loco lan show` tells which nodes have the LAN, and who is plugged in",
+    )
 }
 
 fn busy(message: String) -> ApiError {
@@ -119,9 +128,10 @@ async fn carry(socket: WebSocket, cable: FrameSocket, ended: oneshot::Receiver<F
         Why::Gone => return,
         Why::Wrong(words) => CloseFrame { code: CLOSE_FINAL, reason: words.into() },
         Why::Unplugged => match ended.await {
-            Ok(end) => {
-                CloseFrame { code: if end.is_final() { CLOSE_FINAL } else { CLOSE_AGAIN }, reason: fitting(&end).into() }
-            }
+            Ok(end) => CloseFrame {
+                code: if end.is_final() { CLOSE_FINAL } else { CLOSE_AGAIN },
+                reason: fitting(&end).into(),
+            },
             Err(_) => CloseFrame { code: CLOSE_AGAIN, reason: "the agent ends".into() },
         },
     };

@@ -79,7 +79,16 @@ impl Rig {
         let node = "node-a".parse().unwrap();
         let captures = Captures::start(node, Some(&dir), 0, fabric.subscribe(), &registry).unwrap();
         let token = Token::new("s3cret");
-        let router = router(Api { token, source, instances: seats.watch(), events, metrics, captures, netns: None, switch: Arc::clone(&switch) });
+        let router = router(Api {
+            token,
+            source,
+            instances: seats.watch(),
+            events,
+            metrics,
+            captures,
+            netns: None,
+            switch: Arc::clone(&switch),
+        });
         Self { router, switch, published, dir, _directory: directory, _fabric: fabric, _seats: seats }
     }
 

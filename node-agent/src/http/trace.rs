@@ -95,7 +95,9 @@ fn no_way(lan: &LanName) -> ApiError {
     ApiError::new(
         StatusCode::NOT_IMPLEMENTED,
         "not-in-this-mode",
-        format!("frames of LAN `{lan}` pass neither the kernel nor the switch of this node, so they cannot be followed here"),
+        format!(
+            "frames of LAN `{lan}` pass neither the kernel nor the switch of this node, so they cannot be followed here"
+        ),
         "look at the LAN's mode and at the agent's log: `loco lan show`",
     )
 }

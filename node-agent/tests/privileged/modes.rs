@@ -92,7 +92,6 @@ impl Held {
         self.seat = greet(rig, node, instance, true).await;
         self.seat.send(&FromRunner::Cable, &[&self.agent]).await.unwrap();
     }
-
 }
 
 /// Where a test says and hears frames.
@@ -329,7 +328,12 @@ async fn guests_of_two_nodes_play_over_the_agents_own_switch() {
     let mark = "LOCOTRACE0123456789".to_owned();
     let request = TraceRequest { from: "instance-0".into(), to: "instance-1".into(), mark, limit_ms: 5_000 };
     let parts: Vec<Trace> = std::thread::scope(|scope| {
-        let asked: Vec<_> = (0..2).map(|node| { let (rig, request) = (&rig, &request); scope.spawn(move || trace(rig, node, request)) }).collect();
+        let asked: Vec<_> = (0..2)
+            .map(|node| {
+                let (rig, request) = (&rig, &request);
+                scope.spawn(move || trace(rig, node, request))
+            })
+            .collect();
         asked.into_iter().map(|part| part.join().unwrap()).collect()
     });
     let hops: Vec<_> = parts.iter().flat_map(|part| &part.hops).map(|hop| (hop.step, hop.seen)).collect();

@@ -6,6 +6,7 @@ use std::{
     net::TcpStream,
     path::Path,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use api::{agent::AgentStatus, lan::ForeignMachine};
@@ -58,7 +59,8 @@ struct Machine(RefCell<(TcpStream, Vec<u8>)>);
 
 impl Machine {
     async fn connect(rig: &Rig) -> Self {
-        let connect = || rig.underlay.node(OUTSIDE.into()).run(|| TcpStream::connect(("127.0.0.1", PORT)).ok()).unwrap();
+        let connect =
+            || rig.underlay.node(OUTSIDE.into()).run(|| TcpStream::connect(("127.0.0.1", PORT)).ok()).unwrap();
         let stream = eventually(SOON, connect).await.unwrap_or_else(|error| panic!("{error}\n{}", rig.logs()));
         // A stream that nobody reads fails a test instead of hanging it.
         stream.set_write_timeout(Some(SOON)).unwrap();
@@ -105,7 +107,9 @@ impl Plug for Machine {
 
 async fn until(rig: &Rig, want: impl Fn(&[ForeignMachine]) -> bool) -> Vec<ForeignMachine> {
     let told = || rig.status(0).map(|status| status.foreign).filter(|foreign| want(foreign));
-    eventually(SOON, told).await.unwrap_or_else(|error| panic!("{error}: {:#?}\n{}", rig.status(0).map(|s| s.foreign), rig.logs()))
+    eventually(SOON, told)
+        .await
+        .unwrap_or_else(|error| panic!("{error}: {:#?}\n{}", rig.status(0).map(|s| s.foreign), rig.logs()))
 }
 
 const fn number(sequence: u32) -> Numbered {
@@ -115,6 +119,29 @@ const fn number(sequence: u32) -> Numbered {
 async fn hears(plug: &impl Plug, want: Numbered, rig: &Rig) {
     let heard = eventually(SOON, || Numbered::find(&plug.heard()?).filter(|heard| *heard == want)).await;
     heard.unwrap_or_else(|error| panic!("{error}: {want:?}\n{}", rig.logs()));
+}
+
+/// The median of some round trips; the test's own part of it is some microseconds.
+fn round_trip(machine: &Machine, held: &Held, seat: u8) -> Duration {
+    let hear = |plug: &dyn Plug, want: Numbered| {
+        let deadline = Instant::now() + SOON;
+        while plug.heard().and_then(|frame| Numbered::find(&frame)) != Some(want) {
+            assert!(Instant::now() < deadline, "{want:?} is lost");
+            std::thread::yield_now();
+        }
+    };
+    let mut times: Vec<_> = (1000..1400)
+        .map(|sequence| {
+            let start = Instant::now();
+            machine.say(&Frame::ethernet(mac(0, seat), CARD, number(sequence), 200));
+            hear(held, number(sequence));
+            held.say(&Frame::ethernet(CARD, mac(0, seat), number(sequence), 200));
+            hear(machine, number(sequence));
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    times[times.len() / 2]
 }
 
 #[tokio::test]
@@ -138,6 +165,11 @@ async fn frames_of_every_kind_go_to_a_machine_outside_and_come_from_it() {
     let told = until(&rig, |foreign| foreign.iter().any(|one| one.counters.tx_frames > 14_000)).await;
     assert_eq!(told[0].mac.as_deref(), Some("52:54:00:12:34:56"));
     assert!(told[0].remote.starts_with("10.99.0.13:"), "{}", told[0].remote);
+    println!(
+        "outside and back, to the same node and to the other: {:?}, {:?}",
+        round_trip(&machine, &zero, 0),
+        round_trip(&machine, &one, 1)
+    );
     // The agent is replaced by a kill; the machine, which notices nothing, is plugged into the next one.
     a.kill();
     let _a = start_powerless(&rig, 0);
@@ -232,7 +264,10 @@ async fn who_may_play_plugs_in_through_the_gateway() {
     let (play, view) = ("play-token-0123456789", "view-token-0123456789");
     std::fs::write(rig.dir.join("tokens"), format!("play {play}\nview {view}\n")).unwrap();
     let mut command = program("gateway");
-    command.args(["--listen", &format!("{}:8080", Rig::address(1))]).arg("--snapshot").arg(rig.dir.join("snapshot.json"));
+    command
+        .args(["--listen", &format!("{}:8080", Rig::address(1))])
+        .arg("--snapshot")
+        .arg(rig.dir.join("snapshot.json"));
     command.arg("--tokens-file").arg(rig.dir.join("tokens")).arg("--agent-token-file").arg(rig.dir.join("token"));
     let _gateway = start(&rig, 1, "gateway", command);
     let run = |token: &str| {
@@ -274,7 +309,10 @@ async fn a_qemu_outside_plays_with_guests_of_two_nodes() {
     let mut qemu = Command::new("qemu-system-i386");
     qemu.args(["-nodefaults", "-display", "none", "-m", "24", "-accel", "tcg,tb-size=32", "-kernel", &kernel])
         .args(["-append", "seat=8 name=FOREIGN autoplay=1", "-vga", "std"])
-        .args(["-netdev", &format!("stream,id=loco,server=off,addr.type=inet,addr.host=127.0.0.1,addr.port={PORT},reconnect-ms=200")])
+        .args([
+            "-netdev",
+            &format!("stream,id=loco,server=off,addr.type=inet,addr.host=127.0.0.1,addr.port={PORT},reconnect-ms=200"),
+        ])
         .args(["-device", "pcnet,netdev=loco,mac=52:54:00:12:34:56"])
         .stderr(Stdio::null());
     let qemu = rig.spawn(OUTSIDE, qemu);

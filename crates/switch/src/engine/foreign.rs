@@ -118,7 +118,8 @@ pub(super) fn plug_in(
     let vni = borrowed.vni(&plug.lan).ok_or_else(|| SwitchError::NoLan(plug.lan.clone()))?;
     let Some(lan) = borrowed.lans.get_mut(&vni) else { return Err(SwitchError::NoLan(plug.lan)) };
     // Its old connection may be dead without knowing it.
-    let again: Vec<_> = lan.foreign.iter().filter(|(_, port)| port.plug.machine == plug.machine).map(|(id, _)| *id).collect();
+    let again: Vec<_> =
+        lan.foreign.iter().filter(|(_, port)| port.plug.machine == plug.machine).map(|(id, _)| *id).collect();
     for id in again {
         lan.end_foreign(id, Some(ForeignEnd::Replaced));
     }

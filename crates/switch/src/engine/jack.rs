@@ -106,8 +106,8 @@ impl Jack {
 async fn write(node: Rc<RefCell<Node>>, vni: Vni, port: Port, socket: Rc<FrameSocket>, wake: Wake) {
     loop {
         wake.notified().await;
-        let drained =
-            socket.when_writable(|socket| node.borrow_mut().jack(vni, port).map_or(Sent::Gone, |jack| jack.drain(socket)));
+        let drained = socket
+            .when_writable(|socket| node.borrow_mut().jack(vni, port).map_or(Sent::Gone, |jack| jack.drain(socket)));
         if drained.await.is_err() {
             return;
         }

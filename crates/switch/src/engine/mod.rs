@@ -143,7 +143,9 @@ pub struct ForeignPlug {
 /// Why a foreign machine was unplugged, in words for who brought it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ForeignEnd {
-    #[error("somebody else of LAN `{lan}` has the card {card}; give the machine another, such as 52:54:00 and three octets of your own")]
+    #[error(
+        "somebody else of LAN `{lan}` has the card {card}; give the machine another, such as 52:54:00 and three octets of your own"
+    )]
     CardTaken { card: MacAddr, lan: LanName },
     #[error("the machine's first frame is from {card}, which is no card's address; look at its network card")]
     NoCard { card: MacAddr },
@@ -226,8 +228,16 @@ type Wish = (u64, Arc<FabricSpec>);
 #[derive(Debug)]
 enum Request {
     /// A guest's end for its port.
-    Plug { instance: InstanceId, socket: OwnedFd, reply: oneshot::Sender<Result<(), SwitchError>> },
-    Foreign { plug: ForeignPlug, socket: OwnedFd, reply: oneshot::Sender<Result<oneshot::Receiver<ForeignEnd>, SwitchError>> },
+    Plug {
+        instance: InstanceId,
+        socket: OwnedFd,
+        reply: oneshot::Sender<Result<(), SwitchError>>,
+    },
+    Foreign {
+        plug: ForeignPlug,
+        socket: OwnedFd,
+        reply: oneshot::Sender<Result<oneshot::Receiver<ForeignEnd>, SwitchError>>,
+    },
     Trace(TraceRequest),
 }
 

@@ -20,7 +20,8 @@ use tokio::{
 };
 
 use super::{
-    ForeignTotals, LanStatus, PeerStatus, PortStatus, Request, Sight, SwitchConfig, SwitchError, SwitchStatus, Way, Wish,
+    ForeignTotals, LanStatus, PeerStatus, PortStatus, Request, Sight, SwitchConfig, SwitchError, SwitchStatus, Way,
+    Wish,
     foreign::{self, ForeignPort},
     jack::Jack,
     mesh_socket::MeshSocket,

@@ -422,7 +422,10 @@ async fn a_foreign_machine_that_does_not_read_costs_the_others_nothing() {
         zero.say(&Frame::ethernet(STRANGER, mac(0).0, number(sequence), 1000));
     }
     zero.say(&Frame::ethernet(mac(1).0, mac(0).0, number(7), 60));
-    assert_eq!(eventually(WAIT, || Numbered::find(&one.heard()?).filter(|n| *n == number(7))).await.unwrap(), number(7));
+    assert_eq!(
+        eventually(WAIT, || Numbered::find(&one.heard()?).filter(|n| *n == number(7))).await.unwrap(),
+        number(7)
+    );
     shown(&a, |foreign| foreign[0].counters.rx_dropped > 0).await;
 }
 
@@ -448,11 +451,7 @@ async fn a_marked_frame_is_seen_at_each_hop() {
         answering
     );
     let sighting = |device: &str, outgoing, source| Sighting { device: device.to_owned(), outgoing, source };
-    let want = [
-        sighting("i-0", true, mac(2)),
-        sighting("i-0", false, mac(0)),
-        sighting(MESH, true, mac(0)),
-    ];
+    let want = [sighting("i-0", true, mac(2)), sighting("i-0", false, mac(0)), sighting(MESH, true, mac(0))];
     assert_eq!(at_a.unwrap(), want);
     assert_eq!(at_b.unwrap(), [sighting(MESH, false, mac(0)), sighting("i-2", true, mac(0))]);
     let nowhere = a.trace(&"other".parse().unwrap(), None, mark, limit).await;

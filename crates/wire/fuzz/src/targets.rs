@@ -16,8 +16,15 @@ use wire::{arp, dhcp, dplay, dplay8, icmp, ipv4, ipx, ipxnet, ipxwrapper, tcp, u
 /// A target by its name.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: &[Target] =
-    &[("frame", frame), ("framed", framed), ("ip", ip), ("names", names), ("dplay", dplay), ("stream", stream), ("novell", novell)];
+pub const TARGETS: &[Target] = &[
+    ("frame", frame),
+    ("framed", framed),
+    ("ip", ip),
+    ("names", names),
+    ("dplay", dplay),
+    ("stream", stream),
+    ("novell", novell),
+];
 
 /// A frame, and whatever it carries.
 pub fn frame(bytes: &[u8]) {

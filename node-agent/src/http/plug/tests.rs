@@ -38,7 +38,8 @@ struct Agent {
 impl Agent {
     async fn new(name: &str, port: u16) -> Self {
         let rig = Rig::with(name, SNAPSHOT, port).await;
-        let (guest, cable) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let (guest, cable) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
         rig.switch.plug(&"instance-0".parse().unwrap(), cable).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -79,9 +80,12 @@ impl Agent {
 
     /// How many are plugged in, once it is `want`.
     async fn until_plugged(&self, want: usize) -> Vec<api::lan::ForeignMachine> {
-        eventually(WAIT, || Some(crate::status::foreign(&"node-a".parse().ok()?, &self.rig.switch.status().borrow())).filter(|all| all.len() == want))
-            .await
-            .unwrap()
+        eventually(WAIT, || {
+            Some(crate::status::foreign(&"node-a".parse().ok()?, &self.rig.switch.status().borrow()))
+                .filter(|all| all.len() == want)
+        })
+        .await
+        .unwrap()
     }
 }
 
@@ -194,7 +198,12 @@ async fn who_says_nonsense_harms_nobody() {
         told.iter().find(counted).map(|machine| machine.refused.clone())
     })
     .await
-    .map(|refused| assert_eq!(refused, [("runt", 1), ("too_long", 2), ("foreign_source", 1)].map(|(k, v)| (k.to_owned(), v)).into()))
+    .map(|refused| {
+        assert_eq!(
+            refused,
+            [("runt", 1), ("too_long", 2), ("foreign_source", 1)].map(|(k, v)| (k.to_owned(), v)).into()
+        )
+    })
     .unwrap();
     // What is no frame at all ends it.
     hostile.send(Said::Text("GET / HTTP/1.1".into())).await.unwrap();
@@ -229,7 +238,8 @@ async fn who_does_not_read_loses_frames_and_keeps_nobody_waiting() {
     // More than its queue, the sockets and TCP's buffers hold.
     let start = Instant::now();
     let mut sent = 0;
-    let lost = || agent.rig.switch.status().borrow().lans.values().any(|lan| lan.foreign_totals.counters.rx_dropped > 0);
+    let lost =
+        || agent.rig.switch.status().borrow().lans.values().any(|lan| lan.foreign_totals.counters.rx_dropped > 0);
     while !lost() {
         agent.say(&Frame::ethernet(CARD, SEAT, number(sent), 1500));
         sent += 1;
