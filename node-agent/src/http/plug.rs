@@ -6,7 +6,7 @@
 //! **Invariants.** Nobody gets a port without the token. What comes is not judged here but at the port, as a guest's frames are. Who
 //! does not read makes its own port's queue full and nobody else's; who is silent, or reads nothing, for [`SILENCE_MAX`] is
 //! unplugged.
-use std::{net::SocketAddr, pin::pin};
+use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use api::plug::{
     CLOSE_AGAIN, CLOSE_FINAL, MESSAGE_BYTES_MAX, PING_EVERY, Plugged, REMOTE_HEADER, SILENCE_MAX, is_machine,
@@ -116,12 +116,12 @@ fn busy(message: String) -> ApiError {
 async fn carry(socket: WebSocket, cable: FrameSocket, ended: oneshot::Receiver<ForeignEnd>, hello: Plugged) {
     let (mut out, incoming) = socket.split();
     let Ok(hello) = serde_json::to_string(&hello) else { return };
-    if !say(&mut out, Message::Text(hello.into())).await {
+    if !say(&mut out, Message::Text(hello.into()), SILENCE_MAX).await {
         return;
     }
     let why = {
-        let inward = pin!(inward(incoming, &cable));
-        let outward = pin!(outward(&mut out, &cable));
+        let inward = pin!(inward(incoming, &cable, SILENCE_MAX));
+        let outward = pin!(outward(&mut out, &cable, SILENCE_MAX));
         tokio::select! { why = inward => why, why = outward => why }
     };
     let close = match why {
@@ -137,7 +137,7 @@ async fn carry(socket: WebSocket, cable: FrameSocket, ended: oneshot::Receiver<F
     };
     // From here on nothing waits for it: the port is free already, or with the cable's end.
     drop(cable);
-    say(&mut out, Message::Close(Some(close))).await;
+    say(&mut out, Message::Close(Some(close)), SILENCE_MAX).await;
 }
 
 /// A close frame's reason has 123 octets at most (RFC 6455 section 5.5).
@@ -158,9 +158,13 @@ enum Why {
     Wrong(&'static str),
 }
 
-async fn inward(mut incoming: impl Stream<Item = Result<Message, axum::Error>> + Unpin, cable: &FrameSocket) -> Why {
+async fn inward(
+    mut incoming: impl Stream<Item = Result<Message, axum::Error>> + Unpin,
+    cable: &FrameSocket,
+    silence: Duration,
+) -> Why {
     loop {
-        let Ok(Some(Ok(message))) = timeout(SILENCE_MAX, incoming.next()).await else { return Why::Gone };
+        let Ok(Some(Ok(message))) = timeout(silence, incoming.next()).await else { return Why::Gone };
         match message {
             // To a socket that keeps frames whole, nothing is an end.
             Message::Binary(frame) if frame.is_empty() => {}
@@ -178,7 +182,7 @@ async fn inward(mut incoming: impl Stream<Item = Result<Message, axum::Error>> +
     }
 }
 
-async fn outward(out: &mut (impl Sink<Message> + Unpin), cable: &FrameSocket) -> Why {
+async fn outward(out: &mut (impl Sink<Message> + Unpin), cable: &FrameSocket, silence: Duration) -> Why {
     let mut ping = interval(PING_EVERY);
     ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut buffer = [0; FRAME_LEN_MAX];
@@ -190,15 +194,15 @@ async fn outward(out: &mut (impl Sink<Message> + Unpin), cable: &FrameSocket) ->
             },
             _ = ping.tick() => Message::Ping(Bytes::new()),
         };
-        if !say(out, message).await {
+        if !say(out, message, silence).await {
             return Why::Gone;
         }
     }
 }
 
 /// `false`: nobody reads.
-async fn say(out: &mut (impl Sink<Message> + Unpin), message: Message) -> bool {
-    matches!(timeout(SILENCE_MAX, out.send(message)).await, Ok(Ok(())))
+async fn say(out: &mut (impl Sink<Message> + Unpin), message: Message, silence: Duration) -> bool {
+    matches!(timeout(silence, out.send(message)).await, Ok(Ok(())))
 }
 
 #[cfg(test)]
