@@ -102,7 +102,8 @@ impl Server {
 
     fn refused(&self, error: tungstenite::Error) -> anyhow::Error {
         let tungstenite::Error::Http(answer) = error else {
-            return anyhow::Error::new(error).context(format!("{} cannot be reached", self.base));
+            // Its words have those of its source in them.
+            return anyhow!("{} cannot be reached: {error}", self.base);
         };
         let status = answer.status();
         let body = answer.body().as_deref().and_then(|body| serde_json::from_slice::<ErrorBody>(body).ok());

@@ -306,7 +306,7 @@ async fn a_qemu_outside_plays_with_guests_of_two_nodes() {
     let _guests = [start_player(&rig, 0, 0), start_player(&rig, 1, 1)];
     let _plug = start_plug(&rig, &[]);
     let kernel = std::env::var("LOCO_DEMO_KERNEL").expect("`cargo xtask test --privileged` sets LOCO_DEMO_KERNEL");
-    let mut qemu = Command::new("qemu-system-i386");
+    let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-nodefaults", "-display", "none", "-m", "24", "-accel", "tcg,tb-size=32", "-kernel", &kernel])
         .args(["-append", "seat=8 name=FOREIGN autoplay=1", "-vga", "std"])
         .args([
