@@ -273,13 +273,7 @@ impl Agent {
         }
         self.phase.send_replace(Phase::Serves);
         let (stop, stopped) = watch::channel(());
-        let mut stopping = stopped.clone();
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        let server = axum::serve(self.listener, service).with_graceful_shutdown(async move {
-            // An error means that the sender is gone: that is the end as well.
-            stopping.changed().await.ok();
-        });
-        let server = tokio::spawn(server.into_future());
+        let server = serve(self.listener, router, stopped.clone());
         tokio::pin!(server);
         tokio::select! {
             ended = &mut server => {
@@ -303,6 +297,20 @@ impl Agent {
         info!("ended; fabric, taps and guests stay as they are");
         Ok(())
     }
+}
+
+/// Serves the API until `stopping` changes. Who asks is known to whoever wants to know.
+fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    mut stopping: watch::Receiver<()>,
+) -> tokio::task::JoinHandle<io::Result<()>> {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+        // An error means that the sender is gone: that is the end as well.
+        stopping.changed().await.ok();
+    });
+    tokio::spawn(server.into_future())
 }
 
 /// How runners come in: by the kubelet's slots where there are some.

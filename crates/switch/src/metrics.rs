@@ -150,7 +150,7 @@ impl Collector for StatusCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         let reading = Reading::new();
         reading.fill(&self.status.borrow());
-        reading.parts().into_iter().flat_map(|part| part.collect()).collect()
+        reading.parts().into_iter().flat_map(Collector::collect).collect()
     }
 }
 

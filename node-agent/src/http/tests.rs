@@ -59,8 +59,12 @@ impl Rig {
         let snapshot = Arc::new(api::snapshot::parse(snapshot).unwrap());
         seats.reconcile(&Desired::from_snapshot(&snapshot, &"node-a".parse().unwrap()).seats).await;
         let problem = Some("the file is torn".to_owned());
-        let directory =
-            watch::Sender::new(Directory { snapshot: Arc::clone(&snapshot), loaded_at: Some(1.0), problem, ..Directory::default() });
+        let directory = watch::Sender::new(Directory {
+            snapshot: Arc::clone(&snapshot),
+            loaded_at: Some(1.0),
+            problem,
+            ..Directory::default()
+        });
         let fabric =
             watch::Sender::new(FabricStatus { problems: vec!["no /dev/net/tun".into()], ..Default::default() });
         let config = switch::SwitchConfig { underlay: std::net::SocketAddrV4::new([127, 0, 0, 1].into(), port) };
