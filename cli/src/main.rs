@@ -21,6 +21,7 @@ mod observe;
 mod paths;
 mod pcap;
 mod plan;
+mod plug;
 mod preflight;
 mod processes;
 mod reset;
@@ -73,6 +74,10 @@ enum Verb {
     ///
     /// The last minute is kept; --follow goes on with what comes. Passwords of DirectPlay sessions are zero in it.
     Pcap(pcap::PcapFlags),
+    /// Plug a machine of your own into a LAN: QEMU on this machine, or 86Box and others by VDE
+    ///
+    /// It prints what to add to QEMU's command line, and carries the frames until Ctrl-C. The LAN must have the mode `socket`.
+    Plug(plug::PlugFlags),
     /// Restart a guest, or give it a fresh disk
     #[command(subcommand)]
     Instance(reset::InstanceVerb),
@@ -155,6 +160,16 @@ fn run(verb: Verb) -> Result<ExitCode> {
             }
             if !runtime()?.block_on(pcap::run(&flags, &paths))? {
                 tell("loco: nothing runs; start a wall: `loco up`");
+                return Ok(ExitCode::from(NOTHING_RUNS));
+            }
+        }
+        Verb::Plug(flags) => {
+            if let Err(error) = flags.check() {
+                tell(&format!("error: {error}"));
+                return Ok(ExitCode::from(USAGE));
+            }
+            if !runtime()?.block_on(plug::run(&flags, &paths))? {
+                tell("loco: nothing runs here; name a cluster by --gateway, or start a wall: `loco up`");
                 return Ok(ExitCode::from(NOTHING_RUNS));
             }
         }

@@ -132,6 +132,7 @@ impl Shape {
             reachability,
             fabric_problems: Vec::new(),
             snapshot_problem: None,
+            foreign: Vec::new(),
             observed,
             observer: Some(ObserverHealth { attach: Some("tcx".into()), taps: 9, events_lost: 0, problem: None }),
         }

@@ -269,6 +269,7 @@ fn lists_of(lan: &LanStatus) -> LanStatus {
         timelines: lan.timelines.clone(),
         lags: lan.lags.clone(),
         strangers: lan.strangers.clone(),
+        foreign: lan.foreign.clone(),
         anomalies: lan.anomalies.clone(),
         observers: lan.observers.clone(),
     }

@@ -203,6 +203,7 @@ mod tests {
             }],
             fabric_problems: vec![],
             snapshot_problem: None,
+            foreign: Vec::new(),
             observed: BTreeMap::new(),
             observer: None,
         };

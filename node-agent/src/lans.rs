@@ -10,7 +10,10 @@
 //! mode `user` is its QEMUs' to tell (`status`).
 use std::{os::fd::OwnedFd, sync::Arc};
 
-use fabric::{Fabric, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, OpenPort, PeerStatus, PortStatus};
+use fabric::{
+    Fabric, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, OpenPort, PeerStatus, PortStatus,
+    full_frame_problems,
+};
 use model::{InstanceId, NetworkMode};
 use switch::{Sight, Switch, SwitchConfig, SwitchError, SwitchStatus};
 use tokio::sync::watch;
@@ -70,8 +73,8 @@ impl Lans {
         self.status.clone()
     }
 
-    pub(crate) fn switch_status(&self) -> watch::Receiver<SwitchStatus> {
-        self.switch.status()
+    pub(crate) const fn switch(&self) -> &Arc<Switch> {
+        &self.switch
     }
 
     /// Where there is none, no LAN had a mode of the kernel's when the agent was started.
@@ -169,7 +172,7 @@ fn merge(kernel: Option<&FabricStatus>, switch: &SwitchStatus, spec: &FabricSpec
             alive: peer.alive,
             rtt: peer.rtt,
             loss: peer.loss,
-            full_frames: None,
+            full_frames: peer.full_frames,
         }));
         for (seat, port) in &lan.ports {
             let told = switch.ports.get(&port.instance);
@@ -190,6 +193,8 @@ fn merge(kernel: Option<&FabricStatus>, switch: &SwitchStatus, spec: &FabricSpec
     }
     all.reachability.extend(switch.reachability.iter().cloned());
     all.problems.extend(switch.problems.iter().cloned());
+    let switched = all.peers.iter().filter(|peer| switch.lans.contains_key(&peer.lan)).cloned().collect::<Vec<_>>();
+    all.problems.extend(full_frame_problems(&switched));
     all
 }
 
@@ -223,7 +228,14 @@ mod tests {
 
     fn switch() -> SwitchStatus {
         let vni = spec().lans.values().find(|lan| lan.mode == NetworkMode::Socket).unwrap().vni;
-        let lan = switch::LanStatus { vni, seats: 9, meshed: true, peers: BTreeMap::new() };
+        let lan = switch::LanStatus {
+            vni,
+            seats: 9,
+            meshed: true,
+            peers: BTreeMap::new(),
+            foreign: Vec::new(),
+            foreign_totals: switch::ForeignTotals::default(),
+        };
         let port = switch::PortStatus {
             lan: "socket".parse().unwrap(),
             seat: model::Seat(0),

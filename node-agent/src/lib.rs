@@ -146,7 +146,7 @@ impl Agent {
         let eyes = sight::Eyes { traffic: eyes, captures: captures.feed(), copy: Vec::new() };
         let switch = SwitchConfig { underlay: SocketAddrV4::new(config.media_ip, config.switch_port) };
         let lans = Arc::new(Lans::start(fabric, switch, Box::new(eyes), told).await?);
-        switch::register(&registry, lans.switch_status())?;
+        switch::register(&registry, lans.switch().status())?;
         let kubelet = match config.seats.clone() {
             Some(seats) => Some(Offer {
                 namespace: seats
@@ -220,6 +220,7 @@ impl Agent {
             node: self.config.node.clone(),
             directory: follower.watch(),
             fabric: self.lans.status(),
+            switch: self.lans.switch().status(),
             instances: seats.watch(),
             seen: self.seen.subscribe(),
             changed: news,
@@ -233,6 +234,7 @@ impl Agent {
             metrics: self.metrics,
             captures: self.captures.clone(),
             netns: self.lans.kernel().map(|_| config::fabric_netns(&self.config.run_dir)),
+            switch: Arc::clone(self.lans.switch()),
         })
         .merge(telemetry::router("node-agent", self.health.clone(), self.registry));
         let mut tasks = JoinSet::new();
@@ -271,12 +273,7 @@ impl Agent {
         }
         self.phase.send_replace(Phase::Serves);
         let (stop, stopped) = watch::channel(());
-        let mut stopping = stopped.clone();
-        let server = axum::serve(self.listener, router).with_graceful_shutdown(async move {
-            // An error means that the sender is gone: that is the end as well.
-            stopping.changed().await.ok();
-        });
-        let server = tokio::spawn(server.into_future());
+        let server = serve(self.listener, router, stopped.clone());
         tokio::pin!(server);
         tokio::select! {
             ended = &mut server => {
@@ -300,6 +297,20 @@ impl Agent {
         info!("ended; fabric, taps and guests stay as they are");
         Ok(())
     }
+}
+
+/// Serves the API until `stopping` changes. Who asks is known to whoever wants to know.
+fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    mut stopping: watch::Receiver<()>,
+) -> tokio::task::JoinHandle<io::Result<()>> {
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+        // An error means that the sender is gone: that is the end as well.
+        stopping.changed().await.ok();
+    });
+    tokio::spawn(server.into_future())
 }
 
 /// How runners come in: by the kubelet's slots where there are some.

@@ -6,12 +6,13 @@ use std::{
 
 use api::{
     agent::{AgentStatus, InstanceStatus, LanOnNode, Picture, StreamLag, Viewers},
-    lan::{PortCounters, Reachability},
+    lan::{ForeignMachine, PortCounters, Reachability},
 };
 use directory::Directory;
 use fabric::{FabricStatus, PortStatus, ReachStatus};
 use model::{InstanceId, LanName, NetworkMode, NodeName};
 use stream::Tier;
+use switch::SwitchStatus;
 use tokio::{
     sync::watch,
     time::{self, Instant},
@@ -34,6 +35,8 @@ pub(crate) struct Source {
     pub(crate) node: NodeName,
     pub(crate) directory: watch::Receiver<Directory>,
     pub(crate) fabric: watch::Receiver<FabricStatus>,
+    /// Of the LANs that the agent itself switches.
+    pub(crate) switch: watch::Receiver<SwitchStatus>,
     pub(crate) instances: watch::Receiver<Instances>,
     /// What the frames said, and how many there were.
     pub(crate) seen: watch::Receiver<Arc<Seen>>,
@@ -73,6 +76,7 @@ impl Source {
             reachability: fabric.reachability.iter().map(|reach| reachability(&self.node, reach)).collect(),
             fabric_problems: fabric.problems.clone(),
             snapshot_problem: self.directory.borrow().problem.clone(),
+            foreign: foreign(&self.node, &self.switch.borrow()),
             observed: seen.observed.clone(),
             observer: Some(seen.health()),
         }
@@ -112,6 +116,7 @@ impl Source {
         let changed = tokio::select! {
             changed = self.changed.changed() => changed,
             changed = self.fabric.changed() => changed,
+            changed = self.switch.changed() => changed,
             changed = self.directory.changed() => changed,
             changed = self.instances.changed() => changed,
             changed = self.seen.changed() => changed,
@@ -138,6 +143,10 @@ fn still(mut status: AgentStatus) -> AgentStatus {
             picture.changes = 0;
             picture.still_for = 0.0;
         }
+    }
+    for machine in &mut status.foreign {
+        machine.counters = PortCounters::default();
+        machine.refused.clear();
     }
     for reach in &mut status.reachability {
         *reach = Reachability { rtt_ms: None, last_seen: None, asked: 0, answered: 0, ..reach.clone() };
@@ -169,13 +178,7 @@ fn instance_status(node: &NodeName, instance: &Instance, port: Option<&PortStatu
         detail: report.detail.or_else(|| cut_off(report.qemu_pid, port).map(str::to_owned)).or(report.notice),
         link: port.and_then(|port| port.carrier),
         address_in_use: port.and_then(|port| port.address_in_use),
-        counters: port.and_then(|port| port.counters).map(|c| PortCounters {
-            tx_frames: c.tx_frames,
-            tx_bytes: c.tx_bytes,
-            rx_frames: c.rx_frames,
-            rx_bytes: c.rx_bytes,
-            rx_dropped: c.rx_dropped,
-        }),
+        counters: port.and_then(|port| port.counters).map(counters),
         picture,
         accelerator: report.accelerator,
         qemu_pid: report.qemu_pid,
@@ -186,6 +189,32 @@ fn instance_status(node: &NodeName, instance: &Instance, port: Option<&PortStatu
         classes: seen.classes(&instance.id),
         pairs: seen.pairs(&instance.id),
     }
+}
+
+const fn counters(c: fabric::PortCounters) -> PortCounters {
+    PortCounters {
+        tx_frames: c.tx_frames,
+        tx_bytes: c.tx_bytes,
+        rx_frames: c.rx_frames,
+        rx_bytes: c.rx_bytes,
+        rx_dropped: c.rx_dropped,
+    }
+}
+
+pub(crate) fn foreign(node: &NodeName, switch: &SwitchStatus) -> Vec<ForeignMachine> {
+    let machines = switch.lans.iter().flat_map(|(name, lan)| lan.foreign.iter().map(move |machine| (name, machine)));
+    machines
+        .map(|(lan, machine)| ForeignMachine {
+            lan: lan.to_string(),
+            node: node.to_string(),
+            mac: machine.card.map(|card| card.to_string()),
+            ip: machine.address_in_use,
+            remote: machine.remote.clone(),
+            since: seconds(machine.since),
+            counters: counters(machine.counters),
+            refused: machine.refused.iter().map(|(refusal, count)| (refusal.name().to_owned(), *count)).collect(),
+        })
+        .collect()
 }
 
 /// The mode of a LAN that nothing of this node joins: that of its guests, if a QEMU says that its card is on a network of its own.
@@ -276,6 +305,7 @@ mod tests {
             reachability: Vec::new(),
             fabric_problems: vec![problem.into()],
             snapshot_problem: None,
+            foreign: Vec::new(),
             observed: BTreeMap::new(),
             observer: None,
         }

@@ -132,6 +132,7 @@ async fn show(lan: Option<&str>, form: Form, paths: &Paths) -> Result<Answer> {
     let mut one = status;
     one.lans.retain(|lan| lan.name == name);
     one.instances.retain(|_, instance| instance.lan == name);
+    one.foreign.retain(|machine| machine.lan == name);
     let instances = &one.instances;
     one.connectivity.retain(|pair| instances.contains_key(&pair.to) || instances.contains_key(&pair.from));
     Answer::said(form, &one, true, || page(&one))
@@ -145,6 +146,23 @@ fn page(status: &LanStatus) -> String {
         let ip = instance.ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
         let names = instance.names.join(" ");
         let _infallible = writeln!(text, "{id:<14}{:<12}{ip:<16}{:<19}{link:<6}{names}", instance.node, instance.mac);
+    }
+    if !status.foreign.is_empty() {
+        let _infallible = writeln!(
+            text,
+            "\n{:<26}{:<12}{:<16}{:<19}{:>9}{:>9}{:>9}{:>9}",
+            "PLUGGED IN FROM", "NODE", "IP", "MAC", "SENT", "HEARD", "LOST", "REFUSED"
+        );
+    }
+    for machine in &status.foreign {
+        let ip = machine.ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
+        let (mac, counters) = (machine.mac.as_deref().unwrap_or("-"), machine.counters);
+        let refused: u64 = machine.refused.values().sum();
+        let _infallible = writeln!(
+            text,
+            "{:<26}{:<12}{ip:<16}{mac:<19}{:>9}{:>9}{:>9}{refused:>9}",
+            machine.remote, machine.node, counters.tx_frames, counters.rx_frames, counters.rx_dropped
+        );
     }
     text
 }

@@ -72,11 +72,11 @@ fn put_together(parts: Vec<Trace>) -> Trace {
     let gap = hops.iter().find(|hop| !hop.seen).filter(|_| !delivered);
     let problem = gap.map(|gap| {
         match gap.step {
-            0 => "the question could not be put to the guest: its tap is down or nobody holds it; look at `loco status`",
+            0 => "the question could not be put to the guest: its tap is down, or nobody is at its port; look at `loco status`",
             1 => "the guest did not answer a ping: it is not booted so far, has no or another address, or a firewall; look at its screen and at `loco doctor`",
-            2 => "the bridge did not send it into the tunnel; `loco_fabric_repairs_total` and the agent's log say whether somebody altered it",
-            3 => "it was lost between the two nodes; let UDP of the VXLAN port through between them, and see `loco lan check` on both",
-            _ => "it arrived at the node and not at the guest's tap; the guest may not be reading, see its `rx_dropped`",
+            2 => "this node did not send it to the other one; `loco_fabric_repairs_total`, `loco_switch_unsent_total` and the agent's log say why",
+            3 => "it was lost between the two nodes; let UDP of the LAN's port (14789, or 14790 in mode socket) through between them, and see `loco lan check` on both",
+            _ => "it arrived at the node and not at the guest; the guest may not be reading, see its `rx_dropped`",
         }
         .to_owned()
     });
@@ -120,7 +120,7 @@ mod tests {
             (&[(0, false), (1, false), (2, false), (3, false), (4, false)][..], "tap is down"),
             (&[(0, true), (1, false), (4, false)], "did not answer a ping"),
             (&[(0, true), (1, true), (2, true), (3, false), (4, false)], "between the two nodes"),
-            (&[(0, true), (1, true), (4, false)], "not at the guest's tap"),
+            (&[(0, true), (1, true), (4, false)], "not at the guest;"),
         ] {
             let trace = put_together(vec![part(hops)]);
             assert!(!trace.delivered && trace.problem.as_ref().is_some_and(|p| p.contains(want)), "{trace:?}");

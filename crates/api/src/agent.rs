@@ -10,6 +10,8 @@
 //! GET    /v1/instances/{id}/pcap?last=60s&follow=1 application/x-pcapng: the port as it was, and as it goes on
 //! POST   /v1/instances/{id}/power                PowerRequest, 202
 //! POST   /v1/instances/{id}/control              ControlRequest, 202: its runner carries it out
+//! GET    /v1/lans/{lan}/plug?machine=ID          WebSocket of frames: api::plug
+//! POST   /v1/lan/trace                           TraceRequest, Trace
 //! GET    /healthz /readyz /metrics               without a token
 //! ```
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    lan::{ClassCount, PortCounters, Reachability},
+    lan::{ClassCount, ForeignMachine, PortCounters, Reachability},
     observe::Observed,
 };
 
@@ -42,6 +44,9 @@ pub struct AgentStatus {
     /// The snapshot file could not be used; the last good one is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_problem: Option<String>,
+    /// Machines outside of the cluster that are plugged in at this node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<ForeignMachine>,
     /// What the frames of this node's ports said, by LAN.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub observed: BTreeMap<String, Observed>,

@@ -68,12 +68,38 @@ pub struct LanStatus {
     /// Stations that are none of ours: IPX tunnel clients, machines on a real LAN.
     #[serde(default)]
     pub strangers: Vec<observe::Machine>,
+    /// Machines outside of the cluster that are plugged in.
+    #[serde(default)]
+    pub foreign: Vec<ForeignMachine>,
     /// What no healthy program sends, from all nodes, newest first; at most 64.
     #[serde(default)]
     pub anomalies: Vec<LanAnomaly>,
     /// How each node that answers sees its frames, by node.
     #[serde(default)]
     pub observers: BTreeMap<String, ObserverHealth>,
+}
+
+/// A machine outside of the cluster that is plugged into a LAN (`loco plug`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ForeignMachine {
+    pub lan: String,
+    /// The node at which it is plugged in.
+    pub node: String,
+    /// Absent until it has sent a frame.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// The address it was seen to use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub ip: Option<Ipv4Addr>,
+    /// Address of who plugged it in.
+    pub remote: String,
+    /// Seconds since the epoch.
+    pub since: f64,
+    pub counters: PortCounters,
+    /// Frames of it that its port did not let through, by reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refused: BTreeMap<String, u64>,
 }
 
 /// An [`observe::Anomaly`] of one LAN, and who saw it; `node` is absent for what only the merge of all nodes shows.

@@ -10,6 +10,7 @@ mod error;
 pub mod gateway;
 pub mod lan;
 pub mod observe;
+pub mod plug;
 mod shared;
 pub mod snapshot;
 pub mod status;

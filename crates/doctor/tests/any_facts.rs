@@ -130,6 +130,7 @@ fn status(node: &str, observed: Observed, seed: u64) -> AgentStatus {
         reachability: Vec::new(),
         fabric_problems: Vec::new(),
         snapshot_problem: None,
+        foreign: Vec::new(),
         observed: BTreeMap::from([("party".to_owned(), observed)]),
         observer: None,
     }

@@ -3,14 +3,16 @@ use std::{
     net::Ipv4Addr,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
+    sync::Arc,
 };
 
 use model::{InstanceId, LanName, NodeName};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
-use crate::{FabricError, FabricSpec, FabricStatus, Repairs, Station, metrics, netns, reconcile};
+use crate::{
+    FabricError, FabricSpec, FabricStatus, Repairs, Station, metrics, netns, reconcile,
+    worker::{Unanswered, Worker},
+};
 
 /// Requests that may wait for the thread. Full = [`FabricError::Busy`]: a runner asks once per start and retries.
 const REQUESTS_MAX: usize = 16;
@@ -66,45 +68,26 @@ pub(crate) type Wish = (u64, Option<Arc<FabricSpec>>);
 /// A running fabric. Dropping it ends the thread and changes nothing in the kernel: frames flow on.
 #[derive(Debug)]
 pub struct Fabric {
-    /// `None` once it was told to end.
-    running: Mutex<Option<Running>>,
+    thread: Worker<OpenTap>,
     wishes: watch::Sender<Wish>,
     status: watch::Receiver<FabricStatus>,
     repairs: Repairs,
 }
 
-#[derive(Debug)]
-struct Running {
-    requests: mpsc::Sender<OpenTap>,
-    thread: thread::JoinHandle<()>,
-}
-
-impl Running {
-    /// Closing the queue is the signal to end. Waiting keeps a successor from meeting two answers to one DHCP request.
-    fn end(self) {
-        drop(self.requests);
-        if self.thread.join().is_err() {
-            tracing::error!("the fabric's thread had panicked");
-        }
-    }
-}
-
 impl Fabric {
     /// Creates or adopts the namespace and starts the thread. Changes nothing else until [`Fabric::set_spec`].
     pub async fn start(config: FabricConfig, registry: &prometheus::Registry) -> Result<Self, FabricError> {
-        let (requests, requests_rx) = mpsc::channel(REQUESTS_MAX);
         let (wishes, wishes_rx) = watch::channel((0, None));
         let (status_tx, status) = watch::channel(FabricStatus::default());
         let (ready, started) = oneshot::channel();
         metrics::register(registry, status.clone())?;
         let repairs = Repairs::register(registry)?;
         let counted = repairs.clone();
-        let thread = thread::Builder::new()
-            .name("fabric".to_owned())
-            .spawn(move || reconcile::run(&config, requests_rx, wishes_rx, &status_tx, counted, ready))
-            .map_err(FabricError::SpawnThread)?;
+        let work = move |requests| reconcile::run(&config, requests, wishes_rx, &status_tx, counted, ready);
+        // Waiting for its end keeps a successor from meeting two answers to one DHCP request.
+        let thread = Worker::start("fabric", REQUESTS_MAX, work).map_err(FabricError::SpawnThread)?;
         started.await.map_err(|_| FabricError::Ended)??;
-        Ok(Self { running: Mutex::new(Some(Running { requests, thread })), wishes, status, repairs })
+        Ok(Self { thread, wishes, status, repairs })
     }
 
     /// What the node must have from now on. Returns at once; the outcome is in the status (`spec_seen`).
@@ -141,37 +124,19 @@ impl Fabric {
     }
 
     async fn ask(&self, whose: Whose) -> Result<OpenPort, FabricError> {
-        let (reply, answer) = oneshot::channel();
-        let requests = self.running().as_ref().map(|running| running.requests.clone()).ok_or(FabricError::Ended)?;
-        requests.try_send(OpenTap { whose, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => FabricError::Busy { limit: REQUESTS_MAX },
-            mpsc::error::TrySendError::Closed(_) => FabricError::Ended,
-        })?;
-        drop(requests);
-        answer.await.map_err(|_| FabricError::Ended)?
+        let answer = self.thread.ask(|reply| OpenTap { whose, reply }).await;
+        answer.unwrap_or_else(|unanswered| {
+            Err(match unanswered {
+                Unanswered::Full => FabricError::Busy { limit: REQUESTS_MAX },
+                Unanswered::Ended => FabricError::Ended,
+            })
+        })
     }
 
     /// Ends the thread and waits for it, while others still hold the fabric: whoever asks for something then is told
     /// [`FabricError::Ended`]. Nothing changes in the kernel. A second call does nothing.
     pub async fn end(&self) {
-        let running = self.running().take();
-        if let Some(running) = running {
-            // It cannot fail but by a panic, which ends the thread's business as well.
-            tokio::task::spawn_blocking(move || running.end()).await.ok();
-        }
-    }
-
-    /// Nothing that can panic is done while it is locked.
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Fabric {
-    fn drop(&mut self) {
-        if let Some(running) = self.running().take() {
-            running.end();
-        }
+        self.thread.end().await;
     }
 }
 

@@ -1,12 +1,12 @@
 //! `loco_fabric_*` for Prometheus, computed from the newest status when somebody asks: no second set of books.
 use prometheus::{
-    GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
 use tokio::sync::watch;
 
-use crate::{FabricError, FabricStatus};
+use crate::{FabricError, FabricStatus, PeerMetrics};
 
 /// What may have to be mended, as `loco_fabric_repairs_total` calls it.
 const OBJECTS: [&str; 10] =
@@ -68,10 +68,7 @@ struct Reading {
     bytes: IntCounterVec,
     dropped: IntCounterVec,
     underlay_mtu: IntGaugeVec,
-    peer_up: IntGaugeVec,
-    peer_rtt: GaugeVec,
-    peer_loss: GaugeVec,
-    peer_full: IntGaugeVec,
+    peers: PeerMetrics,
 }
 
 impl Reading {
@@ -108,52 +105,14 @@ impl Reading {
                 &["link"],
             )
             .expect(valid),
-            peer_up: IntGaugeVec::new(
-                Opts::new(
-                    "loco_fabric_peer_up",
-                    "1: the other node answers over the LAN's tunnel; 0: it is out of the flood list.",
-                ),
-                &["lan", "peer"],
-            )
-            .expect(valid),
-            peer_rtt: GaugeVec::new(
-                Opts::new(
-                    "loco_fabric_peer_rtt_seconds",
-                    "Round trip to the other node over the LAN's tunnel, at the last answer.",
-                ),
-                &["lan", "peer"],
-            )
-            .expect(valid),
-            peer_loss: GaugeVec::new(
-                Opts::new(
-                    "loco_fabric_peer_loss_ratio",
-                    "Share of the last questions to the other node (64 at most) without an answer.",
-                ),
-                &["lan", "peer"],
-            )
-            .expect(valid),
-            peer_full: IntGaugeVec::new(
-                Opts::new("loco_fabric_peer_full_frames", "1: frames of 1514 octets get to the other node and back."),
-                &["lan", "peer"],
-            )
-            .expect(valid),
+            peers: PeerMetrics::new("loco_fabric", "it is out of the flood list"),
         }
     }
 
-    fn parts(&self) -> [&(dyn Collector + '_); 11] {
-        [
-            &self.passes,
-            &self.writes,
-            &self.problems,
-            &self.frames,
-            &self.bytes,
-            &self.dropped,
-            &self.underlay_mtu,
-            &self.peer_up,
-            &self.peer_rtt,
-            &self.peer_loss,
-            &self.peer_full,
-        ]
+    fn parts(&self) -> Vec<&dyn Collector> {
+        let own: [&dyn Collector; 7] =
+            [&self.passes, &self.writes, &self.problems, &self.frames, &self.bytes, &self.dropped, &self.underlay_mtu];
+        own.into_iter().chain(self.peers.parts()).collect()
     }
 
     fn fill(&self, status: &FabricStatus) {
@@ -172,21 +131,9 @@ impl Reading {
         if let Some(underlay) = &status.underlay {
             self.underlay_mtu.with_label_values(&[&underlay.link]).set(underlay.mtu.into());
         }
-        // What was not measured has no series.
         for peer in &status.peers {
             let labels = [peer.lan.as_str(), peer.node.as_str()];
-            if let Some(alive) = peer.alive {
-                self.peer_up.with_label_values(&labels).set(alive.into());
-            }
-            if let Some(rtt) = peer.rtt {
-                self.peer_rtt.with_label_values(&labels).set(rtt.as_secs_f64());
-            }
-            if let Some(loss) = peer.loss {
-                self.peer_loss.with_label_values(&labels).set(loss);
-            }
-            if let Some(full) = peer.full_frames {
-                self.peer_full.with_label_values(&labels).set(full.into());
-            }
+            self.peers.fill(labels, peer.alive, peer.rtt, peer.loss, peer.full_frames);
         }
     }
 }

@@ -25,26 +25,14 @@ use crate::{
     FabricSpec, PeerStatus,
     observed::{Observed, OurName},
     packet::{FRAME_LEN_MAX, PROBES, PacketSocket},
-    probe::{FULL_LEN, INTERVAL, Liveness, Probe},
+    probe::{Book, INTERVAL, Probe},
     spec::Away,
 };
 
-/// Every so many questions there is one of full length as well.
-const FULL_EVERY: u32 = 10;
-/// Marks the numbers of full questions: the two books count for themselves.
-const FULL: u32 = 1 << 31;
 /// Pause after a socket error, such as a link that is down, before it is used again.
 const ERROR_PAUSE: Duration = Duration::from_millis(200);
 /// Answers that are read before the next question at the most: a flood of forged ones must not keep it from going out.
 const BURST_MAX: usize = 256;
-
-/// What is known about one node in one LAN.
-#[derive(Debug, Clone, Default)]
-struct Book {
-    turn: u32,
-    small: Liveness,
-    full: Liveness,
-}
 
 type Books = BTreeMap<(Vni, Ipv4Addr), Book>;
 
@@ -142,7 +130,7 @@ fn peer_status(lan: &LanName, vtep: Ipv4Addr, node: &NodeName, book: Option<&Boo
 }
 
 /// Full frames that are lost where small ones pass, in words.
-pub(crate) fn problems(peers: &[PeerStatus]) -> impl Iterator<Item = String> {
+pub fn full_frame_problems(peers: &[PeerStatus]) -> impl Iterator<Item = String> {
     peers.iter().filter(|peer| peer.alive == Some(true) && peer.full_frames == Some(false)).map(|peer| {
         format!(
             "frames of full length do not get to node `{}` and back over LAN `{}`, small ones do: raise the MTU between {} and this node to 1550, or let UDP fragments pass",
@@ -186,15 +174,10 @@ impl Duty {
         for (mac, vtep) in &self.peers {
             let book = books.entry((self.vni, *vtep)).or_default();
             let before = book.small.is_alive();
-            let send = |number, len| {
+            for (number, len) in book.ask(now) {
                 // A question that could not leave is one without an answer: this node is cut off.
                 socket.send(&Probe { to: *mac, from: self.own, is_answer: false, number }.frame(len)).ok();
-            };
-            send(book.small.ask(now), 0);
-            if book.turn.is_multiple_of(FULL_EVERY) {
-                send(book.full.ask(now) | FULL, FULL_LEN);
             }
-            book.turn = book.turn.wrapping_add(1);
             if book.small.is_alive() != before {
                 tracing::warn!(node = %vtep, vni = self.vni.get(), "another node does not answer over the LAN's tunnel");
                 news.notify_one();
@@ -214,11 +197,7 @@ impl Duty {
         let mut books = lock(books);
         let Some(book) = books.get_mut(&(self.vni, *vtep)) else { return };
         let before = book.small.is_alive();
-        if probe.number & FULL != 0 {
-            book.full.hear(probe.number & !FULL, now);
-        } else {
-            book.small.hear(probe.number, now);
-        }
+        book.hear(probe.number, now);
         if book.small.is_alive() != before {
             tracing::info!(node = %vtep, vni = self.vni.get(), "another node answers over the LAN's tunnel");
             news.notify_one();

@@ -15,6 +15,10 @@ use wire::probe::{ANSWER, ASK, ETHERTYPE, LEN, MAGIC};
 pub const INTERVAL: Duration = Duration::from_millis(300);
 /// So many questions in a row without an answer mean that the node is away.
 pub const MISSES_MAX: u32 = 3;
+/// Every so many questions there is one of full length as well.
+const FULL_EVERY: u32 = 10;
+/// Marks the numbers of full questions: the two books count for themselves.
+const FULL: u32 = 1 << 31;
 /// Questions over which loss is told: the last 20 s.
 const WINDOW: u32 = 64;
 
@@ -73,7 +77,34 @@ impl Probe {
     }
 }
 
-/// The book about one node.
+/// What is known about one node in one LAN, from short questions and from full ones.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Book {
+    turn: u32,
+    pub small: Liveness,
+    pub full: Liveness,
+}
+
+impl Book {
+    /// The questions that go out now: their numbers and lengths.
+    pub fn ask(&mut self, now: Duration) -> impl Iterator<Item = (u32, usize)> + use<> {
+        let small = (self.small.ask(now), 0);
+        let full = self.turn.is_multiple_of(FULL_EVERY).then(|| (self.full.ask(now) | FULL, FULL_LEN));
+        self.turn = self.turn.wrapping_add(1);
+        std::iter::once(small).chain(full)
+    }
+
+    /// An answer came.
+    pub fn hear(&mut self, number: u32, now: Duration) {
+        if number & FULL != 0 {
+            self.full.hear(number & !FULL, now);
+        } else {
+            self.small.hear(number, now);
+        }
+    }
+}
+
+/// How the answers to one kind of questions come.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Liveness {
     number: u32,
@@ -186,6 +217,21 @@ mod tests {
         assert_eq!((book.is_alive(), book.loss()), (None, Some(1.0)));
         book.ask(T);
         assert_eq!(book.is_alive(), Some(false));
+    }
+
+    #[test]
+    fn full_frames_have_answers_of_their_own() {
+        let mut book = Book::default();
+        for turn in 0..40 {
+            let questions: Vec<_> = book.ask(T).collect();
+            assert_eq!(questions.iter().any(|(_, len)| *len == FULL_LEN), turn % 10 == 0, "{questions:?}");
+            // Only the short ones get through.
+            questions.iter().filter(|(_, len)| *len < FULL_LEN).for_each(|(number, _)| book.hear(*number, T));
+        }
+        assert_eq!((book.small.is_alive(), book.full.is_alive()), (Some(true), Some(false)));
+        let questions: Vec<_> = book.ask(T).collect();
+        questions.iter().for_each(|(number, _)| book.hear(*number, T));
+        assert_eq!(book.full.is_alive(), Some(true));
     }
 
     proptest! {

@@ -208,7 +208,7 @@ impl<'a> Reconciler<'a> {
         problems.extend(failures);
         problems.extend(self.look_at_underlay().await);
         problems.extend(self.peers.follow(&spec, &observed));
-        problems.extend(peers::problems(&self.peers.status(&spec)));
+        problems.extend(peers::full_frame_problems(&self.peers.status(&spec)));
         problems.extend(self.edge.follow(&spec, &observed));
         self.seen = observed;
         self.tell(problems);
@@ -275,7 +275,7 @@ impl<'a> Reconciler<'a> {
             || problem.is_none()
                 && netns::is_here(&self.netns)
                 && netns::is_settled()
-                && peers::problems(&self.peers.status(&spec)).next().is_none()
+                && peers::full_frame_problems(&self.peers.status(&spec)).next().is_none()
                 && plan(&spec, self.vtep, &self.seen, &self.peers.away()).steps.is_empty()
     }
 

@@ -28,7 +28,7 @@ use crate::{
 /// The watching begins this long before the question, so that the other nodes are ready as well.
 pub const HEAD_START: Duration = Duration::from_millis(300);
 /// The question is repeated, as the first one may have to wait for an ARP answer, or be lost.
-const ASK_EVERY: Duration = Duration::from_millis(400);
+pub const ASK_EVERY: Duration = Duration::from_millis(400);
 
 /// One of the two guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -30,6 +30,12 @@ impl Guard {
         Self { card, rules, tokens, filled: now, refused: [0; Refusal::ALL.len()] }
     }
 
+    /// From now on the frames must be from `card`; what was counted stays.
+    pub const fn own(&mut self, card: MacAddr) {
+        self.card = card;
+        self.rules.own_source = true;
+    }
+
     /// Whether `frame`, of the guest, goes into the LAN. Cheapest questions first.
     pub fn judge(&mut self, now: Duration, frame: &[u8]) -> Result<(), Refusal> {
         self.look(now, frame).inspect_err(|refusal| {

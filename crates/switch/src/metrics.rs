@@ -1,6 +1,7 @@
 //! `loco_switch_*` for Prometheus, computed from the newest status when somebody asks.
+use fabric::PeerMetrics;
 use prometheus::{
-    GaugeVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };
@@ -29,9 +30,11 @@ struct Reading {
     strays: IntCounter,
     overruns: IntCounter,
     unsent: IntCounter,
-    peer_up: IntGaugeVec,
-    peer_rtt: GaugeVec,
-    peer_loss: GaugeVec,
+    foreign: IntGaugeVec,
+    foreign_frames: IntCounterVec,
+    foreign_dropped: IntCounterVec,
+    foreign_refused: IntCounterVec,
+    peers: PeerMetrics,
 }
 
 const VALID: &str = "names and labels are constants that Prometheus takes";
@@ -42,7 +45,7 @@ fn counters(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
 
 impl Reading {
     fn new() -> Self {
-        let (way, peer) = (["instance", "direction"], ["lan", "peer"]);
+        let way = ["instance", "direction"];
         let counter = |name: &str, help: &str| IntCounter::new(name, help).expect(VALID);
         Self {
             frames: counters(
@@ -67,23 +70,32 @@ impl Reading {
                 "Datagrams of other nodes that the kernel had no room for.",
             ),
             unsent: counter("loco_switch_unsent_total", "Frames for other nodes that the kernel did not take."),
-            peer_up: IntGaugeVec::new(Opts::new("loco_switch_peer_up", "1: the other node's switch answers."), &peer)
-                .expect(VALID),
-            peer_rtt: GaugeVec::new(
-                Opts::new("loco_switch_peer_rtt_seconds", "Round trip to the other node's switch, at the last answer."),
-                &peer,
+            foreign: IntGaugeVec::new(
+                Opts::new("loco_switch_foreign_machines", "Machines outside of the cluster that are plugged in here."),
+                &["lan"],
             )
             .expect(VALID),
-            peer_loss: GaugeVec::new(
-                Opts::new("loco_switch_peer_loss_ratio", "Share of the last questions (64 at most) without an answer."),
-                &peer,
-            )
-            .expect(VALID),
+            foreign_frames: counters(
+                "loco_switch_foreign_frames_total",
+                "Frames of foreign machines, all of a LAN together; tx = sent by one.",
+                &["lan", "direction"],
+            ),
+            foreign_dropped: counters(
+                "loco_switch_foreign_dropped_total",
+                "Frames for foreign machines that found 1,024 waiting and were lost.",
+                &["lan"],
+            ),
+            foreign_refused: counters(
+                "loco_switch_foreign_refused_total",
+                "Frames of foreign machines that their ports did not let through, by reason.",
+                &["lan", "reason"],
+            ),
+            peers: PeerMetrics::new("loco_switch", "its guests and this node's do not hear each other"),
         }
     }
 
-    fn parts(&self) -> [&(dyn Collector + '_); 10] {
-        [
+    fn parts(&self) -> Vec<&dyn Collector> {
+        let own: [&dyn Collector; 11] = [
             &self.frames,
             &self.bytes,
             &self.dropped,
@@ -91,10 +103,12 @@ impl Reading {
             &self.strays,
             &self.overruns,
             &self.unsent,
-            &self.peer_up,
-            &self.peer_rtt,
-            &self.peer_loss,
-        ]
+            &self.foreign,
+            &self.foreign_frames,
+            &self.foreign_dropped,
+            &self.foreign_refused,
+        ];
+        own.into_iter().chain(self.peers.parts()).collect()
     }
 
     fn fill(&self, status: &SwitchStatus) {
@@ -113,18 +127,16 @@ impl Reading {
             }
         }
         for (name, lan) in &status.lans {
+            let (name, foreign) = (name.as_str(), &lan.foreign_totals);
+            self.foreign.with_label_values(&[name]).set(foreign.plugged.into());
+            self.foreign_frames.with_label_values(&[name, "tx"]).inc_by(foreign.counters.tx_frames);
+            self.foreign_frames.with_label_values(&[name, "rx"]).inc_by(foreign.counters.rx_frames);
+            self.foreign_dropped.with_label_values(&[name]).inc_by(foreign.counters.rx_dropped);
+            for (reason, count) in &foreign.refused {
+                self.foreign_refused.with_label_values(&[name, reason.name()]).inc_by(*count);
+            }
             for (node, peer) in &lan.peers {
-                let labels = [name.as_str(), node.as_str()];
-                // What was not measured has no series.
-                if let Some(alive) = peer.alive {
-                    self.peer_up.with_label_values(&labels).set(alive.into());
-                }
-                if let Some(rtt) = peer.rtt {
-                    self.peer_rtt.with_label_values(&labels).set(rtt.as_secs_f64());
-                }
-                if let Some(loss) = peer.loss {
-                    self.peer_loss.with_label_values(&labels).set(loss);
-                }
+                self.peers.fill([name, node.as_str()], peer.alive, peer.rtt, peer.loss, peer.full_frames);
             }
         }
     }
@@ -132,7 +144,7 @@ impl Reading {
 
 impl Collector for StatusCollector {
     fn desc(&self) -> Vec<&Desc> {
-        self.template.parts().into_iter().flat_map(Collector::desc).collect()
+        self.template.parts().into_iter().flat_map(|part| part.desc()).collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -149,13 +161,20 @@ mod tests {
     #[test]
     fn what_was_not_measured_has_no_series() {
         let registry = Registry::new();
-        let peer =
-            crate::PeerStatus { address: [10, 99, 0, 12].into(), alive: Some(true), rtt: None, loss: Some(0.25) };
+        let peer = crate::PeerStatus {
+            address: [10, 99, 0, 12].into(),
+            alive: Some(true),
+            rtt: None,
+            loss: Some(0.25),
+            full_frames: None,
+        };
         let lan = crate::LanStatus {
             vni: model::Vni::new(7).unwrap(),
             seats: 9,
             meshed: true,
             peers: [("node-b".parse().unwrap(), peer)].into(),
+            foreign: Vec::new(),
+            foreign_totals: crate::ForeignTotals { plugged: 2, ..crate::ForeignTotals::default() },
         };
         let status =
             SwitchStatus { strays: 5, lans: [("party".parse().unwrap(), lan)].into(), ..SwitchStatus::default() };
@@ -164,6 +183,7 @@ mod tests {
         let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         for want in [
             "loco_switch_strays_total 5",
+            r#"loco_switch_foreign_machines{lan="party"} 2"#,
             r#"loco_switch_peer_up{lan="party",peer="node-b"} 1"#,
             r#"loco_switch_peer_loss_ratio{lan="party",peer="node-b"} 0.25"#,
         ] {

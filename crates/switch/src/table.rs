@@ -3,14 +3,16 @@
 //! | destination | goes to |
 //! |---|---|
 //! | a card of the directory | the port, or the node, that the directory names |
+//! | the card of a foreign machine that is plugged in here | its port |
 //! | a card that was heard | where it was last heard, for five minutes |
 //! | all, a group, nobody known | every port of the LAN but the one it came from; from another node never to a third one |
 //! | all, and it asks for an address | the same, but to no other node: each node's edge answers its own guests |
 //!
-//! **Invariants.** What the directory says is never learned over. Learned cards have a bound; when it is reached the frames
-//! for further ones are flooded, as before a bridge knows a card. A frame never goes back to the port it came from.
+//! **Invariants.** What the directory says is never learned over, and a foreign machine never gets a card that somebody else
+//! has. Learned cards have a bound; when it is reached the frames for further ones are flooded, as before a bridge knows a
+//! card. A frame never goes back to the port it came from.
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::Ipv4Addr,
     time::Duration,
 };
@@ -22,12 +24,34 @@ use wire::class::{Octets as _, TrafficClass, classify};
 pub const AGE: Duration = Duration::from_mins(5);
 /// Learned cards; a LAN has some hundred, a forger all.
 pub const LEARNED_MAX: usize = 1024;
+/// A card that was heard from another node this long ago is there still. Longer than the gap that a machine needs to be plugged
+/// in elsewhere, and shorter than the silence of one that plays.
+pub const ELSEWHERE: Duration = Duration::from_secs(5);
+
+/// A foreign machine, for as long as it is plugged in; another one has another number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ForeignId(pub u64);
+
+/// Why a foreign machine may not have a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// A seat of the LAN, or a node's own station, has it.
+    Directory,
+    /// Another foreign machine of this node.
+    Foreign(ForeignId),
+    /// It was heard from that node, in the last [`ELSEWHERE`].
+    Elsewhere(Ipv4Addr),
+    /// It is no card at all: a group's address, or none.
+    NoCard,
+}
 
 /// An end of the switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Port {
     /// A guest of this node.
     Seat(Seat),
+    /// A machine outside of the cluster that is plugged in at this node.
+    Foreign(ForeignId),
     /// This node's own station: DHCP, ARP, questions.
     Edge,
     /// The switch of another node, by its underlay address.
@@ -52,6 +76,8 @@ pub struct Table {
     seats: BTreeSet<Seat>,
     peers: BTreeSet<Ipv4Addr>,
     fixed: HashMap<MacAddr, Port>,
+    /// Machines that are plugged in, and their cards once they spoke.
+    foreign: BTreeMap<ForeignId, Option<MacAddr>>,
     learned: HashMap<MacAddr, (Port, Duration)>,
 }
 
@@ -66,18 +92,66 @@ impl Table {
             match port {
                 Port::Seat(seat) => drop(self.seats.insert(*seat)),
                 Port::Peer(node) => drop(self.peers.insert(*node)),
-                Port::Edge => {}
+                Port::Edge | Port::Foreign(_) => {}
             }
         }
-        let Self { fixed, learned, seats, peers } = self;
+        let Self { fixed, learned, seats, peers, .. } = self;
         learned.retain(|card, (port, _)| {
             let is_there = match port {
                 Port::Seat(seat) => seats.contains(seat),
                 Port::Peer(node) => peers.contains(node),
-                Port::Edge => true,
+                // A foreign machine has one card, which is not learned but bound.
+                Port::Edge | Port::Foreign(_) => true,
             };
             is_there && !fixed.contains_key(card)
         });
+    }
+
+    /// A foreign machine is plugged in; which card it has is not known yet.
+    pub fn plug(&mut self, foreign: ForeignId) {
+        self.foreign.insert(foreign, None);
+    }
+
+    /// It has gone, and nobody has its card.
+    pub fn unplug(&mut self, foreign: ForeignId) {
+        self.foreign.remove(&foreign);
+    }
+
+    /// The card of a foreign machine, from its first frame on.
+    ///
+    /// # Errors
+    /// When somebody else of the LAN has it.
+    pub fn bind(&mut self, now: Duration, foreign: ForeignId, card: MacAddr) -> Result<(), Taken> {
+        if card.is_group() || card == MacAddr::ZERO {
+            return Err(Taken::NoCard);
+        }
+        self.is_free(foreign, card)?;
+        if let Some((Port::Peer(node), heard)) = self.learned.get(&card)
+            && now.saturating_sub(*heard) < ELSEWHERE
+        {
+            return Err(Taken::Elsewhere(*node));
+        }
+        self.learned.remove(&card);
+        self.foreign.insert(foreign, Some(card));
+        Ok(())
+    }
+
+    /// Whether nobody of this node or of the directory but `foreign` has `card`; the directory may have changed since it was bound.
+    ///
+    /// # Errors
+    /// When somebody else has it.
+    pub fn is_free(&self, foreign: ForeignId, card: MacAddr) -> Result<(), Taken> {
+        if self.fixed.contains_key(&card) {
+            return Err(Taken::Directory);
+        }
+        match self.bound(card) {
+            Some(other) if other != foreign => Err(Taken::Foreign(other)),
+            _ => Ok(()),
+        }
+    }
+
+    fn bound(&self, card: MacAddr) -> Option<ForeignId> {
+        self.foreign.iter().find(|(_, bound)| **bound == Some(card)).map(|(foreign, _)| *foreign)
     }
 
     /// Where `frame` goes that came in at `from`; its source is noted. `now` is any monotonic time.
@@ -100,7 +174,8 @@ impl Table {
     pub fn flood(&self, from: Port, peers: bool) -> impl Iterator<Item = Port> {
         let seats = self.seats.iter().copied().map(Port::Seat);
         let peers = self.peers.iter().copied().map(Port::Peer).filter(move |_| peers);
-        seats.chain([Port::Edge]).chain(peers).filter(move |port| *port != from)
+        let foreign = self.foreign.keys().copied().map(Port::Foreign);
+        seats.chain(foreign).chain([Port::Edge]).chain(peers).filter(move |port| *port != from)
     }
 
     /// Forgets cards that were silent for [`AGE`].
@@ -115,7 +190,7 @@ impl Table {
 
     fn learn(&mut self, now: Duration, from: Port, source: MacAddr) {
         // A source that is a group is nobody's (IEEE 802.3 3.2.3).
-        if source.is_group() || self.fixed.contains_key(&source) {
+        if source.is_group() || self.fixed.contains_key(&source) || self.bound(source).is_some() {
             return;
         }
         if let Some(known) = self.learned.get_mut(&source) {
@@ -126,7 +201,7 @@ impl Table {
     }
 
     fn at(&self, now: Duration, card: MacAddr) -> Option<Port> {
-        self.fixed.get(&card).copied().or_else(|| {
+        self.fixed.get(&card).copied().or_else(|| self.bound(card).map(Port::Foreign)).or_else(|| {
             let (port, heard) = self.learned.get(&card)?;
             (now.saturating_sub(*heard) < AGE).then_some(*port)
         })
@@ -153,7 +228,7 @@ fn peers_may_hear(from: Port, frame: &[u8]) -> bool {
     };
     match from {
         Port::Peer(_) => false,
-        Port::Seat(_) => !asks(),
+        Port::Seat(_) | Port::Foreign(_) => !asks(),
         Port::Edge => true,
     }
 }
@@ -256,6 +331,48 @@ mod tests {
         assert_eq!(table.learned().count(), LEARNED_MAX);
         table.set([(card(0), here(0))]);
         assert_eq!(table.learned().count(), 0, "node B is gone");
+    }
+
+    #[test]
+    fn a_foreign_machine_is_a_port_with_one_card_that_nobody_else_has() {
+        let mut table = table();
+        let (one, two) = (ForeignId(1), ForeignId(2));
+        table.plug(one);
+        table.plug(two);
+        let mine = MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+        assert_eq!(table.bind(NOW, one, mine), Ok(()));
+        assert_eq!(table.bind(NOW, one, mine), Ok(()), "again");
+        assert_eq!(table.bind(NOW, two, mine), Err(Taken::Foreign(one)));
+        for taken in [card(0), card(3), EDGE] {
+            assert_eq!(table.bind(NOW, two, taken), Err(Taken::Directory));
+        }
+        for none in [MacAddr::ZERO, MacAddr::BROADCAST] {
+            assert_eq!(table.bind(NOW, two, none), Err(Taken::NoCard));
+        }
+        let (foreign, other) = (Port::Foreign(one), Port::Foreign(two));
+        assert_eq!(all(&mut table, here(0), card(0), mine), [foreign]);
+        assert_eq!(all(&mut table, Port::Peer(B), card(2), mine), [foreign]);
+        assert_eq!(all(&mut table, foreign, mine, card(3)), [Port::Peer(C)]);
+        let want = [here(0), here(1), other, Port::Edge, Port::Peer(B), Port::Peer(C)];
+        assert_eq!(all(&mut table, foreign, mine, MacAddr::BROADCAST), want);
+        // Another node says that it has the card: who is plugged in here knows better.
+        all(&mut table, Port::Peer(B), mine, card(0));
+        assert_eq!(all(&mut table, here(0), card(0), mine), [foreign]);
+        table.unplug(one);
+        assert_eq!(table.bind(NOW, two, mine), Ok(()));
+        // A seat that comes later has its card, whoever had it.
+        table.set([(mine, here(0))]);
+        assert_eq!(table.is_free(two, mine), Err(Taken::Directory));
+        assert_eq!(all(&mut table, Port::Edge, EDGE, mine), [here(0)]);
+    }
+
+    #[test]
+    fn a_card_that_was_just_heard_elsewhere_is_there() {
+        let (mut table, mine) = (table(), MacAddr([0x52, 0x54, 0, 0x12, 0x34, 0x56]));
+        table.plug(ForeignId(1));
+        all(&mut table, Port::Peer(B), mine, card(0));
+        assert_eq!(table.bind(NOW, ForeignId(1), mine), Err(Taken::Elsewhere(B)));
+        assert_eq!(table.bind(NOW + ELSEWHERE, ForeignId(1), mine), Ok(()));
     }
 
     proptest! {

@@ -8,6 +8,7 @@
 //! | [`probe`] | how nodes ask each other whether they are there |
 //! | [`guard`] | which frames a guest may not send into its LAN |
 //! | [`frame`] | Ethernet: which protocol a frame carries, in which framing |
+//! | [`framed`] | frames in a stream of bytes, as QEMU and VDE hand them over |
 //! | [`arp`], [`ipv4`], [`udp`], [`tcp`], [`icmp`], [`dhcp`] | the Internet's |
 //! | [`netbios`] | names, datagrams, browser announcements and sessions over TCP/IP |
 //! | [`ipx`] | the IPX header; SAP, RIP and NetBIOS in it |
@@ -29,6 +30,7 @@ pub mod dhcp;
 pub mod dplay;
 pub mod dplay8;
 pub mod frame;
+pub mod framed;
 pub mod guard;
 pub mod icmp;
 pub mod ipv4;

@@ -9,6 +9,7 @@ mod instances;
 mod lan;
 mod metrics;
 mod pcap;
+mod plug;
 mod relay;
 
 use std::sync::Arc;
@@ -60,6 +61,7 @@ pub fn router(state: AppState) -> Router {
         .route("/api/active", get(i::active).post(i::set_active))
         .route("/api/lan-status", get(lan::status))
         .route("/api/lan-status/history", get(lan::history))
+        .route("/api/lans/{lan}/plug", get(plug::plug))
         .route("/api/doctor", get(lan::doctor))
         .route("/api/session", get(i::session))
         .route("/api/events", get(events::events))
@@ -126,7 +128,7 @@ async fn health() -> Json<api::gateway::Health> {
     info(title = "Loco gateway", description = "Discovery, LAN status and stream signalling of a Loco cluster."),
     paths(
         health, i::ready, i::list, i::live, i::discovery_info, i::refresh, i::one, i::active, i::set_active, lan::status,
-        lan::history, lan::doctor, i::session, events::events, r::offer, r::end, r::screenshot, r::power, r::control, pcap::pcap, metrics::metrics
+        lan::history, lan::doctor, i::session, events::events, r::offer, r::end, r::screenshot, r::power, r::control, pcap::pcap, plug::plug, metrics::metrics
     ),
     components(schemas(api::ErrorBody, Wall, WallChange)),
     modifiers(&BearerToken),

@@ -104,6 +104,7 @@ pub fn status(
         instances: by_id,
         connectivity: meter.rows(facts, &answering),
         diagnosis: doctor::faults(facts),
+        foreign: answering.iter().flat_map(|agent| agent.foreign.iter().cloned()).collect(),
         observers: answering.iter().filter_map(|agent| Some((agent.node.clone(), agent.observer.clone()?))).collect(),
         ..LanStatus::default()
     };

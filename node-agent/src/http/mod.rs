@@ -5,6 +5,7 @@
 mod auth;
 mod error;
 mod pcap;
+mod plug;
 mod trace;
 mod whep;
 
@@ -24,6 +25,7 @@ use axum::{
     routing::{delete, get, post},
 };
 use model::InstanceId;
+use switch::Switch;
 use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt as _, wrappers::WatchStream};
 
@@ -52,6 +54,7 @@ pub(crate) struct Api {
     pub(crate) captures: Captures,
     /// The fabric's namespace; `None`: this agent has no devices in the kernel.
     pub(crate) netns: Option<PathBuf>,
+    pub(crate) switch: Arc<Switch>,
 }
 
 /// All routes but the health ones.
@@ -60,6 +63,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
         .route("/v1/lan/trace", post(trace::follow))
+        .route("/v1/lans/{lan}/plug", get(plug::plug))
         .route("/v1/instances/{id}", get(instance))
         .route("/v1/instances/{id}/whep", post(whep::offer))
         .route("/v1/instances/{id}/whep/{session}", delete(whep::close))

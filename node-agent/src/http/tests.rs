@@ -21,8 +21,9 @@ const SNAPSHOT: &str = r#"{"version":1,
   "instances":[{"id":"instance-0","lan":"party","seat":0,"node":"node-a"}]}"#;
 
 /// An agent's API over one instance that has no runner.
-struct Rig {
-    router: Router,
+pub(super) struct Rig {
+    pub(super) router: Router,
+    pub(super) switch: Arc<Switch>,
     published: watch::Sender<Arc<str>>,
     dir: PathBuf,
     _directory: watch::Sender<Directory>,
@@ -32,6 +33,11 @@ struct Rig {
 
 impl Rig {
     async fn new(name: &str) -> Self {
+        Self::with(name, SNAPSHOT, 24912).await
+    }
+
+    /// `port`: of the switch's mesh, another one for each test that has a LAN of mode `socket`.
+    pub(super) async fn with(name: &str, snapshot: &str, port: u16) -> Self {
         let dir = std::env::temp_dir().join(format!("loco-http-{}-{name}", std::process::id()));
         crate::seats::prepare(&dir).unwrap();
         let registry = Registry::new();
@@ -50,17 +56,25 @@ impl Rig {
             kvm: false,
         };
         let seats = Seats::new(shared, crate::seats::Entrance::ByInstance);
-        let snapshot = Arc::new(api::snapshot::parse(SNAPSHOT).unwrap());
+        let snapshot = Arc::new(api::snapshot::parse(snapshot).unwrap());
         seats.reconcile(&Desired::from_snapshot(&snapshot, &"node-a".parse().unwrap()).seats).await;
         let problem = Some("the file is torn".to_owned());
-        let directory =
-            watch::Sender::new(Directory { snapshot, loaded_at: Some(1.0), problem, ..Directory::default() });
+        let directory = watch::Sender::new(Directory {
+            snapshot: Arc::clone(&snapshot),
+            loaded_at: Some(1.0),
+            problem,
+            ..Directory::default()
+        });
         let fabric =
             watch::Sender::new(FabricStatus { problems: vec!["no /dev/net/tun".into()], ..Default::default() });
+        let config = switch::SwitchConfig { underlay: std::net::SocketAddrV4::new([127, 0, 0, 1].into(), port) };
+        let switch = Arc::new(Switch::start(config, Box::new(())).await.unwrap());
+        switch.set_spec(&fabric::FabricSpec::from_snapshot(&snapshot, &"node-a".parse().unwrap()));
         let source = Source {
             node: "node-a".parse().unwrap(),
             directory: directory.subscribe(),
             fabric: fabric.subscribe(),
+            switch: switch.status(),
             instances: seats.watch(),
             seen: watch::Sender::default().subscribe(),
             changed: changed.subscribe(),
@@ -69,8 +83,17 @@ impl Rig {
         let node = "node-a".parse().unwrap();
         let captures = Captures::start(node, Some(&dir), 0, fabric.subscribe(), &registry).unwrap();
         let token = Token::new("s3cret");
-        let router = router(Api { token, source, instances: seats.watch(), events, metrics, captures, netns: None });
-        Self { router, published, dir, _directory: directory, _fabric: fabric, _seats: seats }
+        let router = router(Api {
+            token,
+            source,
+            instances: seats.watch(),
+            events,
+            metrics,
+            captures,
+            netns: None,
+            switch: Arc::clone(&switch),
+        });
+        Self { router, switch, published, dir, _directory: directory, _fabric: fabric, _seats: seats }
     }
 
     async fn ask(

@@ -6,6 +6,7 @@ mod macvlan;
 mod modes;
 mod observe;
 mod pcap;
+mod plug;
 mod relay;
 mod restart;
 mod rig;

@@ -6,7 +6,10 @@ use std::{
     process::{Command, Stdio},
 };
 
-use api::agent::{AgentStatus, State};
+use api::{
+    agent::{AgentStatus, State},
+    trace::{Trace, TraceRequest},
+};
 use nix::sys::{
     signal::Signal,
     socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt},
@@ -15,10 +18,10 @@ use nix::sys::{
 use seat::{FromAgent, FromRunner, Hello, PROTOCOL_VERSION, PortKind, SeatSocket};
 use testkit::{Frame, IpxFraming, Numbered, Underlay, eventually};
 
-use crate::rig::{Process, Rig, SOON};
+use crate::rig::{Process, Rig, SOON, TOKEN};
 
 /// Frames of each kind, each way.
-const FRAMES: u32 = 1000;
+pub(crate) const FRAMES: u32 = 1000;
 /// So many are on the way at a time: what a guest's card and a socket's buffer hold without pacing.
 const AT_ONCE: u32 = 50;
 
@@ -36,7 +39,10 @@ pub(crate) fn place(rig: &Rig, lans: &[(&str, &str)], seats: &[(&str, u8)]) {
         })
         .collect();
     let nodes: Vec<_> = (0..2)
-        .map(|n| format!(r#"{{"name":"node-{n}","underlay_ip":"{}","agent_url":"u"}}"#, Underlay::address(n)))
+        .map(|n| {
+            let ip = Underlay::address(n);
+            format!(r#"{{"name":"node-{n}","underlay_ip":"{ip}","agent_url":"http://{ip}:14780"}}"#)
+        })
         .collect();
     let mut taken: BTreeMap<&str, u8> = BTreeMap::new();
     let instances: Vec<_> = (0..)
@@ -54,7 +60,7 @@ pub(crate) fn place(rig: &Rig, lans: &[(&str, &str)], seats: &[(&str, u8)]) {
 }
 
 /// An agent of root's without a capability, and without a way to get one.
-fn start_powerless(rig: &Rig, node: u8) -> Process {
+pub(crate) fn start_powerless(rig: &Rig, node: u8) -> Process {
     let agent = rig.agent_command(node);
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]).arg(agent.get_program());
@@ -65,14 +71,14 @@ fn start_powerless(rig: &Rig, node: u8) -> Process {
 }
 
 /// A seat that the test holds as a runner does: QEMU's end of the cable, and the agent's, which is handed over again and again.
-struct Held {
+pub(crate) struct Held {
     qemu: OwnedFd,
     agent: OwnedFd,
     seat: SeatSocket,
 }
 
 impl Held {
-    async fn take(rig: &Rig, node: u8, instance: u8) -> Self {
+    pub(crate) async fn take(rig: &Rig, node: u8, instance: u8) -> Self {
         let (qemu, agent) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
         // A full socket fails a test instead of hanging it.
         setsockopt(&qemu, sockopt::SendTimeout, &TimeVal::seconds(20)).unwrap();
@@ -82,13 +88,31 @@ impl Held {
     }
 
     /// To the next agent.
-    async fn again(&mut self, rig: &Rig, node: u8, instance: u8) {
+    pub(crate) async fn again(&mut self, rig: &Rig, node: u8, instance: u8) {
         self.seat = greet(rig, node, instance, true).await;
         self.seat.send(&FromRunner::Cable, &[&self.agent]).await.unwrap();
     }
+}
 
+/// Where a test says and hears frames.
+pub(crate) trait Plug {
     /// # Panics
     /// When nobody takes frames and no more fit.
+    fn say(&self, frame: &[u8]);
+
+    fn heard(&self) -> Option<Vec<u8>>;
+
+    /// Takes what has come; numbered frames are counted.
+    fn count(&self, seen: &mut BTreeMap<Numbered, u32>) {
+        while let Some(frame) = self.heard() {
+            if let Some(number) = Numbered::find(&frame) {
+                *seen.entry(number).or_default() += 1;
+            }
+        }
+    }
+}
+
+impl Plug for Held {
     #[track_caller]
     fn say(&self, frame: &[u8]) {
         assert_eq!(send(self.qemu.as_raw_fd(), frame, MsgFlags::empty()).unwrap(), frame.len());
@@ -98,15 +122,6 @@ impl Held {
         let mut buffer = [0; 2048];
         let len = recv(self.qemu.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT).ok()?;
         Some(buffer[..len].to_vec())
-    }
-
-    /// Takes what has come; numbered frames are counted.
-    fn count(&self, seen: &mut BTreeMap<Numbered, u32>) {
-        while let Some(frame) = self.heard() {
-            if let Some(number) = Numbered::find(&frame) {
-                *seen.entry(number).or_default() += 1;
-            }
-        }
     }
 }
 
@@ -143,9 +158,8 @@ pub(crate) const fn mac(lan: u8, seat: u8) -> [u8; 6] {
 }
 
 /// The seven kinds of frames that games make: unicast, of full length, to all, and IPX in its four framings.
-fn frame(kind: u8, from: u8, to: u8, sequence: u32) -> Vec<u8> {
-    let number = Numbered { kind, sender: from, sequence };
-    let (to, from) = (mac(0, to), mac(0, from));
+fn frame(Numbered { kind, sender, sequence }: Numbered, from: [u8; 6], to: [u8; 6]) -> Vec<u8> {
+    let number = Numbered { kind, sender, sequence };
     match kind {
         0 => Frame::ethernet(to, from, number, 200),
         1 => Frame::ethernet(to, from, number, 1500),
@@ -155,27 +169,32 @@ fn frame(kind: u8, from: u8, to: u8, sequence: u32) -> Vec<u8> {
 }
 
 /// Sends all kinds from one seat to another, and waits for each batch; how often each came there.
-async fn send_all(from: (u8, &Held), to: (u8, &Held)) -> BTreeMap<Numbered, u32> {
+pub(crate) async fn send_all(
+    sender: u8,
+    (from, from_mac): (&impl Plug, [u8; 6]),
+    (to, to_mac): (&impl Plug, [u8; 6]),
+) -> BTreeMap<Numbered, u32> {
     let mut seen = BTreeMap::new();
     for kind in 0..7 {
         for batch in 0..FRAMES / AT_ONCE {
             let numbers = batch * AT_ONCE..(batch + 1) * AT_ONCE;
-            numbers.clone().for_each(|sequence| from.1.say(&frame(kind, from.0, to.0, sequence)));
-            let last = Numbered { kind, sender: from.0, sequence: numbers.end - 1 };
+            let number = |sequence| Numbered { kind, sender, sequence };
+            numbers.clone().for_each(|sequence| from.say(&frame(number(sequence), from_mac, to_mac)));
+            let last = number(numbers.end - 1);
             // Frames keep their order, so what is missing when the last one is there is lost.
             let arrived = eventually(SOON, || {
-                to.1.count(&mut seen);
+                to.count(&mut seen);
                 seen.contains_key(&last).then_some(())
             });
             arrived.await.unwrap_or_else(|error| panic!("{error}: {last:?} of {} that came", seen.len()));
         }
     }
-    to.1.count(&mut seen);
+    to.count(&mut seen);
     seen
 }
 
 #[track_caller]
-fn all_once(seen: &BTreeMap<Numbered, u32>, sender: u8) {
+pub(crate) fn all_once(seen: &BTreeMap<Numbered, u32>, sender: u8) {
     let ours: Vec<_> = seen.iter().filter(|(number, _)| number.sender == sender).collect();
     assert_eq!(ours.len(), 7 * FRAMES as usize, "lost");
     assert!(ours.iter().all(|(_, times)| **times == 1), "doubled");
@@ -199,8 +218,8 @@ async fn frames_of_every_kind_cross_between_agents_without_capabilities_and_stay
             .unwrap_or_else(|error| panic!("{error}\n{}", rig.logs()));
     }
     // The first question of a guest opens the way: both nodes know each other from then on.
-    all_once(&send_all((0, &zero), (1, &one)).await, 0);
-    all_once(&send_all((1, &one), (0, &zero)).await, 1);
+    all_once(&send_all(0, (&zero, mac(0, 0)), (&one, mac(0, 1))).await, 0);
+    all_once(&send_all(1, (&one, mac(0, 1)), (&zero, mac(0, 0))).await, 1);
     let mut elsewhere = BTreeMap::new();
     others_zero.count(&mut elsewhere);
     others_one.count(&mut elsewhere);
@@ -230,7 +249,7 @@ async fn an_agent_that_ends_loses_no_frame_between_guests_of_its_node_and_a_kill
     for end in std::iter::once(None).chain(ends.map(Some)) {
         let mut say = |count: u32| {
             for _ in 0..count {
-                zero.say(&frame(0, 0, 1, sent));
+                zero.say(&frame(Numbered { kind: 0, sender: 0, sequence: sent }, mac(0, 0), mac(0, 1)));
                 sent += 1;
             }
         };
@@ -285,6 +304,15 @@ pub(crate) fn players(status: &AgentStatus) -> usize {
     status.observed.get("party").map(|observed| observed.players.len()).unwrap_or_default()
 }
 
+fn trace(rig: &Rig, node: u8, request: &TraceRequest) -> Trace {
+    let url = format!("http://{}:14780/v1/lan/trace", Underlay::address(node));
+    let asked = async move {
+        let answer = reqwest::Client::new().post(url).bearer_auth(TOKEN).json(request).send().await.unwrap();
+        answer.error_for_status().unwrap().json().await.unwrap()
+    };
+    rig.underlay.node(node.into()).block_on(asked).unwrap()
+}
+
 #[tokio::test]
 #[ignore = "privileged: run by `cargo xtask test --privileged`"]
 async fn guests_of_two_nodes_play_over_the_agents_own_switch() {
@@ -297,6 +325,21 @@ async fn guests_of_two_nodes_play_over_the_agents_own_switch() {
         let both = eventually(SOON * 3, || rig.status(node).filter(|status| players(status) == 2)).await;
         both.unwrap_or_else(|error| panic!("{error}: {:#?}\n{}", rig.status(node).map(|s| s.observed), rig.logs()));
     }
+    // A marked frame is followed by both agents, each over its part of the way.
+    let mark = "LOCOTRACE0123456789".to_owned();
+    let request = TraceRequest { from: "instance-0".into(), to: "instance-1".into(), mark, limit_ms: 5_000 };
+    let parts: Vec<Trace> = std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..2)
+            .map(|node| {
+                let (rig, request) = (&rig, &request);
+                scope.spawn(move || trace(rig, node, request))
+            })
+            .collect();
+        asked.into_iter().map(|part| part.join().unwrap()).collect()
+    });
+    let hops: Vec<_> = parts.iter().flat_map(|part| &part.hops).map(|hop| (hop.step, hop.seen)).collect();
+    assert_eq!(hops, [(0, true), (1, true), (2, true), (3, true), (4, true)], "{parts:#?}");
+    assert!(parts[1].delivered && parts[0].hops[2].at.contains("the way between the switches"), "{parts:#?}");
     // QEMU and its cable outlive the agent, and the game goes on with the next one.
     let qemu = rig.instance(0, 0).unwrap().qemu_pid;
     a.kill();

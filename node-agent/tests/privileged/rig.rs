@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 /// Long enough for a starved machine; nothing here takes a second on a quiet one.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
-pub(crate) const TOKEN: &str = "test-token";
+pub(crate) const TOKEN: &str = "test-token-0123456789";
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A process that is killed when the test ends, by its id.

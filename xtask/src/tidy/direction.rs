@@ -46,7 +46,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("gateway", &["api", "directory", "doctor", "model", "telemetry"]),
-    ("loco", &["api", "capture", "flags", "model", "observe", "telemetry"]),
+    ("loco", &["api", "capture", "flags", "model", "observe", "telemetry", "wire"]),
     ("demo-guest", &["wire"]),
     ("xtask", &["flags"]),
     ("k8s-tests", &["api", "model", "seat", "testkit", "wire"]),

@@ -444,6 +444,7 @@ impl Lab {
                 .collect(),
             fabric_problems: node.fabric_problems.clone(),
             snapshot_problem: None,
+            foreign: Vec::new(),
             observed,
             observer: node.health.clone().filter(|_| !node.eyeless),
         }

@@ -1,37 +1,45 @@
 //! The running switch of a node: sockets around the decisions of this crate. Needs no capability and no kernel device.
 //!
 //! ```text
-//!  set_spec, plug ──> thread: one task a port, one for the other nodes, all on one core and one state ──> SwitchStatus
+//!  set_spec, plug, trace ──> thread: one task a port, one for the other nodes, all on one core and one state ──> SwitchStatus
 //! ```
 //! **Invariants.** One thread owns all state, so frames of a port keep their order and nothing is locked. It never waits for a
 //! receiver: a queue that is full loses the newest frame, and that is counted. It ends with its handle; the guests' ends of the
 //! sockets are the runners', so a successor that is given them goes on where this one stopped. It listens for the other nodes
 //! only while there is a LAN for it.
+mod flow;
+mod foreign;
+mod jack;
 mod mesh_socket;
 mod node;
 mod outlet;
 mod port;
 #[cfg(test)]
 mod tests;
+mod trace;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::OwnedFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
-    time::Duration,
+    sync::Arc,
+    time::{Duration, SystemTime},
 };
 
-use fabric::{FabricSpec, PortCounters, ReachStatus};
-use model::{InstanceId, LanName, NetworkMode, NodeName, Seat, Vni};
-use tokio::sync::{mpsc, oneshot, watch};
+use fabric::{
+    FabricSpec, PortCounters, ReachStatus,
+    trace::Sighting,
+    worker::{Unanswered, Worker},
+};
+use model::{InstanceId, LanName, MacAddr, NetworkMode, NodeName, Seat, Vni};
+use tokio::sync::{oneshot, watch};
 
+pub use self::{foreign::FOREIGN_MAX, port::FrameSocket, trace::MESH};
 use crate::guard::Refusal;
 
-/// Guests that may wait to be plugged in. Full = [`SwitchError::Busy`]: a runner asks once per start and retries.
-const PLUGS_MAX: usize = 64;
+/// Requests that may wait for the thread. Full = [`SwitchError::Busy`]: a runner asks once per start and retries.
+const REQUESTS_MAX: usize = 64;
 
 /// Where a switch listens for those of the other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +61,15 @@ pub enum SwitchError {
         #[source]
         source: io::Error,
     },
-    #[error("{PLUGS_MAX} guests wait to be plugged in; try again")]
+    #[error("the socket of a foreign machine cannot be used; give one end of a SOCK_SEQPACKET pair")]
+    Foreign(#[source] io::Error),
+    #[error(
+        "LAN `{0}` has no switch on this node; plug in at a node where a guest has its seat in the LAN, and which has the mode `socket`"
+    )]
+    NoLan(LanName),
+    #[error("{FOREIGN_MAX} foreign machines are plugged into LAN `{0}` at this node; unplug one, or use another node")]
+    Full(LanName),
+    #[error("the switch is asked too much at a time; try again")]
     Busy,
     #[error("the switch has ended")]
     Ended,
@@ -87,6 +103,67 @@ pub struct LanStatus {
     pub meshed: bool,
     /// Other nodes with a seat in the LAN.
     pub peers: BTreeMap<NodeName, PeerStatus>,
+    /// Machines outside of the cluster that are plugged in at this node.
+    pub foreign: Vec<ForeignStatus>,
+    pub foreign_totals: ForeignTotals,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignStatus {
+    /// Who plugged it in, as [`ForeignPlug::remote`] said.
+    pub remote: String,
+    pub since: SystemTime,
+    /// `None` until it has sent a frame.
+    pub card: Option<MacAddr>,
+    /// The address it was seen to use.
+    pub address_in_use: Option<Ipv4Addr>,
+    pub counters: PortCounters,
+    pub refused: BTreeMap<Refusal, u64>,
+}
+
+/// Of all foreign machines of one LAN, also those that left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ForeignTotals {
+    /// That are plugged in now.
+    pub plugged: u32,
+    pub counters: PortCounters,
+    pub refused: BTreeMap<Refusal, u64>,
+}
+
+/// A machine outside of the cluster that is to be plugged into a LAN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignPlug {
+    pub lan: LanName,
+    /// Which it is, as its own side says: one that comes again takes the place of itself.
+    pub machine: String,
+    /// Who brings it, to be shown.
+    pub remote: String,
+}
+
+/// Why a foreign machine was unplugged, in words for who brought it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForeignEnd {
+    #[error(
+        "somebody else of LAN `{lan}` has the card {card}; give the machine another, such as 52:54:00 and three octets of your own"
+    )]
+    CardTaken { card: MacAddr, lan: LanName },
+    #[error("the machine's first frame is from {card}, which is no card's address; look at its network card")]
+    NoCard { card: MacAddr },
+    #[error(
+        "the card {card} was just heard from the node at {node}; if another machine has it, give this one another, else wait some seconds"
+    )]
+    Elsewhere { card: MacAddr, node: Ipv4Addr },
+    #[error("LAN `{0}` has left this node")]
+    NoLan(LanName),
+    #[error("the same machine was plugged in again")]
+    Replaced,
+}
+
+impl ForeignEnd {
+    /// Whether it would be the same again.
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::CardTaken { .. } | Self::NoCard { .. })
+    }
 }
 
 /// Another node, as its switch answers over the mesh.
@@ -98,6 +175,8 @@ pub struct PeerStatus {
     pub rtt: Option<Duration>,
     /// Share of the last questions without an answer, 0 to 1.
     pub loss: Option<f64>,
+    /// Frames of 1514 octets get there and back.
+    pub full_frames: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,52 +224,50 @@ impl Sight for () {
 /// A spec and its number.
 type Wish = (u64, Arc<FabricSpec>);
 
-/// A guest's end for its port.
+/// To the thread.
 #[derive(Debug)]
-struct Plug {
-    instance: InstanceId,
-    socket: OwnedFd,
-    reply: oneshot::Sender<Result<(), SwitchError>>,
+enum Request {
+    /// A guest's end for its port.
+    Plug {
+        instance: InstanceId,
+        socket: OwnedFd,
+        reply: oneshot::Sender<Result<(), SwitchError>>,
+    },
+    Foreign {
+        plug: ForeignPlug,
+        socket: OwnedFd,
+        reply: oneshot::Sender<Result<oneshot::Receiver<ForeignEnd>, SwitchError>>,
+    },
+    Trace(TraceRequest),
+}
+
+#[derive(Debug)]
+struct TraceRequest {
+    lan: LanName,
+    ask: Option<(InstanceId, Vec<u8>)>,
+    mark: Vec<u8>,
+    limit: Duration,
+    reply: oneshot::Sender<Result<Vec<Sighting>, SwitchError>>,
 }
 
 /// A running switch. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct Switch {
-    /// `None` once it was told to end.
-    running: Mutex<Option<Running>>,
+    thread: Worker<Request>,
     wishes: watch::Sender<Wish>,
     status: watch::Receiver<SwitchStatus>,
-}
-
-#[derive(Debug)]
-struct Running {
-    plugs: mpsc::Sender<Plug>,
-    thread: thread::JoinHandle<()>,
-}
-
-impl Running {
-    /// Closing the queue is the signal to end.
-    fn end(self) {
-        drop(self.plugs);
-        if self.thread.join().is_err() {
-            tracing::error!("the switch's thread had panicked");
-        }
-    }
 }
 
 impl Switch {
     /// Starts the thread. It has no port, and listens for nobody, until [`Switch::set_spec`] names a LAN.
     pub async fn start(config: SwitchConfig, sight: Box<dyn Sight>) -> Result<Self, SwitchError> {
-        let (plugs, plugs_rx) = mpsc::channel(PLUGS_MAX);
         let (wishes, wishes_rx) = watch::channel(Wish::default());
         let (status_tx, status) = watch::channel(SwitchStatus::default());
         let (ready, started) = oneshot::channel();
-        let thread = thread::Builder::new()
-            .name("switch".to_owned())
-            .spawn(move || node::run(config, sight, plugs_rx, wishes_rx, &status_tx, ready))
-            .map_err(SwitchError::Thread)?;
+        let work = move |requests| node::run(config, sight, requests, wishes_rx, &status_tx, ready);
+        let thread = Worker::start("switch", REQUESTS_MAX, work).map_err(SwitchError::Thread)?;
         started.await.map_err(|_| SwitchError::Ended)??;
-        Ok(Self { running: Mutex::new(Some(Running { plugs, thread })), wishes, status })
+        Ok(Self { thread, wishes, status })
     }
 
     /// What the node must have from now on; LANs of another mode than `socket` are somebody else's. Returns at once.
@@ -206,14 +283,45 @@ impl Switch {
     /// Plugs a guest into its port: `socket` is the other end of QEMU's `-netdev dgram` and gives whole frames. One that was
     /// plugged in before is unplugged.
     pub async fn plug(&self, instance: &InstanceId, socket: OwnedFd) -> Result<(), SwitchError> {
-        let (reply, answer) = oneshot::channel();
-        let plugs = self.running().as_ref().map(|running| running.plugs.clone()).ok_or(SwitchError::Ended)?;
-        plugs.try_send(Plug { instance: instance.clone(), socket, reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => SwitchError::Busy,
-            mpsc::error::TrySendError::Closed(_) => SwitchError::Ended,
-        })?;
-        drop(plugs);
-        answer.await.map_err(|_| SwitchError::Ended)?
+        self.ask(|reply| Request::Plug { instance: instance.clone(), socket, reply }).await
+    }
+
+    /// Plugs a machine outside of the cluster into its LAN: `socket` is one end of a [`FrameSocket::pair`]. It is unplugged when the
+    /// other end is closed. What is returned says why, when it is unplugged by the switch; its sender goes without a word when
+    /// the switch ends.
+    ///
+    /// # Errors
+    /// When the LAN is not switched here, or has no port left.
+    pub async fn plug_foreign(
+        &self,
+        plug: ForeignPlug,
+        socket: OwnedFd,
+    ) -> Result<oneshot::Receiver<ForeignEnd>, SwitchError> {
+        self.ask(|reply| Request::Foreign { plug, socket, reply }).await
+    }
+
+    /// Looks for frames of the LAN with `mark` for as long as `limit` says, and meanwhile gives `ask` to its guest: where they were
+    /// seen, a port by its instance's name, the way to the other nodes as [`MESH`].
+    pub async fn trace(
+        &self,
+        lan: &LanName,
+        ask: Option<(InstanceId, Vec<u8>)>,
+        mark: Vec<u8>,
+        limit: Duration,
+    ) -> Result<Vec<Sighting>, SwitchError> {
+        self.ask(|reply| Request::Trace(TraceRequest { lan: lan.clone(), ask, mark, limit, reply })).await
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<T, SwitchError>>) -> Request,
+    ) -> Result<T, SwitchError> {
+        self.thread.ask(request).await.unwrap_or_else(|unanswered| {
+            Err(match unanswered {
+                Unanswered::Full => SwitchError::Busy,
+                Unanswered::Ended => SwitchError::Ended,
+            })
+        })
     }
 
     /// The newest status, at most a second old. The channel closes when the thread has ended.
@@ -223,23 +331,6 @@ impl Switch {
 
     /// Ends the thread and waits for it, while others still hold the switch. What guests send from then on waits in their cables.
     pub async fn end(&self) {
-        let running = self.running().take();
-        if let Some(running) = running {
-            // It cannot fail but by a panic, which ends the thread's business as well.
-            tokio::task::spawn_blocking(move || running.end()).await.ok();
-        }
-    }
-
-    /// Nothing that can panic is done while it is locked.
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Switch {
-    fn drop(&mut self) {
-        if let Some(running) = self.running().take() {
-            running.end();
-        }
+        self.thread.end().await;
     }
 }

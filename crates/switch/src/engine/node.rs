@@ -2,35 +2,38 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddrV4},
     rc::Rc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use fabric::{
-    FabricSpec, LanSpec, PortCounters,
+    FabricSpec, LanSpec,
     desk::{Books, Desk, Round},
 };
 use model::{InstanceId, LanName, Seat, Vni};
 use tokio::{
     runtime,
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::{AbortHandle, LocalSet, spawn_local, yield_now},
     time::{MissedTickBehavior, interval, sleep},
 };
 
 use super::{
-    LanStatus, PeerStatus, Plug, PortStatus, Sight, SwitchConfig, SwitchError, SwitchStatus, Way, Wish,
+    ForeignTotals, LanStatus, PeerStatus, PortStatus, Request, Sight, SwitchConfig, SwitchError, SwitchStatus, Way,
+    Wish,
+    foreign::{self, ForeignPort},
+    jack::Jack,
     mesh_socket::MeshSocket,
-    outlet::{Gave, Outlet, Wake},
-    port::GuestSocket,
+    port::FrameSocket,
+    trace::{self, Watches},
 };
 use crate::{
     FRAME_LEN_MAX,
     guard::Guard,
     mesh,
-    probe::{self, Liveness, Probe},
-    table::{Port, Table, Targets},
+    probe::{self, Book},
+    table::{ForeignId, Port, Table},
 };
 
 /// How often every guest is asked whether it is there.
@@ -38,11 +41,11 @@ const QUESTION_INTERVAL: Duration = Duration::from_secs(2);
 /// Counters are published this often.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// Frames of one port at a time, before the others have their turn.
-const FRAMES_AT_ONCE: u32 = 64;
+pub(super) const FRAMES_AT_ONCE: u32 = 64;
 /// Pause after a socket error, before it is used again.
 const ERROR_PAUSE: Duration = Duration::from_millis(200);
 /// One more than a frame may have, so that a longer one is seen to be longer.
-const BUFFER_LEN: usize = FRAME_LEN_MAX + 1;
+pub(super) const BUFFER_LEN: usize = FRAME_LEN_MAX + 1;
 
 /// Pause before the mesh's port is tried again: a predecessor may be about to end.
 const LISTEN_AGAIN: Duration = Duration::from_millis(50);
@@ -51,7 +54,7 @@ const LISTEN_AGAIN: Duration = Duration::from_millis(50);
 pub(super) fn run(
     config: SwitchConfig,
     sight: Box<dyn Sight>,
-    plugs: mpsc::Receiver<Plug>,
+    requests: mpsc::Receiver<Request>,
     wishes: watch::Receiver<Wish>,
     status: &watch::Sender<SwitchStatus>,
     ready: oneshot::Sender<Result<(), SwitchError>>,
@@ -63,14 +66,14 @@ pub(super) fn run(
     LocalSet::new().block_on(&runtime, async {
         drop(ready.send(Ok(())));
         let node = Rc::new(RefCell::new(Node::new(config, sight)));
-        live(&node, plugs, wishes, status).await;
+        live(&node, requests, wishes, status).await;
         node.borrow_mut().mesh = None;
     });
 }
 
 async fn live(
     node: &Rc<RefCell<Node>>,
-    mut plugs: mpsc::Receiver<Plug>,
+    mut requests: mpsc::Receiver<Request>,
     mut wishes: watch::Receiver<Wish>,
     status: &watch::Sender<SwitchStatus>,
 ) {
@@ -87,19 +90,16 @@ async fn live(
             (node.lans.is_empty(), node.problem.is_some())
         };
         tokio::select! {
-            plug = plugs.recv() => {
-                let Some(Plug { instance, socket, reply }) = plug else { return };
+            request = requests.recv() => {
+                let Some(request) = request else { return };
                 follow(node, &wishes.borrow_and_update());
-                let socket = GuestSocket::new(socket)
-                    .map_err(|source| SwitchError::Socket { instance: instance.clone(), source });
-                // The asker may have gone: the socket stays all the same.
-                drop(reply.send(socket.and_then(|socket| plug_in(node, &instance, socket))));
+                serve(node, request);
             }
             Ok(()) = wishes.changed() => follow(node, &wishes.borrow_and_update()),
             _ = questions.tick(), if !is_idle => { node.borrow_mut().ask(); continue }
             _ = probes.tick(), if !is_idle => { node.borrow_mut().probe(); continue }
             () = sleep(LISTEN_AGAIN), if listens_not => { listen(node); if node.borrow().problem.is_some() { continue } }
-            _ = publish.tick(), if !is_idle => node.borrow_mut().sight.tick(),
+            _ = publish.tick(), if !is_idle => node.borrow_mut().eyes.sight.tick(),
         }
         let news = node.borrow_mut().status();
         status.send_if_modified(|old| {
@@ -107,6 +107,22 @@ async fn live(
             *old = news;
             differs
         });
+    }
+}
+
+fn serve(node: &Rc<RefCell<Node>>, request: Request) {
+    // Askers may have gone: what they plugged in stays all the same, for as long as its other end does.
+    match request {
+        Request::Plug { instance, socket, reply } => {
+            let socket =
+                FrameSocket::new(socket).map_err(|source| SwitchError::Socket { instance: instance.clone(), source });
+            drop(reply.send(socket.and_then(|socket| plug_in(node, &instance, socket))));
+        }
+        Request::Foreign { plug, socket, reply } => {
+            let socket = FrameSocket::new(socket).map_err(SwitchError::Foreign);
+            drop(reply.send(socket.and_then(|socket| foreign::plug_in(node, plug, socket))));
+        }
+        Request::Trace(request) => drop(spawn_local(trace::follow(Rc::clone(node), request))),
     }
 }
 
@@ -167,71 +183,19 @@ async fn hear(node: Rc<RefCell<Node>>, udp: Rc<MeshSocket>) {
     }
 }
 
-fn plug_in(node: &Rc<RefCell<Node>>, instance: &InstanceId, socket: GuestSocket) -> Result<(), SwitchError> {
-    let socket = Rc::new(socket);
+fn plug_in(node: &Rc<RefCell<Node>>, instance: &InstanceId, socket: FrameSocket) -> Result<(), SwitchError> {
     let mut borrowed = node.borrow_mut();
     let (vni, seat) = borrowed.place(instance).ok_or_else(|| SwitchError::NoPort(instance.clone()))?;
-    let wake = Wake::new(Notify::new());
-    let reader = spawn_local(read(Rc::clone(node), vni, seat, Rc::clone(&socket)));
-    let writer = spawn_local(write(Rc::clone(node), vni, seat, Rc::clone(&socket), Rc::clone(&wake)));
-    if let Some(port) = borrowed.port(vni, seat) {
-        port.outlet.plugged();
-        wake.notify_one();
-        port.plugged = Some(Plugged { socket, wake, tasks: [reader.abort_handle(), writer.abort_handle()] });
+    if let Some(jack) = borrowed.jack(vni, Port::Seat(seat)) {
+        jack.plug(node, vni, Port::Seat(seat), socket);
         tracing::info!(%instance, "plugged in");
     }
     Ok(())
 }
 
-/// Frames for one guest that did not find room at once.
-async fn write(node: Rc<RefCell<Node>>, vni: Vni, seat: Seat, socket: Rc<GuestSocket>, wake: Wake) {
-    loop {
-        wake.notified().await;
-        let drained = socket.when_writable(|socket| {
-            let mut node = node.borrow_mut();
-            let Some(GuestPort { outlet, counters, .. }) = node.port(vni, seat) else { return super::port::Sent::Gone };
-            outlet.drain(socket, |len| {
-                counters.rx_frames += 1;
-                counters.rx_bytes += len as u64;
-            })
-        });
-        if drained.await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Frames of one guest, until it is unplugged.
-async fn read(node: Rc<RefCell<Node>>, vni: Vni, seat: Seat, socket: Rc<GuestSocket>) {
-    let mut buffer = [0; BUFFER_LEN];
-    let mut in_a_row = 0;
-    while let Ok(len @ 1..) = socket.receive(&mut buffer).await {
-        node.borrow_mut().take_from_guest(vni, seat, &buffer[..len]);
-        in_a_row += 1;
-        if in_a_row >= FRAMES_AT_ONCE {
-            in_a_row = 0;
-            yield_now().await;
-        }
-    }
-    node.borrow_mut().unplug(vni, seat, &socket);
-}
-
-/// A guest at its port. Dropping it ends its tasks.
-struct Plugged {
-    socket: Rc<GuestSocket>,
-    wake: Wake,
-    tasks: [AbortHandle; 2],
-}
-
-impl Drop for Plugged {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(AbortHandle::abort);
-    }
-}
-
 /// The way to the other nodes.
-struct Mesh {
-    socket: Rc<MeshSocket>,
+pub(super) struct Mesh {
+    pub(super) socket: Rc<MeshSocket>,
     listening: AbortHandle,
 }
 
@@ -241,44 +205,60 @@ impl Drop for Mesh {
     }
 }
 
-struct GuestPort {
-    instance: InstanceId,
-    guard: Guard,
-    desk: Desk,
-    plugged: Option<Plugged>,
-    outlet: Outlet,
-    counters: PortCounters,
+pub(super) struct GuestPort {
+    pub(super) instance: InstanceId,
+    pub(super) guard: Guard,
+    pub(super) desk: Desk,
+    pub(super) jack: Jack,
 }
 
-struct Lan {
-    spec: LanSpec,
-    table: Table,
-    round: Round,
-    ports: BTreeMap<Seat, GuestPort>,
-    peers: BTreeMap<Ipv4Addr, Liveness>,
+pub(super) struct Lan {
+    pub(super) spec: LanSpec,
+    pub(super) table: Table,
+    pub(super) round: Round,
+    pub(super) ports: BTreeMap<Seat, GuestPort>,
+    pub(super) peers: BTreeMap<Ipv4Addr, Book>,
+    pub(super) foreign: BTreeMap<ForeignId, ForeignPort>,
+    /// How many there ever were.
+    pub(super) foreign_plugged: u64,
+    /// What those that left had counted.
+    pub(super) foreign_gone: ForeignTotals,
 }
 
-struct Node {
-    underlay: SocketAddrV4,
-    sight: Box<dyn Sight>,
+/// Who looks: always, and at what a trace is about.
+pub(super) struct Eyes {
+    pub(super) sight: Box<dyn Sight>,
+    pub(super) watches: Watches,
+}
+
+impl Eyes {
+    pub(super) fn guest(&mut self, vni: Vni, instance: &InstanceId, way: Way, frame: &[u8]) {
+        self.sight.guest(instance, way, frame);
+        self.watches.note(vni, instance.as_str(), way, frame);
+    }
+}
+
+pub(super) struct Node {
+    pub(super) underlay: SocketAddrV4,
+    pub(super) eyes: Eyes,
     spec_seen: u64,
-    mesh: Option<Mesh>,
+    pub(super) mesh: Option<Mesh>,
     /// Why there is no mesh.
     problem: Option<String>,
     /// Times of the pure parts count from here.
     start: Instant,
-    lans: BTreeMap<Vni, Lan>,
-    books: Books,
-    strays: u64,
+    pub(super) lans: BTreeMap<Vni, Lan>,
+    pub(super) books: Books,
+    pub(super) strays: u64,
     /// Frames for other nodes that the kernel did not take.
-    unsent: u64,
+    pub(super) unsent: u64,
 }
 
 impl Node {
     fn new(config: SwitchConfig, sight: Box<dyn Sight>) -> Self {
         Self {
             underlay: config.underlay,
-            sight,
+            eyes: Eyes { sight, watches: Watches::default() },
             spec_seen: 0,
             mesh: None,
             problem: None,
@@ -290,7 +270,7 @@ impl Node {
         }
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.start.elapsed()
     }
 
@@ -301,15 +281,26 @@ impl Node {
         })
     }
 
-    fn port(&mut self, vni: Vni, seat: Seat) -> Option<&mut GuestPort> {
-        self.lans.get_mut(&vni)?.ports.get_mut(&seat)
+    pub(super) fn vni(&self, lan: &LanName) -> Option<Vni> {
+        self.lans.iter().find(|(_, ours)| ours.spec.name == *lan).map(|(vni, _)| *vni)
+    }
+
+    /// What is at a port that has a cable.
+    pub(super) fn jack(&mut self, vni: Vni, port: Port) -> Option<&mut Jack> {
+        let lan = self.lans.get_mut(&vni)?;
+        match port {
+            Port::Seat(seat) => lan.ports.get_mut(&seat).map(|port| &mut port.jack),
+            Port::Foreign(id) => lan.foreign.get_mut(&id).map(|port| &mut port.jack),
+            Port::Edge | Port::Peer(_) => None,
+        }
     }
 
     /// Makes LANs and ports those of the directory; what stays keeps its guest and its counters.
     fn follow(&mut self, number: u64, spec: &FabricSpec) {
         self.spec_seen = number;
         let (now, instant) = (self.now(), Instant::now());
-        self.lans.retain(|vni, _| spec.lans.contains_key(vni));
+        let gone = self.lans.extract_if(.., |vni, _| !spec.lans.contains_key(vni));
+        gone.for_each(|(_, lan)| lan.end());
         for (vni, wanted) in &spec.lans {
             let lan = self.lans.entry(*vni).or_insert_with(|| Lan {
                 spec: wanted.clone(),
@@ -317,6 +308,9 @@ impl Node {
                 round: Round::of(wanted),
                 ports: BTreeMap::new(),
                 peers: BTreeMap::new(),
+                foreign: BTreeMap::new(),
+                foreign_plugged: 0,
+                foreign_gone: ForeignTotals::default(),
             });
             let readdressed = lan.spec.edge_ip != wanted.edge_ip;
             lan.ports.retain(|seat, port| {
@@ -327,9 +321,7 @@ impl Node {
                     instance: port.instance.clone(),
                     guard: Guard::new(port.identity.mac, wanted.guard, now),
                     desk: Desk::new(wanted, port, instant),
-                    plugged: None,
-                    outlet: Outlet::new(now),
-                    counters: PortCounters::default(),
+                    jack: Jack::new(now),
                 });
             }
             if lan.spec.guard != wanted.guard {
@@ -345,12 +337,13 @@ impl Node {
             }
             lan.table.set(cards(wanted));
             lan.round = Round::of(wanted);
-            lan.spec = wanted.clone();
+            let old = std::mem::replace(&mut lan.spec, wanted.clone());
+            lan.keep_foreign(&old, now);
         }
         let ports = self.lans.values().flat_map(|lan| lan.ports.values()).map(|port| port.instance.clone()).collect();
         let lans = self.lans.values().map(|lan| lan.spec.name.clone()).collect();
-        self.sight.keep(&ports, &lans);
-        self.sight.tick();
+        self.eyes.sight.keep(&ports, &lans);
+        self.eyes.sight.tick();
         self.forget();
     }
 
@@ -359,137 +352,29 @@ impl Node {
         let is_plugged = |instance: &InstanceId| {
             lans.values()
                 .flat_map(|lan| lan.ports.values())
-                .any(|port| port.instance == *instance && port.plugged.is_some())
+                .any(|port| port.instance == *instance && port.jack.is_plugged())
         };
         let is_asked = |lan: &LanName, instance: &InstanceId| lans.values().any(|ours| ours.round.asks(lan, instance));
         books.forget(is_plugged, is_asked);
     }
 
-    fn take_from_guest(&mut self, vni: Vni, seat: Seat, frame: &[u8]) {
-        let (now, instant) = (self.now(), Instant::now());
-        let Self { lans, sight, books, .. } = self;
-        let Some(port) = lans.get_mut(&vni).and_then(|lan| lan.ports.get_mut(&seat)) else { return };
-        sight.guest(&port.instance, Way::In, frame);
-        if port.guard.judge(now, frame).is_err() {
+    /// The other end of `socket` is gone.
+    pub(super) fn unplug(&mut self, vni: Vni, port: Port, socket: &Rc<FrameSocket>) {
+        if !self.jack(vni, port).is_some_and(|jack| jack.has(socket)) {
             return;
         }
-        port.counters.tx_frames += 1;
-        port.counters.tx_bytes += frame.len() as u64;
-        if let Some(answer) = port.desk.hear(frame, instant, books) {
-            port.give(now, &answer, &mut **sight);
-        }
-        self.forward(vni, Port::Seat(seat), frame);
-    }
-
-    /// Sends a frame on to wherever it goes. What comes from a guest has been judged.
-    fn forward(&mut self, vni: Vni, from: Port, frame: &[u8]) {
-        let now = self.now();
-        let Self { lans, mesh, underlay, sight, books, unsent, .. } = self;
-        let Some(lan) = lans.get_mut(&vni) else { return };
-        let mut is_shown = false;
-        let mut out = |to: Port, ports: &mut BTreeMap<Seat, GuestPort>| match to {
-            Port::Seat(seat) => {
-                if let Some(port) = ports.get_mut(&seat) {
-                    port.give(now, frame, &mut **sight);
-                }
-            }
-            Port::Edge => lan.round.note(frame, Instant::now(), SystemTime::now(), books),
-            Port::Peer(address) => {
-                if !std::mem::replace(&mut is_shown, true) {
-                    sight.node(&lan.spec.name, Way::Out, frame);
-                }
-                let to = SocketAddrV4::new(address, underlay.port());
-                *unsent += u64::from(!mesh.as_ref().is_some_and(|mesh| mesh.socket.send(vni, to, frame)));
-            }
-        };
-        match lan.table.forward(now, from, frame) {
-            Targets::Nobody => {}
-            Targets::One(to) => out(to, &mut lan.ports),
-            Targets::Flood { peers } => lan.table.flood(from, peers).for_each(|to| out(to, &mut lan.ports)),
-        }
-    }
-
-    fn datagram(&mut self, from: SocketAddr, datagram: &[u8]) {
-        let sender = match from.ip() {
-            IpAddr::V4(address) if from.port() == self.underlay.port() => Some(address),
-            _ => None,
-        };
-        let parsed = sender.and_then(|sender| {
-            let (vni, frame) = mesh::parse(datagram)?;
-            let known = self.lans.get(&vni)?.peers.contains_key(&sender) && frame.len() <= FRAME_LEN_MAX;
-            known.then_some((sender, vni, frame))
-        });
-        let Some((sender, vni, frame)) = parsed else {
-            self.strays += 1;
-            return;
-        };
-        if let Some(probe) = Probe::parse(frame) {
-            return self.probed(vni, sender, &probe, frame.len());
-        }
-        if let Some(lan) = self.lans.get(&vni) {
-            self.sight.node(&lan.spec.name, Way::In, frame);
-        }
-        self.forward(vni, Port::Peer(sender), frame);
-    }
-
-    /// A question of another node's switch is answered in full length; an answer goes into the book.
-    fn probed(&mut self, vni: Vni, sender: Ipv4Addr, probe: &Probe, len: usize) {
-        let now = self.now();
         let Some(lan) = self.lans.get_mut(&vni) else { return };
-        if probe.to != lan.spec.bridge_mac {
-            return;
-        }
-        if !probe.is_answer {
-            let to = SocketAddrV4::new(sender, self.underlay.port());
-            let answer = probe.answer().frame(len);
-            self.unsent += u64::from(!self.mesh.as_ref().is_some_and(|mesh| mesh.socket.send(vni, to, &answer)));
-        } else if let Some(book) = lan.peers.get_mut(&sender) {
-            book.hear(probe.number, now);
-        }
-    }
-
-    fn probe(&mut self) {
-        let now = self.now();
-        // Without the mesh nobody is asked, so nobody counts as away.
-        let Some(mesh) = &self.mesh else { return };
-        for (vni, lan) in &mut self.lans {
-            for (address, book) in &mut lan.peers {
-                let Some(peer) = lan.spec.peers.get(address) else { continue };
-                let number = book.ask(now);
-                let probe = Probe { to: peer.bridge_mac, from: lan.spec.bridge_mac, is_answer: false, number };
-                // One that cannot leave is a question without an answer, which is what it says.
-                let to = SocketAddrV4::new(*address, self.underlay.port());
-                self.unsent += u64::from(!mesh.socket.send(*vni, to, &probe.frame(60)));
+        match port {
+            Port::Seat(seat) => {
+                if let Some(port) = lan.ports.get_mut(&seat) {
+                    tracing::info!(instance = %port.instance, "unplugged");
+                    port.jack.unplug();
+                }
+                self.forget();
             }
+            Port::Foreign(id) => lan.end_foreign(id, None),
+            Port::Edge | Port::Peer(_) => {}
         }
-    }
-
-    /// Asks every guest whether it is there.
-    fn ask(&mut self) {
-        let now = Instant::now();
-        let rounds: Vec<_> = self.lans.iter().map(|(vni, lan)| (*vni, lan.round.clone())).collect();
-        for (vni, round) in rounds {
-            let mut questions = Vec::new();
-            round.ask(now, &mut self.books, |frame| {
-                questions.push(frame.to_vec());
-                true
-            });
-            for frame in &questions {
-                self.forward(vni, Port::Edge, frame);
-            }
-        }
-    }
-
-    fn unplug(&mut self, vni: Vni, seat: Seat, socket: &Rc<GuestSocket>) {
-        if let Some(port) = self.port(vni, seat)
-            // Another guest may have been plugged in since.
-            && port.plugged.as_ref().is_some_and(|plugged| Rc::ptr_eq(&plugged.socket, socket))
-        {
-            tracing::info!(instance = %port.instance, "unplugged");
-            port.plugged = None;
-            port.outlet.unplugged();
-        }
-        self.forget();
     }
 
     fn status(&mut self) -> SwitchStatus {
@@ -509,18 +394,26 @@ impl Node {
             lan.table.age(now);
             let peers = lan.spec.peers.iter().filter_map(|(address, peer)| {
                 let book = lan.peers.get(address)?;
-                let told = PeerStatus { address: *address, alive: book.is_alive(), rtt: book.rtt(), loss: book.loss() };
+                let told = PeerStatus {
+                    address: *address,
+                    alive: book.small.is_alive(),
+                    rtt: book.small.rtt(),
+                    loss: book.small.loss(),
+                    full_frames: book.full.is_alive(),
+                };
                 Some((peer.node.clone(), told))
             });
             let meshed = self.mesh.is_some();
-            let told = LanStatus { vni: *vni, seats: lan.spec.seats, meshed, peers: peers.collect() };
+            let peers = peers.collect();
+            let (foreign, foreign_totals) = lan.foreign_status();
+            let told = LanStatus { vni: *vni, seats: lan.spec.seats, meshed, peers, foreign, foreign_totals };
             status.lans.insert(lan.spec.name.clone(), told);
             for (seat, port) in &lan.ports {
                 let told = PortStatus {
                     lan: lan.spec.name.clone(),
                     seat: *seat,
-                    plugged: port.plugged.is_some(),
-                    counters: port.counters,
+                    plugged: port.jack.is_plugged(),
+                    counters: port.jack.counters,
                     refused: port.guard.refused().filter(|(_, count)| *count > 0).collect(),
                     address_in_use: self.books.addresses.get(&port.instance).copied(),
                 };
@@ -528,31 +421,6 @@ impl Node {
             }
         }
         status
-    }
-}
-
-impl GuestPort {
-    /// A frame for the guest.
-    fn give(&mut self, now: Duration, frame: &[u8], sight: &mut dyn Sight) {
-        let socket = self.plugged.as_ref().map(|plugged| &*plugged.socket);
-        match self.outlet.give(now, socket, frame) {
-            Gave::There => {
-                self.counters.rx_frames += 1;
-                self.counters.rx_bytes += frame.len() as u64;
-            }
-            Gave::Waits => {
-                if let Some(plugged) = &self.plugged {
-                    plugged.wake.notify_one();
-                }
-            }
-            Gave::Lost => {
-                self.counters.rx_dropped += 1;
-                return;
-            }
-            // If its socket has ended, its reader sees the same and says so.
-            Gave::Nowhere => return,
-        }
-        sight.guest(&self.instance, Way::Out, frame);
     }
 }
 

@@ -9,7 +9,7 @@
 //! | so many wait already | is lost, and counted |
 use std::{collections::VecDeque, rc::Rc, time::Duration};
 
-use super::port::{GuestSocket, Sent};
+use super::port::{FrameSocket, Sent};
 
 /// Frames that wait for one guest, besides those in its socket. Full = the newest is lost and counted: an old one may be the answer
 /// to a question, and the guest will ask for what came later again.
@@ -41,7 +41,7 @@ impl Outlet {
         Self { waiting: VecDeque::new(), expected_until: now + PLUG_PATIENCE }
     }
 
-    pub(super) fn give(&mut self, now: Duration, socket: Option<&GuestSocket>, frame: &[u8]) -> Gave {
+    pub(super) fn give(&mut self, now: Duration, socket: Option<&FrameSocket>, frame: &[u8]) -> Gave {
         let Some(socket) = socket else {
             return if now < self.expected_until { self.wait(frame) } else { Gave::Nowhere };
         };
@@ -67,7 +67,7 @@ impl Outlet {
     }
 
     /// Sends what waits, as far as there is room; how many bytes each had that went. `Full`: there is more.
-    pub(super) fn drain(&mut self, socket: &GuestSocket, mut went: impl FnMut(usize)) -> Sent {
+    pub(super) fn drain(&mut self, socket: &FrameSocket, mut went: impl FnMut(usize)) -> Sent {
         while let Some(frame) = self.waiting.front() {
             match socket.send(frame) {
                 Sent::Taken => {

@@ -1,4 +1,4 @@
-//! The socket of one guest: whole frames in and out, never waiting.
+//! A socket that keeps frames whole: of a guest, or of whoever brings a foreign machine's frames.
 use std::{
     io,
     os::fd::{AsRawFd as _, OwnedFd},
@@ -7,13 +7,13 @@ use std::{
 use nix::{
     errno::Errno,
     fcntl::{FcntlArg, OFlag, fcntl},
-    sys::socket::{MsgFlags, SockType, getsockopt, recv, send, sockopt},
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, getsockopt, recv, send, socketpair, sockopt},
 };
 use tokio::io::unix::AsyncFd;
 
-/// One end of a pair; QEMU has the other.
+/// One end of a pair; QEMU has the other, or the program that brings a foreign machine's frames.
 #[derive(Debug)]
-pub(super) struct GuestSocket(AsyncFd<OwnedFd>);
+pub struct FrameSocket(AsyncFd<OwnedFd>);
 
 /// What became of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,16 @@ pub(super) enum Sent {
     Gone,
 }
 
-impl GuestSocket {
+impl FrameSocket {
+    /// A pair: an end for this program, and one for [`crate::Switch::plug_foreign`].
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+        Ok((Self::new(ours)?, theirs))
+    }
+
     /// # Errors
     /// When it is no socket that keeps frames whole and tells when its other end is gone.
     pub(super) fn new(fd: OwnedFd) -> io::Result<Self> {
@@ -41,7 +50,7 @@ impl GuestSocket {
     }
 
     /// The next frame; 0 when the other end is gone. Cancel safe.
-    pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             let mut guard = self.0.readable().await?;
             let received = guard.try_io(|fd| Ok(recv(fd.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?));
@@ -49,6 +58,16 @@ impl GuestSocket {
                 return result;
             }
         }
+    }
+
+    /// Sends a frame, and waits for room if there is none. `false`: the other end is gone. Cancel safe.
+    pub async fn send_when_there_is_room(&self, frame: &[u8]) -> bool {
+        let mut sent = Sent::Gone;
+        let waited = self.when_writable(|socket| {
+            sent = socket.send(frame);
+            sent
+        });
+        waited.await.is_ok() && sent == Sent::Taken
     }
 
     pub(super) fn send(&self, frame: &[u8]) -> Sent {

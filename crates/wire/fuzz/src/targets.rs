@@ -9,14 +9,22 @@ use std::fmt::Write as _;
 use wire::class::{HEAD_LEN, Head, Octets as _, TrafficClass, classify};
 use wire::dplay::{Content, Packet, Reassembler, Sender, SpAddresses, UserMessage};
 use wire::frame::{Class, Frame, FrameFormat};
+use wire::framed::{LEN_MAX, Next, Prefix};
 use wire::netbios::{browser, dgm, ns, ssn};
 use wire::{arp, dhcp, dplay, dplay8, icmp, ipv4, ipx, ipxnet, ipxwrapper, tcp, udp};
 
 /// A target by its name.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: &[Target] =
-    &[("frame", frame), ("ip", ip), ("names", names), ("dplay", dplay), ("stream", stream), ("novell", novell)];
+pub const TARGETS: &[Target] = &[
+    ("frame", frame),
+    ("framed", framed),
+    ("ip", ip),
+    ("names", names),
+    ("dplay", dplay),
+    ("stream", stream),
+    ("novell", novell),
+];
 
 /// A frame, and whatever it carries.
 pub fn frame(bytes: &[u8]) {
@@ -261,6 +269,37 @@ pub fn stream(bytes: &[u8]) {
     }
     for step in [*a, *b] {
         assert_eq!(run(usize::from(step) + 1), whole, "in segments of {}", usize::from(step) + 1);
+    }
+}
+
+/// Frames behind their lengths: the same ones, in however many parts the stream comes.
+pub fn framed(bytes: &[u8]) {
+    let Some(([step], stream)) = bytes.split_first_chunk() else { return };
+    for prefix in [Prefix::Qemu, Prefix::Vde] {
+        let run = |step: usize| {
+            let (mut held, mut frames): (Vec<u8>, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
+            for part in stream.chunks(step) {
+                held.extend_from_slice(part);
+                loop {
+                    let used = match prefix.next(&held) {
+                        Next::Frame(frame, used) => {
+                            inside(&held, frame);
+                            assert!(frame.len() <= LEN_MAX && used == prefix.len() + frame.len());
+                            let mut again = vec![0; used];
+                            assert_eq!(prefix.write(frame, &mut again), Some(used));
+                            assert_eq!(again, held[..used]);
+                            frames.push(frame.to_vec());
+                            used
+                        }
+                        Next::Part => break,
+                        Next::Lost(len) => return (frames, Some(len)),
+                    };
+                    held.drain(..used);
+                }
+            }
+            (frames, None)
+        };
+        assert_eq!(run(usize::from(*step) + 1), run(stream.len().max(1)));
     }
 }
 

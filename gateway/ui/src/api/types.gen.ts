@@ -253,6 +253,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/lans/{lan}/plug": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Plugs a machine outside of the cluster into a LAN of mode `socket`: a WebSocket, one binary message a frame. For who may play. */
+        get: operations["plug"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/session": {
         parameters: {
             query?: never;
@@ -531,6 +548,28 @@ export interface components {
             /** @description What the frame says, in a few words. */
             what: string;
         };
+        /** @description A machine outside of the cluster that is plugged into a LAN (`loco plug`). */
+        ForeignMachine: {
+            counters: components["schemas"]["PortCounters"];
+            /** @description The address it was seen to use. */
+            ip?: string | null;
+            lan: string;
+            /** @description Absent until it has sent a frame. */
+            mac?: string | null;
+            /** @description The node at which it is plugged in. */
+            node: string;
+            /** @description Frames of it that its port did not let through, by reason. */
+            refused?: {
+                [key: string]: number;
+            };
+            /** @description Address of who plugged it in. */
+            remote: string;
+            /**
+             * Format: double
+             * @description Seconds since the epoch.
+             */
+            since: number;
+        };
         /** @description `/ready` and `/health`. */
         Health: {
             problems?: string[];
@@ -765,6 +804,8 @@ export interface components {
             connectivity: components["schemas"]["Connectivity"][];
             /** @description What is wrong between two seats, or with one (`from` = `to`); a pair that is well is absent. */
             diagnosis?: components["schemas"]["Diagnosis"][];
+            /** @description Machines outside of the cluster that are plugged in. */
+            foreign?: components["schemas"]["ForeignMachine"][];
             instances: {
                 [key: string]: components["schemas"]["LanInstance"];
             };
@@ -1638,6 +1679,85 @@ export interface operations {
                 };
             };
             400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    plug: {
+        parameters: {
+            query: {
+                /** @description What the machine calls itself: 8 to 64 letters and digits. The same again takes the place of itself. */
+                machine: string;
+            };
+            header?: never;
+            path: {
+                lan: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A WebSocket; see `loco plug` */
+            101: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            426: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            501: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            503: {
                 headers: {
                     [name: string]: unknown;
                 };
