@@ -131,6 +131,7 @@ impl Shape {
             lans: Vec::new(),
             reachability,
             fabric_problems: Vec::new(),
+            tunnel: None,
             snapshot_problem: None,
             observed,
             observer: Some(ObserverHealth { attach: Some("tcx".into()), taps: 9, events_lost: 0, problem: None }),

@@ -70,6 +70,7 @@ impl Nodes {
                 underlay_ip: Underlay::address(index),
                 vxlan_port: 14789,
                 underlay_netns: Some(nodes.underlay.node(index.into()).path().to_owned()),
+                encryption: None,
             };
             nodes.fabrics.push(Fabric::start(config.clone(), &prometheus::Registry::new()).await?);
             nodes.configs.push(config);

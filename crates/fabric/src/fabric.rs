@@ -10,13 +10,16 @@ use std::{
 use model::{InstanceId, LanName, NodeName};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{FabricError, FabricSpec, FabricStatus, Repairs, Station, metrics, netns, reconcile};
+use crate::{
+    FabricError, FabricSpec, FabricStatus, Repairs, Station, metrics, netns, reconcile,
+    wireguard::{self, WireguardConfig},
+};
 
 /// Requests that may wait for the thread. Full = [`FabricError::Busy`]: a runner asks once per start and retries.
 const REQUESTS_MAX: usize = 16;
 
 /// Where a node's fabric lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct FabricConfig {
     pub node: NodeName,
     /// Where the fabric's namespace is bind-mounted; adopted when it is there.
@@ -27,6 +30,8 @@ pub struct FabricConfig {
     pub vxlan_port: u16,
     /// The namespace that has `underlay_ip`; `None` = the one this process runs in.
     pub underlay_netns: Option<PathBuf>,
+    /// `None`: frames between nodes are not encrypted.
+    pub encryption: Option<WireguardConfig>,
 }
 
 /// A request to the thread: a tap.
@@ -158,14 +163,18 @@ impl Drop for Fabric {
     }
 }
 
-/// Makes the namespace at `path`, unless it is there, and sets what must be set inside; for a program with more rights than the
+/// Makes the namespace at `path`, unless it is there, the one for an encrypted underlay beside it, and sets what must be set inside; for a program with more rights than the
 /// agent that comes after it. The problems are sentences: a namespace with them can be used.
 ///
 /// # Errors
 /// When there is no namespace in the end.
 pub fn prepare(path: &Path) -> Result<Vec<String>, FabricError> {
+    let tunnels = wireguard::path(path);
     netns::ensure(path)?;
-    netns::settle(path)
+    netns::ensure(&tunnels)?;
+    let mut problems = netns::settle(path)?;
+    problems.extend(netns::settle(&tunnels)?);
+    Ok(problems)
 }
 
 /// Whether a namespace stands at `path`: then an agent needs no right to mount.

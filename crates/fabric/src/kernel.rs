@@ -1,7 +1,8 @@
 //! The only module that speaks netlink: reads the namespace into [`Observed`] and performs single [`Step`]s.
 //!
-//! Two sockets: one in the fabric's namespace, and one in the node's. VXLAN devices are asked for over the latter with the
-//! former as their place, in one message: the kernel puts the device into the fabric and keeps its UDP socket on the node
+//! Sockets: one in the fabric's namespace, one in the node's, and one in the tunnels' home, which is the node's or the encrypted
+//! underlay's. VXLAN devices are asked for over the last with the first as their place, in one message: the kernel puts the device
+//! into the fabric and keeps its UDP socket at home
 //! (`vxlan_newlink` takes the sender's namespace as the link's). A crash cannot leave one half way.
 use std::{
     cell::Cell,
@@ -24,6 +25,7 @@ use netlink_packet_route::{
         VxlanDf,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+    nsid::{NsidAttribute, NsidMessage},
 };
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVxlan, MulticastGroup};
 use tokio::sync::Notify;
@@ -46,26 +48,36 @@ const PERMANENT: u16 = 0xc0;
 #[derive(Debug)]
 pub(crate) struct Kernel {
     fabric: Handle,
+    /// Of the underlay.
     node: Handle,
+    /// Where the tunnels' UDP sockets are to be: the node's, or the encrypted tunnel's.
+    home: Handle,
+    home_namespace: File,
     namespace: File,
     writes: Cell<u64>,
     vxlan_port: u16,
 }
 
+/// A netlink socket in the calling thread's namespace. Needs a tokio runtime on this thread.
+pub(crate) fn connect() -> Result<Handle, FabricError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(FabricError::OpenNetlink)?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
 impl Kernel {
+    /// `node`: the underlay's namespace; `home`: the one for the tunnels' sockets, with a netlink socket in it, if it is another.
     /// Leaves the calling thread inside the fabric's namespace. Needs a tokio runtime on this thread.
-    pub(crate) fn open(netns: &Path, underlay: Option<&Path>, vxlan_port: u16) -> Result<Self, FabricError> {
-        if let Some(underlay) = underlay {
-            netns::enter(underlay)?;
-        }
-        let connect = || -> Result<Handle, FabricError> {
-            let (connection, handle, _) = rtnetlink::new_connection().map_err(FabricError::OpenNetlink)?;
-            tokio::spawn(connection);
-            Ok(handle)
-        };
-        let node = connect()?;
+    pub(crate) fn open(
+        netns: &Path,
+        node: (File, Handle),
+        home: Option<(File, Handle)>,
+        vxlan_port: u16,
+    ) -> Result<Self, FabricError> {
+        let (node_namespace, node) = node;
+        let (home_namespace, home) = home.unwrap_or_else(|| (node_namespace, node.clone()));
         let namespace = netns::enter(netns)?;
-        Ok(Self { fabric: connect()?, node, namespace, writes: Cell::new(0), vxlan_port })
+        Ok(Self { fabric: connect()?, node, home, home_namespace, namespace, writes: Cell::new(0), vxlan_port })
     }
 
     pub(crate) fn writes(&self) -> u64 {
@@ -107,12 +119,13 @@ impl Kernel {
         let links: Vec<LinkMessage> = self.fabric.link().get().execute().try_collect().await?;
         let rows: Vec<NeighbourMessage> =
             self.fabric.neighbours().get().set_address_family(AddressFamily::Bridge).execute().try_collect().await?;
+        let home = self.home_id().await?;
         let names: BTreeMap<u32, String> =
             links.iter().filter_map(|link| Some((link.header.index, name_of(link)?))).collect();
         let mut observed = Observed::default();
         for link in &links {
             if let Some(name) = names.get(&link.header.index) {
-                observed.links.insert(name.clone(), read_link(link, &names));
+                observed.links.insert(name.clone(), read_link(link, &names, home));
             }
         }
         for (index, entry) in rows.iter().filter_map(read_fdb) {
@@ -136,6 +149,32 @@ impl Kernel {
             _ => None,
         });
         Ok(name_of(&link).zip(mtu).map(|(link, mtu)| UnderlayStatus { link, mtu }))
+    }
+
+    /// By which number the fabric's namespace knows the one for the tunnels' sockets; `None` before the first of them is there.
+    async fn home_id(&self) -> Result<Option<i32>, rtnetlink::Error> {
+        let mut question = NsidMessage::default();
+        let raw = u32::try_from(self.home_namespace.as_raw_fd()).map_err(|_| rtnetlink::Error::RequestFailed)?;
+        question.attributes = vec![NsidAttribute::Fd(raw)];
+        let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetNsId(question));
+        message.header.flags = NLM_F_REQUEST;
+        let mut answers = self.fabric.clone().request(message)?;
+        let mut id = None;
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(told)) => {
+                    id = told.attributes.iter().find_map(|attribute| match attribute {
+                        NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+                        _ => None,
+                    });
+                }
+                NetlinkPayload::Error(error) if error.code.is_some() => {
+                    return Err(rtnetlink::Error::NetlinkError(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(id)
     }
 
     /// Index of a link, asked anew, as it may have been made a moment ago.
@@ -191,7 +230,7 @@ impl Kernel {
                 if let Some(local) = tunnel.local {
                     vxlan = vxlan.local(local);
                 }
-                self.node.link().add(vxlan.build()).execute().await
+                self.home.link().add(vxlan.build()).execute().await
             }
             Step::SetMac { name, mac } => {
                 let link = LinkUnspec::new_with_index(self.index(name).await?).address(mac.0.to_vec()).build();
@@ -324,7 +363,8 @@ fn name_of(link: &LinkMessage) -> Option<String> {
     })
 }
 
-fn read_link(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Link {
+/// `home`: the number of the namespace for the tunnels' sockets.
+fn read_link(message: &LinkMessage, names: &BTreeMap<u32, String>, home: Option<i32>) -> Link {
     let mut link = Link {
         index: message.header.index,
         kind: LinkKind::Other("a device without a kind".to_owned()),
@@ -336,6 +376,7 @@ fn read_link(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Link {
         fdb: std::collections::BTreeSet::new(),
         counters: PortCounters::default(),
     };
+    let mut sockets_in = None;
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Address(octets) => {
@@ -357,8 +398,12 @@ fn read_link(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Link {
                 };
             }
             LinkAttribute::LinkInfo(infos) => link.kind = read_kind(infos),
+            LinkAttribute::LinkNetNsId(id) => sockets_in = Some(*id),
             _ => {}
         }
+    }
+    if let LinkKind::Vxlan(tunnel) = &mut link.kind {
+        tunnel.at_home = sockets_in.is_some() && sockets_in == home;
     }
     link
 }
@@ -380,7 +425,7 @@ fn read_kind(infos: &[LinkInfo]) -> LinkKind {
             mcast_snooping: data.contains(&InfoBridge::MulticastSnooping(true)),
         },
         (Some(InfoKind::Vxlan), Some(InfoData::Vxlan(data))) => {
-            let mut tunnel = Tunnel { vni: 0, local: None, port: 0, learning: false };
+            let mut tunnel = Tunnel { vni: 0, local: None, port: 0, learning: false, at_home: false };
             for item in data {
                 match item {
                     InfoVxlan::Id(vni) => tunnel.vni = *vni,

@@ -31,6 +31,7 @@ mod station;
 mod status;
 mod tap;
 pub mod trace;
+pub mod wireguard;
 
 pub use error::FabricError;
 pub use fabric::{Fabric, FabricConfig, is_prepared, prepare, uninstall};
@@ -38,4 +39,6 @@ pub use metrics::Repairs;
 pub use observed::{station_name, tunnel_name};
 pub use spec::{FabricSpec, FdbEntry, LanSpec, Peer, PortSpec, RemoteGuest};
 pub use station::Station;
-pub use status::{FabricStatus, LanStatus, PeerStatus, PortCounters, PortStatus, ReachStatus, UnderlayStatus};
+pub use status::{
+    Encryption, FabricStatus, LanStatus, PeerStatus, PortCounters, PortStatus, ReachStatus, UnderlayStatus,
+};

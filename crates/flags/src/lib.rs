@@ -52,6 +52,10 @@ pub struct UpFlags {
     #[arg(long, default_value = "vxlan", value_parser = mode)]
     pub mode: String,
 
+    /// What protects the frames between the nodes: `none`, or `wireguard`: the kernel's, where it has it, else the agents' own
+    #[arg(long, default_value = "none", value_parser = encryption)]
+    pub encryption: String,
+
     /// The demo game waits for a person instead of playing by itself
     #[arg(long)]
     pub no_autoplay: bool,
@@ -80,6 +84,10 @@ pub enum UsageError {
     File { flag: &'static str, path: String, why: String },
     #[error("--keep-disks {path}: {why}; name a directory, or one that can be made")]
     Directory { path: String, why: String },
+    #[error(
+        "--mode socket cannot be encrypted: its agents send frames to one another themselves; use --mode vxlan, or --encryption none"
+    )]
+    NotEncrypted,
     #[error("--lans {lans} is more than --guests {guests}; give every LAN at least one guest")]
     EmptyLan { lans: u8, guests: u8 },
     #[error("--lans {0}: the page shows one LAN so far, so the guests of the others would be hidden; use 1")]
@@ -91,6 +99,13 @@ fn mode(text: &str) -> Result<String, String> {
         "vxlan" | "socket" | "user" => Ok(text.to_owned()),
         "macvlan" => Err("mode `macvlan` is not there yet; use vxlan, socket or user".to_owned()),
         _ => Err("the modes are vxlan, socket and user".to_owned()),
+    }
+}
+
+fn encryption(text: &str) -> Result<String, String> {
+    match text {
+        "none" | "wireguard" => Ok(text.to_owned()),
+        _ => Err("write none or wireguard".to_owned()),
     }
 }
 
@@ -119,6 +134,9 @@ impl UpFlags {
         {
             let why = "is not a directory".to_owned();
             return Err(UsageError::Directory { path: dir.display().to_string(), why });
+        }
+        if self.encryption == "wireguard" && self.mode == "socket" {
+            return Err(UsageError::NotEncrypted);
         }
         if self.lans > self.guests {
             return Err(UsageError::EmptyLan { lans: self.lans, guests: self.guests });
@@ -192,6 +210,8 @@ mod tests {
         refuses("--cdrom a --kernel b", "--kernel");
         refuses("--keep-disks d", "--disk");
         refuses("--mode macvlan", "is not there yet; use vxlan");
+        refuses("--encryption rot13", "none or wireguard");
+        refuses("--encryption wireguard --mode socket", "--mode socket cannot be encrypted");
         refuses("--mode pigeon", "vxlan, socket and user");
         refuses("--no-such-flag", "--no-such-flag");
         refuses("--guests 2 --lans 3", "--lans 3 is more than --guests 2");

@@ -69,7 +69,9 @@ impl Rig {
         let node = "node-a".parse().unwrap();
         let captures = Captures::start(node, Some(&dir), 0, fabric.subscribe(), &registry).unwrap();
         let token = Token::new("s3cret");
-        let router = router(Api { token, source, instances: seats.watch(), events, metrics, captures, netns: None });
+        let own_key = keys::Own { node: "node-a".parse().unwrap(), key: None };
+        let instances = seats.watch();
+        let router = router(Api { token, source, instances, events, metrics, captures, netns: None, own_key });
         Self { router, published, dir, _directory: directory, _fabric: fabric, _seats: seats }
     }
 

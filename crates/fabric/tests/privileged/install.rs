@@ -73,6 +73,7 @@ async fn a_namespace_that_cannot_be_made_is_told_with_the_remedy() {
         underlay_ip: Underlay::address(0),
         vxlan_port: VXLAN_PORT,
         underlay_netns: None,
+        encryption: None,
     };
     let error = Fabric::start(config.clone(), &Registry::new()).await.unwrap_err().to_string();
     assert!(error.contains("/proc/no/such/place") && error.contains("CAP_SYS_ADMIN"), "{error}");

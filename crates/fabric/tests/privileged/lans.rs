@@ -49,6 +49,7 @@ async fn nothing_leaks_between_lans() {
             underlay_ip: Underlay::address(u8::try_from(index).unwrap()),
             vxlan_port: VXLAN_PORT,
             underlay_netns: Some(underlay.node(index).path().to_owned()),
+            encryption: None,
         })
         .collect();
     let mut fabrics = Vec::new();

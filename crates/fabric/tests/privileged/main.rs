@@ -17,3 +17,4 @@ mod reach;
 mod repair;
 mod restart;
 mod trace;
+mod wireguard;

@@ -71,6 +71,7 @@ impl Rig {
                 underlay_ip: Underlay::address(index),
                 vxlan_port: 14789,
                 underlay_netns: Some(rig.underlay.node(index.into()).path().to_owned()),
+                encryption: None,
             };
             rig.configs.push(config.clone());
             let fabric = Arc::new(Fabric::start(config, &prometheus::Registry::new()).await.unwrap());
