@@ -5,12 +5,12 @@
 //!          <── B's name, key, port, proof ──                proof: HMAC-SHA256 by the agents' token over all of it and N
 //! ```
 //! **Invariants.** The token never crosses the wire here: the underlay is what is not trusted. A key without a right proof is nobody's.
-//! A node that does not answer keeps the key that is known of it, as nodes keep what the directory said.
+//! A node that does not answer keeps the key that is known of it, as nodes keep what the directory said, and is no problem of this one.
 use std::{collections::BTreeMap, fmt::Write as _, net::Ipv4Addr, time::Duration};
 
 use api::agent::UnderlayKey;
 use directory::Directory;
-use fabric::wireguard::{Keys, PeerKey, PublicKey};
+use fabric::wireguard::{Keys, Known, PeerKey, PublicKey};
 use futures_util::future::join_all;
 use model::{NetworkMode, NodeName, Snapshot};
 use ring::hmac;
@@ -103,14 +103,16 @@ enum Heard {
     Key(PeerKey),
     /// It says, proven, that it does not encrypt.
     Plain,
-    /// It does not answer, or not so that it could be believed; why, in words.
-    Nothing(String),
+    /// It answers, but not so that it could be believed; why, in words.
+    Doubtful(String),
+    /// It does not answer.
+    Nothing,
 }
 
 /// What an answer is worth.
 fn judge(answer: &UnderlayKey, asked: &NodeName, token: &Token, nonce: &[u8]) -> Heard {
     let doubt = || {
-        Heard::Nothing(format!(
+        Heard::Doubtful(format!(
             "node `{asked}` gives a WireGuard key that is not proven: give all agents the same token"
         ))
     };
@@ -129,7 +131,7 @@ fn judge(answer: &UnderlayKey, asked: &NodeName, token: &Token, nonce: &[u8]) ->
         return doubt();
     }
     if said.node != *asked {
-        return Heard::Nothing(format!(
+        return Heard::Doubtful(format!(
             "at the address of node `{asked}` the agent of node `{}` answers: correct the directory",
             said.node
         ));
@@ -138,14 +140,16 @@ fn judge(answer: &UnderlayKey, asked: &NodeName, token: &Token, nonce: &[u8]) ->
 }
 
 /// What is known after that.
-fn learn(known: Option<&Result<PeerKey, String>>, heard: Heard, node: &NodeName) -> Result<PeerKey, String> {
+fn learn(known: Option<&Known>, heard: Heard, node: &NodeName) -> Known {
     match (heard, known) {
-        (Heard::Key(key), _) => Ok(key),
-        (Heard::Plain, _) => Err(format!(
+        (Heard::Key(key), _) => Known::Key { key, answers: true },
+        (Heard::Plain, _) => Known::Wrong(format!(
             "node `{node}` does not encrypt and this node does, so no frame passes between them: start all agents with the same --encryption"
         )),
-        (Heard::Nothing(_), Some(Ok(key))) => Ok(*key),
-        (Heard::Nothing(why), _) => Err(why),
+        (Heard::Doubtful(_) | Heard::Nothing, Some(Known::Key { key, .. })) => Known::Key { key: *key, answers: false },
+        (Heard::Doubtful(why), _) => Known::Wrong(why),
+        (Heard::Nothing, Some(Known::Wrong(why))) => Known::Wrong(why.clone()),
+        (Heard::Nothing, _) => Known::Nothing,
     }
 }
 
@@ -170,7 +174,8 @@ pub(crate) async fn follow(
         }
         let all = neighbours(&directory.borrow_and_update().snapshot, &own);
         let old = known.borrow().clone();
-        let due = |address: &Ipv4Addr| turn.is_multiple_of(turns) || !matches!(old.get(address), Some(Ok(_)));
+        let due =
+            |address: &Ipv4Addr| turn.is_multiple_of(turns) || !matches!(old.get(address), Some(Known::Key { .. }));
         let asked = all.iter().filter(|(address, _)| due(address));
         let answers = join_all(
             asked.map(async |(address, neighbour)| (*address, &neighbour.node, ask(&client, neighbour, &token).await)),
@@ -207,17 +212,14 @@ async fn ask(client: &reqwest::Client, neighbour: &Neighbour, token: &Token) -> 
     match answer.await {
         Ok(body) => match serde_json::from_slice(&body) {
             Ok(answer) => judge(&answer, node, token, &nonce),
-            Err(_) => Heard::Nothing(format!(
+            Err(_) => Heard::Doubtful(format!(
                 "node `{node}` answers something else when it is asked for its WireGuard key: run one release of the agent on all nodes"
             )),
         },
-        Err(error) if error.status().is_some() => Heard::Nothing(format!(
+        Err(error) if error.status().is_some() => Heard::Doubtful(format!(
             "the agent of node `{node}` knows nothing of WireGuard keys: run one release of the agent on all nodes"
         )),
-        Err(_) => Heard::Nothing(format!(
-            "the agent of node `{node}` does not answer at {}, so its WireGuard key is not known: let TCP pass to it, or start it",
-            neighbour.url
-        )),
+        Err(_) => Heard::Nothing,
     }
 }
 
@@ -262,11 +264,11 @@ mod tests {
             UnderlayKey { proof: answer.proof[..62].to_owned(), ..answer.clone() },
         ];
         for forged in doubted {
-            assert!(matches!(heard(&forged), Heard::Nothing(why) if why.contains("not proven")), "{forged:?}");
+            assert!(matches!(heard(&forged), Heard::Doubtful(why) if why.contains("not proven")), "{forged:?}");
         }
         // The question was led to another node that has the token, too.
         let other = Own { node: "node-c".parse().unwrap(), ..own }.answer(&token, &hex(&NONCE)).unwrap();
-        assert!(matches!(heard(&other), Heard::Nothing(why) if why.contains("correct the directory")));
+        assert!(matches!(heard(&other), Heard::Doubtful(why) if why.contains("correct the directory")));
     }
 
     #[test]
@@ -281,18 +283,22 @@ mod tests {
     fn silence_changes_nothing_and_a_plain_word_does() {
         let node = "node-b".parse().unwrap();
         let (old, new) = (own().key.unwrap(), PeerKey { port: 9, ..own().key.unwrap() });
-        let nothing = || Heard::Nothing("why".to_owned());
-        assert_eq!(learn(Some(&Ok(old)), nothing(), &node), Ok(old));
-        assert_eq!(learn(None, nothing(), &node), Err("why".to_owned()));
-        assert_eq!(learn(Some(&Ok(old)), Heard::Key(new), &node), Ok(new));
-        assert!(learn(Some(&Ok(old)), Heard::Plain, &node).unwrap_err().contains("the same --encryption"));
+        let answers = |key| Known::Key { key, answers: true };
+        let kept = Known::Key { key: old, answers: false };
+        assert_eq!(learn(Some(&answers(old)), Heard::Nothing, &node), kept);
+        assert_eq!(learn(Some(&answers(old)), Heard::Doubtful("why".to_owned()), &node), kept);
+        assert_eq!(learn(None, Heard::Nothing, &node), Known::Nothing);
+        assert_eq!(learn(None, Heard::Doubtful("why".to_owned()), &node), Known::Wrong("why".to_owned()));
+        assert_eq!(learn(Some(&kept), Heard::Key(new), &node), answers(new));
+        let Known::Wrong(why) = learn(Some(&kept), Heard::Plain, &node) else { panic!("a proven word counts") };
+        assert!(why.contains("the same --encryption"), "{why}");
     }
 
     proptest! {
         #[test]
         fn no_answer_makes_a_panic_or_is_believed(node in ".{0,20}", key in prop::option::of(".{0,50}"), port: Option<u16>, proof in ".{0,80}") {
             let heard = heard(&UnderlayKey { node, public_key: key, port, proof });
-            prop_assert!(matches!(heard, Heard::Nothing(_)));
+            prop_assert!(matches!(heard, Heard::Doubtful(_)));
         }
 
         #[test]

@@ -115,6 +115,8 @@ pub enum Cause {
     },
     UnderlayBlocked {
         nodes: [String; 2],
+        /// UDP, of VXLAN, or of WireGuard around it.
+        port: u16,
     },
     NodeDead {
         node: String,
@@ -319,7 +321,7 @@ impl Cause {
             Self::FramingMismatch { framings: [mine, other] } => {
                 format!("{first} speaks {mine}, {b} {other}: they cannot hear each other.")
             }
-            Self::UnderlayBlocked { nodes: [from, to] } | Self::FloodMissing { nodes: [from, to] } => {
+            Self::UnderlayBlocked { nodes: [from, to], .. } | Self::FloodMissing { nodes: [from, to] } => {
                 format!("{first} asks, and {from} to {to} loses it.")
             }
             Self::NodeDead { node, seconds } => {
@@ -415,7 +417,8 @@ impl Cause {
             }
             Self::LostAtTap { node } => format!("`loco lan check` on {node}: is the tap of {b} in the bridge?"),
             Self::AnswerLost { nodes: [from, to] } if from == to => format!("`loco lan check` on {from}."),
-            Self::UnderlayBlocked { .. } | Self::AnswerLost { .. } => "Open UDP 14789 between the nodes.".to_owned(),
+            Self::UnderlayBlocked { port, .. } => format!("Open UDP {port} between the nodes."),
+            Self::AnswerLost { .. } => "Open UDP 14789 between the nodes.".to_owned(),
             Self::NotListening | Self::HostRefuses { .. } => {
                 format!("{} must leave its lobby and open again.", b.first())
             }

@@ -65,8 +65,19 @@ pub struct PeerKey {
     pub port: u16,
 }
 
-/// What is known of the other nodes' keys, by underlay address: the key, or in words why there is none. Absent: not asked yet.
-pub type Keys = BTreeMap<Ipv4Addr, Result<PeerKey, String>>;
+/// What is known of another node's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// `answers`: its agent was there when it was last asked.
+    Key { key: PeerKey, answers: bool },
+    /// It never answered. That is no problem: nodes come and go.
+    Nothing,
+    /// It answers, and can be no peer; in words, with the remedy.
+    Wrong(String),
+}
+
+/// The other nodes' keys, by underlay address. Absent: not asked yet.
+pub type Keys = BTreeMap<Ipv4Addr, Known>;
 
 /// How the underlay is to be encrypted.
 #[derive(Debug, Clone)]
@@ -335,16 +346,19 @@ impl Wireguard {
         told && self.silent(spec).is_empty()
     }
 
-    /// Nodes whose keys are known and with which no handshake completes.
+    /// Nodes whose agents answer and with which no handshake completes. One that is away altogether is no problem of this node.
     fn silent(&self, spec: &FabricSpec) -> Vec<String> {
         let now = Instant::now();
         let nodes = plan::neighbours(spec);
-        let silent = self.seen.peers.iter().filter(|(key, (_, peer))| {
-            let page = self.pages.get(*key);
-            peer.handshake.is_none()
-                && page.is_some_and(|page| {
-                    page.last.is_none() && now.saturating_duration_since(page.known_since) > FIRST_MAX
-                })
+        let known = self.config.known.borrow();
+        let silent = self.seen.peers.iter().filter(|(key, (peer, _))| {
+            let (since, limit) = match self.pages.get(*key) {
+                Some(Page { last: Some(last), .. }) => (*last, SESSION_MAX),
+                Some(page) => (page.known_since, FIRST_MAX),
+                None => return false,
+            };
+            let answers = matches!(known.get(&peer.address), Some(Known::Key { answers: true, .. }));
+            answers && now.saturating_duration_since(since) > limit
         });
         silent
             .filter_map(|(_, (peer, _))| Some((nodes.get(&peer.address)?, peer.endpoint)))

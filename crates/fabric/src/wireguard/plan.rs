@@ -6,7 +6,7 @@ use std::{
 
 use model::NetworkMode;
 
-use super::{Keys, PublicKey};
+use super::{Keys, Known, PublicKey};
 use crate::FabricSpec;
 
 /// What WireGuard puts around an inner packet: IPv4 20, UDP 8, header 16, tag 16 (whitepaper, 5.4.6).
@@ -153,13 +153,12 @@ pub(crate) fn peers(spec: &FabricSpec, keys: &Keys, own: PublicKey) -> (Peers, V
     let (mut peers, mut problems) = (Peers::new(), Vec::new());
     for (address, node) in neighbours(spec) {
         match keys.get(&address) {
-            // It was not asked yet.
-            None => {}
-            Some(Err(problem)) => problems.push(problem.clone()),
-            Some(Ok(known)) if known.key == own || peers.contains_key(&known.key) => problems.push(format!(
+            None | Some(Known::Nothing) => {}
+            Some(Known::Wrong(problem)) => problems.push(problem.clone()),
+            Some(Known::Key { key: known, .. }) if known.key == own || peers.contains_key(&known.key) => problems.push(format!(
                 "node `{node}` has the WireGuard key of another node: its run directory was copied; remove `wireguard.key` from it and restart its agent"
             )),
-            Some(Ok(known)) => {
+            Some(Known::Key { key: known, .. }) => {
                 peers.insert(known.key, PeerConfig { address, endpoint: SocketAddrV4::new(address, known.port) });
             }
         }
@@ -312,7 +311,7 @@ mod tests {
     #[test]
     fn peers_are_the_nodes_of_the_lans_in_the_kernel_whose_keys_are_known() {
         let own = PublicKey([1; 32]);
-        let known = |key, port| Ok(PeerKey { key: PublicKey([key; 32]), port });
+        let known = |key, port| Known::Key { key: PeerKey { key: PublicKey([key; 32]), port }, answers: true };
         let (b, c, d) = (Ipv4Addr::new(10, 99, 0, 12), Ipv4Addr::new(10, 99, 0, 13), Ipv4Addr::new(10, 99, 0, 14));
         let mut keys = Keys::from([(b, known(2, 51820)), (c, known(3, 51820))]);
         let (seen, problems) = peers(&spec(), &keys, own);
@@ -321,7 +320,9 @@ mod tests {
             Peers::from([(PublicKey([2; 32]), PeerConfig { address: b, endpoint: SocketAddrV4::new(b, 51820) })])
         );
         assert_eq!(problems, Vec::<String>::new(), "c shares no LAN of the kernel's, d was not asked yet");
-        keys.insert(d, Err("node `d` does not encrypt".to_owned()));
+        keys.insert(d, Known::Nothing);
+        assert_eq!(peers(&spec(), &keys, own).1, Vec::<String>::new(), "a node that is away is no problem");
+        keys.insert(d, Known::Wrong("node `d` does not encrypt".to_owned()));
         assert_eq!(peers(&spec(), &keys, own).1, ["node `d` does not encrypt"]);
         for copied in [1, 2] {
             keys.insert(d, known(copied, 9));

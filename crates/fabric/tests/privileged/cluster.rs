@@ -3,7 +3,7 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use fabric::{
     Fabric, FabricConfig, FabricSpec, FabricStatus,
-    wireguard::{self, KeyPair, Keys, PeerKey, WireguardConfig},
+    wireguard::{self, KeyPair, Keys, Known, PeerKey, WireguardConfig},
 };
 use model::{InstanceId, Lan, MacAddr, NetworkMode, Node, NodeName, PlacedInstance, Seat, Snapshot, Vni};
 use prometheus::Registry;
@@ -94,7 +94,7 @@ impl Cluster {
         self.configs[index].encryption = Some(WireguardConfig { keys, port: wireguard::PORT, known });
         let address = self.configs[index].underlay_ip;
         for (_, other) in self.known.iter().enumerate().filter(|(other, _)| *other != index) {
-            other.send_modify(|known| _ = known.insert(address, Ok(published)));
+            other.send_modify(|known| _ = known.insert(address, Known::Key { key: published, answers: true }));
         }
     }
 

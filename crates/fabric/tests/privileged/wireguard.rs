@@ -13,7 +13,7 @@ use std::{
 
 use fabric::{
     Encryption, FabricStatus,
-    wireguard::{self, KeyPair, PeerKey},
+    wireguard::{self, KeyPair, Known, PeerKey},
 };
 use pnet::datalink::{self, Channel};
 use testkit::{Frame, NetNs, Numbered, Underlay, eventually};
@@ -224,7 +224,7 @@ async fn a_wrong_key_lets_nothing_through_and_is_told() {
     cluster.until(0, all_alive).await;
     let stranger = PeerKey { key: KeyPair::make().public(), port: wireguard::PORT };
     let (address, right) = (Underlay::address(1), cluster.known[0].borrow()[&Underlay::address(1)].clone());
-    cluster.known[0].send_modify(|known| _ = known.insert(address, Ok(stranger)));
+    cluster.known[0].send_modify(|known| _ = known.insert(address, Known::Key { key: stranger, answers: true }));
     cluster.until(0, |status| status.peers[0].alive == Some(false)).await;
     assert_eq!(crosses(&cluster, Duration::from_millis(300)).await, None);
     let silent = |status: &FabricStatus| {
@@ -248,7 +248,7 @@ async fn a_peer_that_cannot_encrypt_gets_nothing_in_the_clear() {
     cluster.until(0, all_alive).await;
     let wiretap = Wiretap::at(cluster.underlay.node(0));
     cluster.known[0].send_modify(|known| {
-        known.insert(Underlay::address(1), Err("node `node-1` does not encrypt".to_owned()));
+        known.insert(Underlay::address(1), Known::Wrong("node `node-1` does not encrypt".to_owned()));
     });
     cluster.until(0, |status| status.problems == ["node `node-1` does not encrypt"]).await;
     assert_eq!(crosses(&cluster, Duration::from_millis(500)).await, None);
