@@ -176,7 +176,12 @@ pub(crate) fn uninstall(path: &Path) -> Result<(), FabricError> {
     }
     remove(path)?;
     // After the tunnels, whose sockets are in it.
-    remove(&wireguard::path(path))
+    let tunnels = wireguard::path(path);
+    wireguard::remove_device(&tunnels).map_err(|problem| FabricError::Uninstall {
+        what: "the encrypted tunnel".to_owned(),
+        source: io::Error::other(problem),
+    })?;
+    remove(&tunnels)
 }
 
 /// Deletes our links one by one: the kernel would do it some time after the namespace's last user has gone, and a QEMU that

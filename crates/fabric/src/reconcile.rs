@@ -28,7 +28,7 @@ use crate::{
     plan::{Vtep, mended, plan},
     spec::Away,
     tap::{self, TapError},
-    wireguard::Wireguard,
+    wireguard::{self, Wireguard},
 };
 
 /// Looks again although nobody said anything.
@@ -108,7 +108,14 @@ impl<'a> Reconciler<'a> {
                 let node = (open(&node)?, asked_from.clone());
                 Some(Wireguard::open(wanted, &config.netns, config.underlay_ip, node, Arc::clone(&news))?)
             }
-            None => None,
+            None => {
+                // Of an earlier agent that encrypted; its tunnels are made anew on the node.
+                let left = wireguard::path(&config.netns);
+                if let Err(problem) = wireguard::remove_device(&left) {
+                    tracing::warn!(problem, "the tunnel of an earlier agent stays");
+                }
+                None
+            }
         };
         let home = match &wireguard {
             Some(wireguard) => Some((open(wireguard.namespace())?, wireguard.handle().clone())),

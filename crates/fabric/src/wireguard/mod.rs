@@ -39,7 +39,7 @@ use plan::{Change, Device, Peers, Wanted};
 use user::{Seen, UserTunnel};
 
 pub use key::{KeyPair, NotAKey, PublicKey};
-pub(crate) use place::path;
+pub(crate) use place::{path, remove_device};
 pub use plan::Datapath;
 
 /// The device, in the tunnel's namespace.

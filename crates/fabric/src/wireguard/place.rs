@@ -66,7 +66,7 @@ impl Place {
     }
 
     pub(super) async fn observe(&self) -> Result<Option<Device>, rtnetlink::Error> {
-        let Some(link) = self.link(DEVICE).await? else { return Ok(None) };
+        let Some(link) = find(&self.handle, DEVICE).await? else { return Ok(None) };
         let mut device = Device {
             index: link.header.index,
             kind: None,
@@ -111,15 +111,8 @@ impl Place {
         Ok(Some(device))
     }
 
-    async fn link(&self, name: &str) -> Result<Option<LinkMessage>, rtnetlink::Error> {
-        match Box::pin(self.handle.link().get().match_name(name).execute()).try_next().await {
-            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENODEV => Ok(None),
-            other => other,
-        }
-    }
-
     async fn index(&self) -> Result<u32, rtnetlink::Error> {
-        self.link(DEVICE).await?.map(|link| link.header.index).ok_or(rtnetlink::Error::RequestFailed)
+        find(&self.handle, DEVICE).await?.map(|link| link.header.index).ok_or(rtnetlink::Error::RequestFailed)
     }
 
     /// The error is a sentence with the remedy.
@@ -184,7 +177,7 @@ impl Place {
             Err(error) => io_error(&error).raw_os_error() == Some(nix::libc::EEXIST),
         };
         if made
-            && let Ok(Some(link)) = self.link(TRIAL).await
+            && let Ok(Some(link)) = find(&self.handle, TRIAL).await
             && let Err(error) = self.handle.link().del(link.header.index).execute().await
         {
             tracing::warn!(%error, "the link `{TRIAL}` of the tunnel's namespace stays");
@@ -222,6 +215,36 @@ pub(crate) fn path(fabric: &Path) -> PathBuf {
     let mut name = fabric.as_os_str().to_owned();
     name.push(".wireguard");
     name.into()
+}
+
+/// Deletes the device of the namespace at `path`, and with the kernel's WireGuard its open port. Nothing there is a success. The error
+/// is a sentence with the remedy.
+pub(crate) fn remove_device(path: &Path) -> Result<(), String> {
+    if !netns::is_mounted(path) {
+        return Ok(());
+    }
+    let failed = |error: &dyn std::fmt::Display| format!("could not delete `{DEVICE}`: {error}; delete it by hand");
+    let namespace = File::open(path).map_err(|error| failed(&error))?;
+    netns::inside(&namespace, || {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
+        runtime.block_on(async {
+            let handle = crate::kernel::connect().map_err(|error| failed(&error))?;
+            match find(&handle, DEVICE).await.map_err(|error| failed(&io_error(&error)))? {
+                Some(link) => {
+                    handle.link().del(link.header.index).execute().await.map_err(|error| failed(&io_error(&error)))
+                }
+                None => Ok(()),
+            }
+        })
+    })?
+}
+
+async fn find(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, rtnetlink::Error> {
+    match Box::pin(handle.link().get().match_name(name).execute()).try_next().await {
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -nix::libc::ENODEV => Ok(None),
+        other => other,
+    }
 }
 
 /// Opens the namespace, which is made and settled if it is not there.
