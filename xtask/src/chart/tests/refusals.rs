@@ -25,7 +25,10 @@ fn the_schema_refuses_what_it_does_not_know() {
 #[ignore = "cluster: run by `cargo xtask test --cluster`, or alone by `cargo xtask chart --test`"]
 fn what_cannot_be_encrypted_is_refused_and_ports_are_apart() {
     refuses(&["encryption=wireguard", "networkMode=socket"], &["LAN `party`", "cannot be encrypted"]);
-    refuses(&["encryption=wireguard", "agent.wireguardPort=14789"], &["agent.wireguardPort and agent.vxlanPort", "14789"]);
+    refuses(
+        &["encryption=wireguard", "agent.wireguardPort=14789"],
+        &["agent.wireguardPort and agent.vxlanPort", "14789"],
+    );
     refuses(&["encryption=wireguard", "agent.wireguardPort=14950"], &["agent.wireguardPort 14950", "agent.mediaPorts"]);
     render(&["encryption=wireguard", "networkMode=user"]);
 }
