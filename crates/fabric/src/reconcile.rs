@@ -103,19 +103,15 @@ impl<'a> Reconciler<'a> {
         };
         let asked_from = kernel::connect()?;
         let open = |namespace: &File| namespace.try_clone().map_err(FabricError::OpenNetlink);
-        let wireguard = match config.encryption.clone() {
-            Some(wanted) => {
-                let node = (open(&node)?, asked_from.clone());
-                Some(Wireguard::open(wanted, &config.netns, config.underlay_ip, node, Arc::clone(&news))?)
+        let wireguard = if let Some(wanted) = config.encryption.clone() {
+            let node = (open(&node)?, asked_from.clone());
+            Some(Wireguard::open(wanted, &config.netns, config.underlay_ip, node, Arc::clone(&news))?)
+        } else {
+            // Of an earlier agent that encrypted; its tunnels are made anew on the node.
+            if let Err(problem) = wireguard::remove_device(&wireguard::path(&config.netns)) {
+                tracing::warn!(problem, "the tunnel of an earlier agent stays");
             }
-            None => {
-                // Of an earlier agent that encrypted; its tunnels are made anew on the node.
-                let left = wireguard::path(&config.netns);
-                if let Err(problem) = wireguard::remove_device(&left) {
-                    tracing::warn!(problem, "the tunnel of an earlier agent stays");
-                }
-                None
-            }
+            None
         };
         let home = match &wireguard {
             Some(wireguard) => Some((open(wireguard.namespace())?, wireguard.handle().clone())),

@@ -74,7 +74,7 @@ impl Wires {
     }
 
     /// # Errors
-    /// When there is no such device, or the right CAP_NET_ADMIN is missing.
+    /// When there is no such device, or `CAP_NET_ADMIN` is missing.
     pub(super) async fn read(&self) -> io::Result<Told> {
         let told = self.ask(vec![WireguardAttribute::IfName(DEVICE.to_owned())], WireguardCmd::GetDevice, NLM_F_DUMP);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -47,7 +47,7 @@ const DEVICE: &str = "locowg0";
 /// WireGuard's usual UDP port.
 pub const PORT: u16 = 51820;
 /// After this long without a new handshake a session is dead (whitepaper, 6.1: Reject-After-Time).
-const SESSION_MAX: Duration = Duration::from_secs(180);
+const SESSION_MAX: Duration = Duration::from_mins(3);
 /// A handshake that nobody answers is begun anew this often. WireGuard itself waits 5 s, and nodes are to be back sooner.
 const RETRY: Duration = Duration::from_secs(2);
 /// So long may the first handshake take before it is a problem.
@@ -337,8 +337,8 @@ impl Wireguard {
         }
         let now = Instant::now();
         let dead = self.seen.peers.iter().filter(|(key, (_, peer))| {
-            let waited = self.pages.get(*key).is_none_or(|page| now.saturating_duration_since(page.begun) >= RETRY);
-            waited && peer.handshake.is_none_or(|age| age > SESSION_MAX)
+            let is_due = self.pages.get(*key).is_none_or(|page| now.saturating_duration_since(page.begun) >= RETRY);
+            is_due && peer.handshake.is_none_or(|age| age > SESSION_MAX)
         });
         let again: Vec<_> =
             dead.flat_map(|(key, (peer, _))| [Change::Remove(*key), Change::Add(*key, *peer)]).collect();
