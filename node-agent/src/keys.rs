@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt::Write as _, net::Ipv4Addr, time::Duration}
 
 use api::agent::UnderlayKey;
 use directory::Directory;
-use fabric::wireguard::{Keys, Known, PeerKey, PublicKey};
+use fabric::wireguard::{KeyPair, Keys, Known, PeerKey, PublicKey, WireguardConfig};
 use futures_util::future::join_all;
 use model::{NetworkMode, NodeName, Snapshot};
 use ring::hmac;
@@ -19,7 +19,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use crate::config::Token;
+use crate::config::{Config, Token, wireguard_key};
 
 /// Every node is asked so often: a node whose key changed is taken up within this and a handshake.
 const EVERY: Duration = Duration::from_secs(1);
@@ -34,6 +34,13 @@ const PURPOSE: &[u8] = b"loco underlay key 1";
 /// What a question carries, in octets; twice as many characters.
 const NONCE_LEN: usize = 32;
 
+/// How the underlay is to be encrypted, with this node's key, which is made at the first time.
+pub(crate) fn encryption(config: &Config, known: watch::Receiver<Keys>) -> anyhow::Result<Option<WireguardConfig>> {
+    let Some(port) = config.wireguard_port else { return Ok(None) };
+    let keys = KeyPair::load_or_make(&wireguard_key(&config.run_dir))?;
+    Ok(Some(WireguardConfig { keys, port, known }))
+}
+
 /// What one agent says about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Own {
@@ -43,6 +50,11 @@ pub(crate) struct Own {
 }
 
 impl Own {
+    pub(crate) fn of(node: &NodeName, encryption: Option<&WireguardConfig>) -> Self {
+        let key = encryption.map(|wanted| PeerKey { key: wanted.keys.public(), port: wanted.port });
+        Self { node: node.clone(), key }
+    }
+
     /// The answer to a question; `None`: `nonce` is no number used once.
     pub(crate) fn answer(&self, token: &Token, nonce: &str) -> Option<UnderlayKey> {
         let nonce = octets(nonce).filter(|nonce| nonce.len() == NONCE_LEN)?;

@@ -43,7 +43,7 @@ use desired::Desired;
 use directory::{Directory, Follower, Pace, Source};
 use fabric::{
     Fabric, FabricConfig, FabricStatus,
-    wireguard::{KeyPair, Keys, PeerKey, WireguardConfig},
+    wireguard::{Keys, WireguardConfig},
 };
 use instance::{Cables, Shared, Taps};
 use lans::Lans;
@@ -145,11 +145,8 @@ impl Agent {
         let (listener, lock) = place.take_over(&config, &phase).await?;
         let address = listener.local_addr().context("the API's socket has no address")?;
         let (known, keys) = watch::channel(Keys::default());
-        let encryption = wireguard(&config, keys)?;
-        let own_key = keys::Own {
-            node: config.node.clone(),
-            key: encryption.as_ref().map(|wanted| PeerKey { key: wanted.keys.public(), port: wanted.port }),
-        };
+        let encryption = keys::encryption(&config, keys)?;
+        let own_key = keys::Own::of(&config.node, encryption.as_ref());
         let fabric = if needs_kernel {
             Some(Arc::new(Fabric::start(fabric_config(&config, encryption), &registry).await?))
         } else {
@@ -367,13 +364,6 @@ async fn first_end(tasks: &mut JoinSet<anyhow::Error>) -> anyhow::Error {
         Some(Err(error)) => anyhow::Error::new(error).context("a task of the agent broke"),
         None => anyhow!("the agent has no tasks"),
     }
-}
-
-/// How the underlay is to be encrypted, with this node's key, which is made at the first time.
-fn wireguard(config: &Config, known: watch::Receiver<Keys>) -> anyhow::Result<Option<WireguardConfig>> {
-    let Some(port) = config.wireguard_port else { return Ok(None) };
-    let keys = KeyPair::load_or_make(&config::wireguard_key(&config.run_dir))?;
-    Ok(Some(WireguardConfig { keys, port, known }))
 }
 
 fn fabric_config(config: &Config, encryption: Option<WireguardConfig>) -> FabricConfig {
