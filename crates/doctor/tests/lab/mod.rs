@@ -419,7 +419,13 @@ impl Lab {
                 .filter(|guest| guest.node == index)
                 .map(|g| Arc::new(self.instance(g)))
                 .collect(),
-            lans: vec![LanOnNode { name: "party".into(), vni: 4200, mode: Some(node.mode.into()), encryption: None, seats: 9 }],
+            lans: vec![LanOnNode {
+                name: "party".into(),
+                vni: 4200,
+                mode: Some(node.mode.into()),
+                encryption: None,
+                seats: 9,
+            }],
             reachability: self.guests.iter().map(|guest| self.reachability(index, guest)).collect(),
             fabric_problems: node.fabric_problems.clone(),
             tunnel: None,
