@@ -111,6 +111,7 @@ impl Ours {
             underlay_ip: Underlay::address(index),
             vxlan_port: 14789,
             underlay_netns: Some(netns.path().to_owned()),
+            encryption: None,
         };
         self.configs.push(config.clone());
         let spec = FabricSpec::from_snapshot(snapshot, &config.node);
