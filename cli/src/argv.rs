@@ -46,6 +46,7 @@ pub(crate) fn agent(wall: &Wall, paths: &Paths, node: &NodePlan) -> Vec<OsString
         .with("--media-ports", MEDIA_PORTS)
         .with("--token-file", paths.agent_token())
         .with("--vxlan-port", VXLAN_PORT.to_string())
+        .maybe("--encryption", wall.encryption.as_ref())
         .maybe("--kvm-probe", wall.kvm_probe.as_deref())
         .maybe("--ipx-relay", relay.map(|(port, _)| format!("{}:{port}", node.ip)))
         .maybe("--ipx-relay-lan", relay.map(|(_, lan)| &lan.name))
@@ -121,6 +122,10 @@ mod tests {
             "--node node-b --snapshot /run/loco/snapshot.json --run-dir /run/loco/node-b --listen 10.99.0.12:14780 \
              --media-ip 10.99.0.12 --media-ports 14900-14999 --token-file /run/loco/agent-token --vxlan-port 14789 \
              --kvm-probe /c/demo-guest.elf"
+        );
+        wall.encryption = Some("wireguard".to_owned());
+        assert!(
+            joined(&agent(&wall, &paths, &wall.nodes[1])).contains("--vxlan-port 14789 --encryption wireguard --kvm")
         );
         wall.ipx_relay = Some(213);
         assert!(

@@ -117,6 +117,9 @@ pub(crate) struct Wall {
     pub(crate) boot: Boot,
     /// ELF kernel with which an agent proves that KVM works; absent: no KVM.
     pub(crate) kvm_probe: Option<PathBuf>,
+    /// The agents' --encryption, where it is not the usual one.
+    #[serde(default)]
+    pub(crate) encryption: Option<String>,
     /// UDP port of the IPX relay on the first node, where one is wanted.
     #[serde(default)]
     pub(crate) ipx_relay: Option<u16>,
@@ -152,7 +155,18 @@ impl Wall {
                 }
             })
             .collect();
-        Self { port: flags.port, underlay, nodes, lans, instances, boot, kvm_probe, ipx_relay: flags.ipx_relay }
+        let encryption = Some(flags.encryption.clone()).filter(|kind| kind != "none");
+        Self {
+            port: flags.port,
+            underlay,
+            nodes,
+            lans,
+            instances,
+            boot,
+            kvm_probe,
+            encryption,
+            ipx_relay: flags.ipx_relay,
+        }
     }
 
     pub(crate) fn snapshot(&self) -> SnapshotFile {

@@ -131,6 +131,7 @@ impl Shape {
             lans: Vec::new(),
             reachability,
             fabric_problems: Vec::new(),
+            tunnel: None,
             snapshot_problem: None,
             foreign: Vec::new(),
             observed,

@@ -190,7 +190,13 @@ mod tests {
             version: String::new(),
             at: 10.0,
             instances: vec![Arc::new(status(id, node, State::Live))],
-            lans: vec![LanOnNode { name: "party".into(), vni: 4200, mode: mode.map(Into::into), seats: 9 }],
+            lans: vec![LanOnNode {
+                name: "party".into(),
+                vni: 4200,
+                mode: mode.map(Into::into),
+                encryption: None,
+                seats: 9,
+            }],
             reachability: vec![Reachability {
                 from: node.into(),
                 to: "instance-0".into(),
@@ -202,6 +208,7 @@ mod tests {
                 answered: 3,
             }],
             fabric_problems: vec![],
+            tunnel: None,
             snapshot_problem: None,
             foreign: Vec::new(),
             observed: BTreeMap::new(),

@@ -60,6 +60,13 @@ pub struct Args {
     /// UDP port of the agents' own switches (LANs of mode `socket`), the same on all nodes.
     #[arg(long, env = "LOCO_SWITCH_PORT", value_name = "PORT", default_value = "14790")]
     switch_port: NonZeroU16,
+    /// What protects the frames between nodes of LANs of mode `vxlan`, the same on all nodes: `none`, or `wireguard`, the kernel's
+    /// where it has it, else this process's own.
+    #[arg(long, env = "LOCO_ENCRYPTION", value_name = "KIND", default_value = "none")]
+    encryption: EncryptionKind,
+    /// UDP port of WireGuard on this node.
+    #[arg(long, env = "LOCO_WIREGUARD_PORT", value_name = "PORT", default_value_t = WIREGUARD_PORT)]
+    wireguard_port: NonZeroU16,
     /// Kernel (ELF) with which KVM is proven to run guests; without it guests run without KVM.
     #[arg(long, env = "LOCO_KVM_PROBE", value_name = "FILE")]
     kvm_probe: Option<PathBuf>,
@@ -145,6 +152,16 @@ impl FromStr for LinkName {
     }
 }
 
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum EncryptionKind {
+    None,
+    Wireguard,
+}
+
+/// WireGuard's usual one.
+const WIREGUARD_PORT: NonZeroU16 = NonZeroU16::new(fabric::wireguard::PORT).expect("not 0");
+
 /// First and last port of a range.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortRange(pub RangeInclusive<u16>);
@@ -204,6 +221,8 @@ pub struct Config {
     pub macvlan_parent: Option<String>,
     /// Of the agents' own switches.
     pub switch_port: u16,
+    /// UDP port of WireGuard between the nodes; `None`: nothing is encrypted.
+    pub wireguard_port: Option<u16>,
     pub kvm_probe: Option<PathBuf>,
     /// Of all ports together; 0: nothing is captured.
     pub capture_bytes: usize,
@@ -283,6 +302,11 @@ pub fn fabric_netns(run_dir: &Path) -> PathBuf {
     run_dir.join("fabric.netns")
 }
 
+/// Where this node's WireGuard key is kept below a run directory.
+pub fn wireguard_key(run_dir: &Path) -> PathBuf {
+    run_dir.join("wireguard.key")
+}
+
 /// Where the observer's maps and programs are pinned below a run directory.
 pub fn bpffs(run_dir: &Path) -> PathBuf {
     run_dir.join("bpf")
@@ -360,6 +384,7 @@ impl Config {
             vxlan_port: args.vxlan_port.get(),
             macvlan_parent: args.macvlan_parent.map(|link| link.0),
             switch_port: args.switch_port.get(),
+            wireguard_port: (args.encryption == EncryptionKind::Wireguard).then(|| args.wireguard_port.get()),
             kvm_probe: args.kvm_probe,
             ipx_relay: args.ipx_relay.load(),
             capture_bytes: args.capture_bytes,

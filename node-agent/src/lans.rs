@@ -11,7 +11,7 @@
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use fabric::{
-    Fabric, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, OpenPort, PeerStatus, PortStatus,
+    Encryption, Fabric, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, OpenPort, PeerStatus, PortStatus,
     full_frame_problems,
 };
 use model::{InstanceId, NetworkMode};
@@ -24,6 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub(crate) struct Lans {
     fabric: Option<Arc<Fabric>>,
     switch: Arc<Switch>,
+    encrypts: bool,
     spec: watch::Sender<Arc<FabricSpec>>,
     status: watch::Receiver<FabricStatus>,
     /// Never read where there is no fabric; it keeps the channel open.
@@ -32,13 +33,14 @@ pub(crate) struct Lans {
 }
 
 impl Lans {
-    /// `told` gets the status; `fabric`: `None` where no LAN needs the kernel.
+    /// `told` gets the status; `fabric`: `None` where no LAN needs the kernel; `encrypts`: no frame may leave the node in the clear.
     ///
     /// # Errors
     /// When no thread can be started.
     pub(crate) async fn start(
         fabric: Option<Arc<Fabric>>,
         config: SwitchConfig,
+        encrypts: bool,
         sight: Box<dyn Sight>,
         told: watch::Sender<FabricStatus>,
     ) -> Result<Self, SwitchError> {
@@ -48,18 +50,25 @@ impl Lans {
         let status = told.subscribe();
         let merging = Merging {
             has_kernel: fabric.is_some(),
+            encrypts,
             kernel: fabric.as_ref().map_or(nothing, |fabric| fabric.status()),
             switch: switch.status(),
             specs,
             told,
         };
         let merging = AbortOnDropHandle::new(tokio::spawn(merging.run()));
-        Ok(Self { fabric, switch, spec, status, _no_kernel: no_kernel, _merging: merging })
+        Ok(Self { fabric, switch, encrypts, spec, status, _no_kernel: no_kernel, _merging: merging })
     }
 
     /// What the node must have from now on.
     pub(crate) fn set_spec(&self, spec: FabricSpec) {
-        self.switch.set_spec(&spec);
+        if self.encrypts {
+            let mut without = spec.clone();
+            without.lans.retain(|_, lan| lan.mode != NetworkMode::Socket);
+            self.switch.set_spec(&without);
+        } else {
+            self.switch.set_spec(&spec);
+        }
         if let Some(fabric) = &self.fabric {
             let mut kernels = spec.clone();
             kernels.lans.retain(|_, lan| is_kernels(lan));
@@ -108,6 +117,7 @@ const fn is_kernels(lan: &LanSpec) -> bool {
 
 struct Merging {
     has_kernel: bool,
+    encrypts: bool,
     kernel: watch::Receiver<FabricStatus>,
     switch: watch::Receiver<SwitchStatus>,
     specs: watch::Receiver<Arc<FabricSpec>>,
@@ -120,7 +130,11 @@ impl Merging {
         loop {
             let merged = {
                 let (kernel, switch) = (self.kernel.borrow_and_update(), self.switch.borrow_and_update());
-                merge(self.has_kernel.then_some(&*kernel), &switch, &self.specs.borrow_and_update())
+                let mut all = merge(self.has_kernel.then_some(&*kernel), &switch, &self.specs.borrow_and_update());
+                if self.encrypts {
+                    all.problems.extend(refused(&self.specs.borrow()));
+                }
+                all
             };
             self.told.send_if_modified(|old| {
                 let differs = *old != merged;
@@ -198,8 +212,22 @@ fn merge(kernel: Option<&FabricStatus>, switch: &SwitchStatus, spec: &FabricSpec
     all
 }
 
-const fn lan_status(lan: &LanSpec, mode: Option<NetworkMode>) -> LanStatus {
-    LanStatus { vni: lan.vni, mode, seats: lan.seats, bridge_mac: lan.bridge_mac }
+/// LANs whose frames would leave this node in the clear although it encrypts: those of the agents' own switches.
+fn refused(spec: &FabricSpec) -> impl Iterator<Item = String> + '_ {
+    let lans = spec.lans.values().filter(|lan| lan.mode == NetworkMode::Socket && !lan.ports.is_empty());
+    lans.map(|lan| {
+        format!(
+            "LAN `{}` has the mode `socket`, which cannot be encrypted, and this agent was started with --encryption wireguard: its guests are \
+             not joined; give it the mode `vxlan`, or start all agents with --encryption none",
+            lan.name
+        )
+    })
+}
+
+/// `mode` of a LAN that is not the kernel's; its frames between nodes are those of the switch, in the clear.
+fn lan_status(lan: &LanSpec, mode: Option<NetworkMode>) -> LanStatus {
+    let encryption = (mode == Some(NetworkMode::Socket)).then_some(Encryption::None);
+    LanStatus { vni: lan.vni, mode, encryption, seats: lan.seats, bridge_mac: lan.bridge_mac }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod desired;
 mod doors;
 mod http;
 mod instance;
+mod keys;
 mod kubelet;
 mod lans;
 mod metrics;
@@ -40,7 +41,10 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use desired::Desired;
 use directory::{Directory, Follower, Pace, Source};
-use fabric::{Fabric, FabricConfig, FabricStatus};
+use fabric::{
+    Fabric, FabricConfig, FabricStatus,
+    wireguard::{Keys, WireguardConfig},
+};
 use instance::{Cables, Shared, Taps};
 use lans::Lans;
 use metrics::Metrics;
@@ -93,6 +97,9 @@ pub struct Agent {
     listener: TcpListener,
     address: SocketAddr,
     lans: Arc<Lans>,
+    own_key: keys::Own,
+    /// What is read of the other agents' keys.
+    known: watch::Sender<Keys>,
     switched: traffic::Switched,
     streams: Arc<Streams>,
     registry: prometheus::Registry,
@@ -137,15 +144,22 @@ impl Agent {
         let kvm = prove_kvm(&config).await;
         let (listener, lock) = place.take_over(&config, &phase).await?;
         let address = listener.local_addr().context("the API's socket has no address")?;
-        let fabric =
-            if needs_kernel { Some(Arc::new(Fabric::start(fabric_config(&config), &registry).await?)) } else { None };
+        let (known, keys) = watch::channel(Keys::default());
+        let encryption = keys::encryption(&config, keys)?;
+        let own_key = keys::Own::of(&config.node, encryption.as_ref());
+        let fabric = if needs_kernel {
+            Some(Arc::new(Fabric::start(fabric_config(&config, encryption), &registry).await?))
+        } else {
+            None
+        };
         let (told, status) = watch::channel(FabricStatus::default());
         let namespace = fabric.is_some().then_some(&*netns);
         let captures = Captures::start(config.node.clone(), namespace, config.capture_bytes, status, &registry)?;
         let (eyes, events, report) = ::traffic::SoftTraffic::new();
         let eyes = sight::Eyes { traffic: eyes, captures: captures.feed(), copy: Vec::new() };
         let switch = SwitchConfig { underlay: SocketAddrV4::new(config.media_ip, config.switch_port) };
-        let lans = Arc::new(Lans::start(fabric, switch, Box::new(eyes), told).await?);
+        let encrypts = own_key.key.is_some();
+        let lans = Arc::new(Lans::start(fabric, switch, encrypts, Box::new(eyes), told).await?);
         switch::register(&registry, lans.switch().status())?;
         let kubelet = match config.seats.clone() {
             Some(seats) => Some(Offer {
@@ -170,6 +184,8 @@ impl Agent {
             listener,
             address,
             lans,
+            own_key,
+            known,
             switched: traffic::Switched { events, report },
             streams,
             registry,
@@ -235,6 +251,7 @@ impl Agent {
             captures: self.captures.clone(),
             netns: self.lans.kernel().map(|_| config::fabric_netns(&self.config.run_dir)),
             switch: Arc::clone(self.lans.switch()),
+            own_key: self.own_key.clone(),
         })
         .merge(telemetry::router("node-agent", self.health.clone(), self.registry));
         let mut tasks = JoinSet::new();
@@ -251,6 +268,10 @@ impl Agent {
             heartbeat: self.health.heartbeat("directory", FOLLOW_LIMIT),
             conditions: Conditions::new(&self.health),
         }));
+        if self.own_key.key.is_some() {
+            let (node, token) = (self.own_key.node, self.config.token.clone());
+            tasks.spawn(keys::follow(node, token, follower.watch(), self.known));
+        }
         tasks.spawn(self.captures.clone().run());
         tasks.spawn(traffic::watch(traffic::Watching {
             netns: self.lans.kernel().map(|_| config::fabric_netns(&self.config.run_dir)),
@@ -356,7 +377,7 @@ async fn first_end(tasks: &mut JoinSet<anyhow::Error>) -> anyhow::Error {
     }
 }
 
-fn fabric_config(config: &Config) -> FabricConfig {
+fn fabric_config(config: &Config, encryption: Option<WireguardConfig>) -> FabricConfig {
     FabricConfig {
         node: config.node.clone(),
         netns: config::fabric_netns(&config.run_dir),
@@ -364,6 +385,7 @@ fn fabric_config(config: &Config) -> FabricConfig {
         vxlan_port: config.vxlan_port,
         underlay_netns: None,
         macvlan_parent: config.macvlan_parent.clone(),
+        encryption,
     }
 }
 
@@ -512,6 +534,7 @@ pub fn uninstall(run_dir: PathBuf) -> anyhow::Result<()> {
         vxlan_port: 0,
         underlay_netns: None,
         macvlan_parent: None,
+        encryption: None,
     });
     let own = remove_own(&run_dir);
     fabric?;
@@ -536,6 +559,7 @@ fn remove_own(run_dir: &std::path::Path) -> io::Result<()> {
         }
     }
     absent_is_fine(fs::remove_file(config::kvm_proof(run_dir)))?;
+    absent_is_fine(fs::remove_file(config::wireguard_key(run_dir)))?;
     absent_is_fine(fs::remove_file(config::fabric_netns(run_dir)))?;
     match fs::remove_dir(run_dir) {
         // Busy, or below a read-only root: a container has it mounted; the directory is the host's then.

@@ -5,11 +5,11 @@ use std::{
 };
 
 use api::{
-    agent::{AgentStatus, InstanceStatus, LanOnNode, Picture, StreamLag, Viewers},
+    agent::{AgentStatus, InstanceStatus, LanOnNode, Picture, StreamLag, Tunnel, TunnelPeer, Viewers},
     lan::{ForeignMachine, PortCounters, Reachability},
 };
 use directory::Directory;
-use fabric::{FabricStatus, PortStatus, ReachStatus};
+use fabric::{FabricStatus, PortStatus, ReachStatus, wireguard::TunnelStatus};
 use model::{InstanceId, LanName, NetworkMode, NodeName};
 use stream::Tier;
 use switch::SwitchStatus;
@@ -69,12 +69,14 @@ impl Source {
                         name: name.to_string(),
                         vni: lan.vni.get(),
                         mode: mode.map(|mode| mode.to_string()),
+                        encryption: lan.encryption.map(|kind| kind.as_str().to_owned()),
                         seats: lan.seats,
                     })
                 })
                 .collect(),
             reachability: fabric.reachability.iter().map(|reach| reachability(&self.node, reach)).collect(),
             fabric_problems: fabric.problems.clone(),
+            tunnel: fabric.tunnel.as_ref().map(tunnel),
             snapshot_problem: self.directory.borrow().problem.clone(),
             foreign: foreign(&self.node, &self.switch.borrow()),
             observed: seen.observed.clone(),
@@ -130,6 +132,9 @@ impl Source {
 /// `status` without what moves all the time, to tell whether something happened.
 fn still(mut status: AgentStatus) -> AgentStatus {
     status.at = 0.0;
+    for peer in status.tunnel.iter_mut().flat_map(|tunnel| &mut tunnel.peers) {
+        peer.handshake_age = peer.handshake_age.map(|_| 0);
+    }
     status.observed.values_mut().for_each(seen::still);
     if let Some(observer) = &mut status.observer {
         observer.events_lost = 0;
@@ -152,6 +157,22 @@ fn still(mut status: AgentStatus) -> AgentStatus {
         *reach = Reachability { rtt_ms: None, last_seen: None, asked: 0, answered: 0, ..reach.clone() };
     }
     status
+}
+
+fn tunnel(told: &TunnelStatus) -> Tunnel {
+    let peers = told.peers.iter().map(|peer| TunnelPeer {
+        node: peer.node.to_string(),
+        address: peer.address,
+        public_key: peer.key.to_string(),
+        handshake_age: peer.handshake.map(|age| age.as_secs()),
+    });
+    Tunnel {
+        datapath: told.datapath.as_str().to_owned(),
+        public_key: told.key.to_string(),
+        port: told.port,
+        mtu: told.mtu,
+        peers: peers.collect(),
+    }
 }
 
 fn instance_status(node: &NodeName, instance: &Instance, port: Option<&PortStatus>, seen: &Seen) -> InstanceStatus {
@@ -304,6 +325,7 @@ mod tests {
             lans: Vec::new(),
             reachability: Vec::new(),
             fabric_problems: vec![problem.into()],
+            tunnel: None,
             snapshot_problem: None,
             foreign: Vec::new(),
             observed: BTreeMap::new(),

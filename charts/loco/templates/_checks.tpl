@@ -44,13 +44,25 @@ where values are used that could not be used otherwise; renders nothing.
 {{- if or (lt $first 1024) (gt $last 65535) (gt $first $last) }}
 {{- fail (printf "agent.mediaPorts is `%s`; write FIRST-LAST with 1024 <= FIRST <= LAST <= 65535, such as 14900-14999" .Values.agent.mediaPorts) }}
 {{- end }}
-{{- range $key, $port := dict "port" .Values.agent.port "vxlanPort" .Values.agent.vxlanPort "switchPort" .Values.agent.switchPort }}
+{{- range $key, $port := dict "port" .Values.agent.port "vxlanPort" .Values.agent.vxlanPort "switchPort" .Values.agent.switchPort "wireguardPort" .Values.agent.wireguardPort }}
 {{- if and (ge (int $port) $first) (le (int $port) $last) }}
 {{- fail (printf "agent.%s %d lies in agent.mediaPorts %s; move one of them" $key (int $port) $.Values.agent.mediaPorts) }}
 {{- end }}
 {{- end }}
 {{- if eq (int .Values.agent.vxlanPort) (int .Values.agent.switchPort) }}
 {{- fail (printf "agent.vxlanPort and agent.switchPort are both UDP %d; give each a port of its own" (int .Values.agent.vxlanPort)) }}
+{{- end }}
+{{- if eq .Values.encryption "wireguard" }}
+{{- range $key, $port := dict "vxlanPort" .Values.agent.vxlanPort "switchPort" .Values.agent.switchPort }}
+{{- if eq (int $port) (int $.Values.agent.wireguardPort) }}
+{{- fail (printf "agent.wireguardPort and agent.%s are both UDP %d; give each a port of its own" $key (int $port)) }}
+{{- end }}
+{{- end }}
+{{- range (include "loco.lans" . | fromJson).lans }}
+{{- if eq .mode "socket" }}
+{{- fail (printf "LAN `%s` has the mode `socket`, which cannot be encrypted; give it the mode `vxlan`, or set encryption to `none`" .name) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if .Values.agent.ipxRelay.enabled }}
 {{- $joined := .Values.agent.ipxRelay.lan | default (first .Values.lans).name }}

@@ -108,12 +108,15 @@ async fn list(form: Form, paths: &Paths) -> Result<Answer> {
 }
 
 fn table(status: &LanStatus) -> String {
-    let mut text = format!("{:<16}{:>9}  {:<9}{:>6}{:>8}\n", "LAN", "VNI", "MODE", "SEATS", "TAKEN");
+    let mut text =
+        format!("{:<16}{:>9}  {:<9}{:<12}{:>5}{:>8}\n", "LAN", "VNI", "MODE", "ENCRYPTION", "SEATS", "TAKEN");
     for lan in &status.lans {
         let taken = status.instances.values().filter(|instance| instance.lan == lan.name).count();
         let mode = lan.mode.as_deref().unwrap_or("-");
+        let encryption = lan.encryption.as_deref().unwrap_or("-");
         // Writing to a String cannot fail.
-        let _infallible = writeln!(text, "{:<16}{:>9}  {:<9}{:>6}{taken:>8}", lan.name, lan.vni, mode, lan.seats);
+        let _infallible =
+            writeln!(text, "{:<16}{:>9}  {mode:<9}{encryption:<12}{:>5}{taken:>8}", lan.name, lan.vni, lan.seats);
     }
     text
 }

@@ -12,6 +12,7 @@
 //! POST   /v1/instances/{id}/control              ControlRequest, 202: its runner carries it out
 //! GET    /v1/lans/{lan}/plug?machine=ID          WebSocket of frames: api::plug
 //! POST   /v1/lan/trace                           TraceRequest, Trace
+//! GET    /underlay/key?nonce=N                   UnderlayKey, asked by other agents; no token is sent, the answer is proven by it
 //! GET    /healthz /readyz /metrics               without a token
 //! ```
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
@@ -41,6 +42,9 @@ pub struct AgentStatus {
     pub reachability: Vec<Reachability>,
     /// Why the fabric is not as it should be, one line each; empty when it is.
     pub fabric_problems: Vec<String>,
+    /// The encrypted underlay; absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
     /// The snapshot file could not be used; the last good one is in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_problem: Option<String>,
@@ -92,7 +96,50 @@ pub struct LanOnNode {
     /// As read back from the kernel, never from configuration; absent when it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// What protects its frames between nodes, as read back: `none` or `wireguard`; absent when it could not be read, or when there are
+    /// no frames between nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<String>,
     pub seats: u8,
+}
+
+/// The encrypted underlay of one node, as read back from the kernel, or from the thread that is it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Tunnel {
+    /// Who moves the packets: `kernel` or `user-space`.
+    pub datapath: String,
+    pub public_key: String,
+    /// UDP.
+    pub port: u16,
+    /// Of inner packets, in octets.
+    pub mtu: u32,
+    pub peers: Vec<TunnelPeer>,
+}
+
+/// One other node in the encrypted underlay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct TunnelPeer {
+    pub node: String,
+    #[schema(value_type = String)]
+    pub address: Ipv4Addr,
+    pub public_key: String,
+    /// Seconds since the last handshake; absent: there was none. Above 180: nothing passes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_age: Option<u64>,
+}
+
+/// What an agent says to another about its end of the underlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UnderlayKey {
+    pub node: String,
+    /// WireGuard's, in Base64; absent: this agent does not encrypt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
+    /// UDP port of WireGuard; absent with `public_key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// HMAC-SHA256 by the agents' token over the rest and the question's number, in hexadecimal.
+    pub proof: String,
 }
 
 /// The words of `state`, in one place for every reader.

@@ -135,6 +135,9 @@ pub struct LanSummary {
     pub vni: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// What protects its frames between nodes, as its nodes have read it back: `none`, `wireguard`, or `mixed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<String>,
     pub seats: u8,
 }
 

@@ -117,6 +117,8 @@ pub enum Cause {
     },
     UnderlayBlocked {
         nodes: [String; 2],
+        /// UDP, of VXLAN, or of WireGuard around it.
+        port: u16,
     },
     NodeDead {
         node: String,
@@ -330,7 +332,7 @@ impl Cause {
             Self::FramingMismatch { framings: [mine, other] } => {
                 format!("{first} speaks {mine}, {b} {other}: they cannot hear each other.")
             }
-            Self::UnderlayBlocked { nodes: [from, to] } | Self::FloodMissing { nodes: [from, to] } => {
+            Self::UnderlayBlocked { nodes: [from, to], .. } | Self::FloodMissing { nodes: [from, to] } => {
                 format!("{first} asks, and {from} to {to} loses it.")
             }
             Self::NodeDead { node, seconds } => {
@@ -433,7 +435,8 @@ impl Cause {
             Self::LostOnRealLan { .. } | Self::AnswerLost { theirs: true, .. } => {
                 "Join both cards to one LAN, and let its switch take several addresses at a port (port security, a hypervisor's MAC filter).".to_owned()
             }
-            Self::UnderlayBlocked { .. } | Self::AnswerLost { .. } => "Open UDP 14789 between the nodes.".to_owned(),
+            Self::UnderlayBlocked { port, .. } => format!("Open UDP {port} between the nodes."),
+            Self::AnswerLost { .. } => "Open UDP 14789 between the nodes.".to_owned(),
             Self::NotListening | Self::HostRefuses { .. } => {
                 format!("{} must leave its lobby and open again.", b.first())
             }

@@ -54,6 +54,8 @@ pub struct NodeFacts {
     pub heard: bool,
     pub silent_for: Option<f64>,
     pub fabric_problems: Vec<String>,
+    /// UDP port of WireGuard, where the node encrypts.
+    pub tunnel_port: Option<u16>,
     /// LANs whose guests here are each alone: of mode `user`.
     pub alone: BTreeSet<String>,
     /// LANs whose guests here are machines of the real LAN: of mode `macvlan`.
@@ -217,6 +219,7 @@ fn node(agent: &AgentWord<'_>) -> NodeFacts {
         heard: agent.status.is_some(),
         silent_for: agent.silent_for,
         fabric_problems: status.map(|s| s.fabric_problems.clone()).unwrap_or_default(),
+        tunnel_port: status.and_then(|s| s.tunnel.as_ref()).map(|tunnel| tunnel.port),
         alone: lans_of("user"),
         real: lans_of("macvlan"),
         observer: status.and_then(|s| s.observer.clone()),

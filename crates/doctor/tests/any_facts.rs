@@ -129,6 +129,7 @@ fn status(node: &str, observed: Observed, seed: u64) -> AgentStatus {
         lans: Vec::new(),
         reachability: Vec::new(),
         fabric_problems: Vec::new(),
+        tunnel: None,
         snapshot_problem: None,
         foreign: Vec::new(),
         observed: BTreeMap::from([("party".to_owned(), observed)]),

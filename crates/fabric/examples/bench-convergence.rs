@@ -71,6 +71,7 @@ impl Nodes {
                 vxlan_port: 14789,
                 underlay_netns: Some(nodes.underlay.node(index.into()).path().to_owned()),
                 macvlan_parent: None,
+                encryption: None,
             };
             nodes.fabrics.push(Fabric::start(config.clone(), &prometheus::Registry::new()).await?);
             nodes.configs.push(config);

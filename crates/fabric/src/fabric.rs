@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     FabricError, FabricSpec, FabricStatus, Repairs, Station, metrics, netns, reconcile,
+    wireguard::{self, WireguardConfig},
     worker::{Unanswered, Worker},
 };
 
@@ -18,7 +19,7 @@ use crate::{
 const REQUESTS_MAX: usize = 16;
 
 /// Where a node's fabric lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct FabricConfig {
     pub node: NodeName,
     /// Where the fabric's namespace is bind-mounted; adopted when it is there.
@@ -31,6 +32,8 @@ pub struct FabricConfig {
     pub underlay_netns: Option<PathBuf>,
     /// The node's card under LANs of mode `macvlan`; `None` = the one with `underlay_ip`.
     pub macvlan_parent: Option<String>,
+    /// `None`: frames between nodes are not encrypted.
+    pub encryption: Option<WireguardConfig>,
 }
 
 /// What QEMU is given of a guest's port.
@@ -140,14 +143,18 @@ impl Fabric {
     }
 }
 
-/// Makes the namespace at `path`, unless it is there, and sets what must be set inside; for a program with more rights than the
+/// Makes the namespace at `path`, unless it is there, the one for an encrypted underlay beside it, and sets what must be set inside; for a program with more rights than the
 /// agent that comes after it. The problems are sentences: a namespace with them can be used.
 ///
 /// # Errors
 /// When there is no namespace in the end.
 pub fn prepare(path: &Path) -> Result<Vec<String>, FabricError> {
+    let tunnels = wireguard::path(path);
     netns::ensure(path)?;
-    netns::settle(path)
+    netns::ensure(&tunnels)?;
+    let mut problems = netns::settle(path)?;
+    problems.extend(netns::settle(&tunnels)?);
+    Ok(problems)
 }
 
 /// Whether a namespace stands at `path`: then an agent needs no right to mount.

@@ -1,9 +1,10 @@
 //! The only module that speaks netlink: reads the namespace into [`Observed`] and performs single [`Step`]s.
 //!
-//! Two sockets: one in the fabric's namespace, and one in the node's. VXLAN devices are asked for over the latter with the
-//! former as their place, in one message: the kernel puts the device into the fabric and keeps its UDP socket on the node
-//! (`vxlan_newlink` takes the sender's namespace as the link's). A crash cannot leave one half way. Macvtaps likewise: the number of
-//! the card is one of the node's.
+//! Sockets: one in the fabric's namespace, one in the node's, and one in the tunnels' home, which is the node's or the encrypted
+//! underlay's. VXLAN devices are asked for over the last with the first as their place, in one message: the kernel puts the device
+//! into the fabric and keeps its UDP socket at home
+//! (`vxlan_newlink` takes the sender's namespace as the link's). A crash cannot leave one half way. Macvtaps likewise, over the
+//! node's: the number of the card is one of the node's.
 use std::{
     cell::Cell,
     collections::BTreeMap,
@@ -25,6 +26,7 @@ use netlink_packet_route::{
         LinkMessage, MacVtapMode, Stats64, VxlanDf,
     },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+    nsid::{NsidAttribute, NsidMessage},
 };
 use rtnetlink::{Handle, LinkBridge, LinkMacVtap, LinkMessageBuilder, LinkUnspec, LinkVxlan, MulticastGroup};
 use tokio::sync::Notify;
@@ -51,7 +53,11 @@ const PERMANENT: u16 = 0xc0;
 #[derive(Debug)]
 pub(crate) struct Kernel {
     fabric: Handle,
+    /// Of the underlay.
     node: Handle,
+    /// Where the tunnels' UDP sockets are to be: the node's, or the encrypted tunnel's.
+    home: Handle,
+    home_namespace: File,
     namespace: File,
     node_namespace: File,
     /// The card that was looked at last, by its number in the node's namespace, and whether it is wireless.
@@ -60,22 +66,31 @@ pub(crate) struct Kernel {
     vxlan_port: u16,
 }
 
+/// A netlink socket in the calling thread's namespace. Needs a tokio runtime on this thread.
+pub(crate) fn connect() -> Result<Handle, FabricError> {
+    let (connection, handle, _) = rtnetlink::new_connection().map_err(FabricError::OpenNetlink)?;
+    tokio::spawn(connection);
+    Ok(handle)
+}
+
 impl Kernel {
+    /// `node`: the underlay's namespace; `home`: the one for the tunnels' sockets, with a netlink socket in it, if it is another.
     /// Leaves the calling thread inside the fabric's namespace. Needs a tokio runtime on this thread.
-    pub(crate) fn open(netns: &Path, underlay: Option<&Path>, vxlan_port: u16) -> Result<Self, FabricError> {
-        if let Some(underlay) = underlay {
-            netns::enter(underlay)?;
-        }
-        let connect = || -> Result<Handle, FabricError> {
-            let (connection, handle, _) = rtnetlink::new_connection().map_err(FabricError::OpenNetlink)?;
-            tokio::spawn(connection);
-            Ok(handle)
+    pub(crate) fn open(
+        netns: &Path,
+        node: (File, Handle),
+        home: Option<(File, Handle)>,
+        vxlan_port: u16,
+    ) -> Result<Self, FabricError> {
+        let (node_namespace, node) = node;
+        let (home_namespace, home) = match home {
+            Some(home) => home,
+            None => (node_namespace.try_clone().map_err(FabricError::OpenNetlink)?, node.clone()),
         };
-        let node = connect()?;
-        let node_namespace = netns::current()?;
         let namespace = netns::enter(netns)?;
-        let wireless = Cell::new(None);
-        Ok(Self { fabric: connect()?, node, namespace, node_namespace, wireless, writes: Cell::new(0), vxlan_port })
+        let fabric = connect()?;
+        let (wireless, writes) = (Cell::new(None), Cell::new(0));
+        Ok(Self { fabric, node, home, home_namespace, namespace, node_namespace, wireless, writes, vxlan_port })
     }
 
     pub(crate) fn writes(&self) -> u64 {
@@ -117,12 +132,13 @@ impl Kernel {
         let links: Vec<LinkMessage> = self.fabric.link().get().execute().try_collect().await?;
         let rows: Vec<NeighbourMessage> =
             self.fabric.neighbours().get().set_address_family(AddressFamily::Bridge).execute().try_collect().await?;
+        let home = self.home_id().await?;
         let names: BTreeMap<u32, String> =
             links.iter().filter_map(|link| Some((link.header.index, name_of(link)?))).collect();
         let mut observed = Observed::default();
         for link in &links {
             if let Some(name) = names.get(&link.header.index) {
-                observed.links.insert(name.clone(), read_link(link, &names));
+                observed.links.insert(name.clone(), read_link(link, &names, home));
             }
         }
         for (index, entry) in rows.iter().filter_map(read_fdb) {
@@ -155,6 +171,32 @@ impl Kernel {
         let Some(address) = addresses.try_next().await? else { return Ok(None) };
         let mut links = Box::pin(self.node.link().get().match_index(address.header.index).execute());
         links.try_next().await
+    }
+
+    /// By which number the fabric's namespace knows the one for the tunnels' sockets; `None` before the first of them is there.
+    async fn home_id(&self) -> Result<Option<i32>, rtnetlink::Error> {
+        let mut question = NsidMessage::default();
+        let raw = u32::try_from(self.home_namespace.as_raw_fd()).map_err(|_| rtnetlink::Error::RequestFailed)?;
+        question.attributes = vec![NsidAttribute::Fd(raw)];
+        let mut message = NetlinkMessage::from(RouteNetlinkMessage::GetNsId(question));
+        message.header.flags = NLM_F_REQUEST;
+        let mut answers = self.fabric.clone().request(message)?;
+        let mut id = None;
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNsId(told)) => {
+                    id = told.attributes.iter().find_map(|attribute| match attribute {
+                        NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+                        _ => None,
+                    });
+                }
+                NetlinkPayload::Error(error) if error.code.is_some() => {
+                    return Err(rtnetlink::Error::NetlinkError(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(id)
     }
 
     /// Index of a link, asked anew, as it may have been made a moment ago.
@@ -210,7 +252,7 @@ impl Kernel {
                 if let Some(local) = tunnel.local {
                     vxlan = vxlan.local(local);
                 }
-                self.node.link().add(vxlan.build()).execute().await
+                self.home.link().add(vxlan.build()).execute().await
             }
             Step::CreateMacvtap { name, mac, parent, mtu } => {
                 let macvtap = LinkMacVtap::new(name, *parent, MacVtapMode::Bridge)
@@ -377,7 +419,8 @@ fn name_of(link: &LinkMessage) -> Option<String> {
     })
 }
 
-fn read_link(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Link {
+/// `home`: the number of the namespace for the tunnels' sockets.
+fn read_link(message: &LinkMessage, names: &BTreeMap<u32, String>, home: Option<i32>) -> Link {
     let mut link = Link {
         index: message.header.index,
         kind: LinkKind::Other("a device without a kind".to_owned()),
@@ -390,7 +433,7 @@ fn read_link(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Link {
         fdb: std::collections::BTreeSet::new(),
         counters: PortCounters::default(),
     };
-    let (mut parent, mut stats) = (None, Stats64::default());
+    let (mut parent, mut stats, mut sockets_in) = (None, Stats64::default(), None);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::Link(index) => parent = Some(*index),
@@ -404,8 +447,12 @@ fn read_link(message: &LinkMessage, names: &BTreeMap<u32, String>) -> Link {
             }
             LinkAttribute::Stats64(counted) => stats = *counted,
             LinkAttribute::LinkInfo(infos) => link.kind = read_kind(infos),
+            LinkAttribute::LinkNetNsId(id) => sockets_in = Some(*id),
             _ => {}
         }
+    }
+    if let LinkKind::Vxlan(tunnel) = &mut link.kind {
+        tunnel.at_home = sockets_in.is_some() && sockets_in == home;
     }
     if let LinkKind::Macvtap { parent: over, .. } = &mut link.kind {
         *over = parent;
@@ -446,7 +493,7 @@ fn read_kind(infos: &[LinkInfo]) -> LinkKind {
             mcast_snooping: data.contains(&InfoBridge::MulticastSnooping(true)),
         },
         (Some(InfoKind::Vxlan), Some(InfoData::Vxlan(data))) => {
-            let mut tunnel = Tunnel { vni: 0, local: None, port: 0, learning: false };
+            let mut tunnel = Tunnel { vni: 0, local: None, port: 0, learning: false, at_home: false };
             for item in data {
                 match item {
                     InfoVxlan::Id(vni) => tunnel.vni = *vni,

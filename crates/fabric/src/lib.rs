@@ -34,6 +34,7 @@ mod station;
 mod status;
 mod tap;
 pub mod trace;
+pub mod wireguard;
 pub mod worker;
 
 pub use error::FabricError;
@@ -44,4 +45,6 @@ pub use peer_metrics::PeerMetrics;
 pub use peers::full_frame_problems;
 pub use spec::{FabricSpec, FdbEntry, LanSpec, Peer, PortSpec, RemoteGuest};
 pub use station::Station;
-pub use status::{FabricStatus, LanStatus, PeerStatus, PortCounters, PortStatus, ReachStatus, UnderlayStatus};
+pub use status::{
+    Encryption, FabricStatus, LanStatus, PeerStatus, PortCounters, PortStatus, ReachStatus, UnderlayStatus,
+};

@@ -6,11 +6,11 @@ use prometheus::{
 };
 use tokio::sync::watch;
 
-use crate::{FabricError, FabricStatus, PeerMetrics};
+use crate::{FabricError, FabricStatus, PeerMetrics, wireguard::TunnelStatus};
 
 /// What may have to be mended, as `loco_fabric_repairs_total` calls it.
-const OBJECTS: [&str; 10] =
-    ["bridge", "flood", "link", "mac", "master", "mtu", "namespace", "program", "sysctl", "unicast"];
+const OBJECTS: [&str; 11] =
+    ["bridge", "flood", "link", "mac", "master", "mtu", "namespace", "program", "sysctl", "unicast", "wireguard"];
 
 /// What was found altered or removed, and mended, since the start. A clone counts into the same series.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ impl Repairs {
     pub(crate) fn register(registry: &Registry) -> Result<Self, FabricError> {
         let opts = Opts::new(
             "loco_fabric_repairs_total",
-            "What somebody removed or altered and the agent put right; object = link, master, mtu, mac, bridge (its settings), flood, unicast, sysctl, namespace, program (at a port or tunnel).",
+            "What somebody removed or altered and the agent put right; object = link, master, mtu, mac, bridge (its settings), flood, unicast, sysctl, namespace, program (at a port or tunnel), wireguard (device, address or route of the encrypted underlay).",
         );
         let counts = IntCounterVec::new(opts, &["object"]).map_err(FabricError::Metrics)?;
         registry.register(Box::new(counts.clone())).map_err(FabricError::Metrics)?;
@@ -69,6 +69,10 @@ struct Reading {
     dropped: IntCounterVec,
     underlay_mtu: IntGaugeVec,
     peers: PeerMetrics,
+    handshakes: IntCounterVec,
+    handshake_age: GaugeVec,
+    tunnel_bytes: IntCounterVec,
+    tunnel_refused: IntCounterVec,
 }
 
 impl Reading {
@@ -106,12 +110,52 @@ impl Reading {
             )
             .expect(valid),
             peers: PeerMetrics::new("loco_fabric", "it is out of the flood list"),
+            handshakes: IntCounterVec::new(
+                Opts::new("loco_wireguard_handshakes_total", "WireGuard handshakes with the other node that completed."),
+                &["peer"],
+            )
+            .expect(valid),
+            handshake_age: GaugeVec::new(
+                Opts::new(
+                    "loco_wireguard_handshake_age_seconds",
+                    "Since the last WireGuard handshake with the other node; above 180 nothing passes.",
+                ),
+                &["peer"],
+            )
+            .expect(valid),
+            tunnel_bytes: IntCounterVec::new(
+                Opts::new(
+                    "loco_wireguard_bytes_total",
+                    "Octets of WireGuard's packets to (tx) and from the other node, since the peer was set up.",
+                ),
+                &["direction", "peer"],
+            )
+            .expect(valid),
+            tunnel_refused: IntCounterVec::new(
+                Opts::new(
+                    "loco_wireguard_refused_total",
+                    "Datagrams at WireGuard's port that were dropped; reason = stranger (from no peer's address), form (not WireGuard's), kernel (the kernel's WireGuard did not take them).",
+                ),
+                &["reason"],
+            )
+            .expect(valid),
         }
     }
 
     fn parts(&self) -> Vec<&dyn Collector> {
-        let own: [&dyn Collector; 7] =
-            [&self.passes, &self.writes, &self.problems, &self.frames, &self.bytes, &self.dropped, &self.underlay_mtu];
+        let own: [&dyn Collector; 11] = [
+            &self.passes,
+            &self.writes,
+            &self.problems,
+            &self.frames,
+            &self.bytes,
+            &self.dropped,
+            &self.underlay_mtu,
+            &self.handshakes,
+            &self.handshake_age,
+            &self.tunnel_bytes,
+            &self.tunnel_refused,
+        ];
         own.into_iter().chain(self.peers.parts()).collect()
     }
 
@@ -134,6 +178,25 @@ impl Reading {
         for peer in &status.peers {
             let labels = [peer.lan.as_str(), peer.node.as_str()];
             self.peers.fill(labels, peer.alive, peer.rtt, peer.loss, peer.full_frames);
+        }
+        if let Some(tunnel) = &status.tunnel {
+            self.fill_tunnel(tunnel);
+        }
+    }
+
+    fn fill_tunnel(&self, tunnel: &TunnelStatus) {
+        for peer in &tunnel.peers {
+            let node = peer.node.as_str();
+            self.handshakes.with_label_values(&[node]).inc_by(peer.handshakes);
+            if let Some(age) = peer.handshake {
+                self.handshake_age.with_label_values(&[node]).set(age.as_secs_f64());
+            }
+            for (direction, octets) in [("tx", peer.tx_bytes), ("rx", peer.rx_bytes)] {
+                self.tunnel_bytes.with_label_values(&[direction, node]).inc_by(octets);
+            }
+        }
+        for (reason, count) in &tunnel.refused {
+            self.tunnel_refused.with_label_values(&[reason]).inc_by(*count);
         }
     }
 }

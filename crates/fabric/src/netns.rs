@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::MetadataExt as _,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::Path,
     thread,
 };
@@ -18,8 +18,9 @@ use nix::{
 
 use crate::{
     FabricError,
-    kernel::{Kernel, io_error},
+    kernel::{self, Kernel, io_error},
     plan::Step,
+    wireguard,
 };
 
 /// Whether a namespace is mounted at `path` (an empty file is what a reboot leaves).
@@ -48,17 +49,22 @@ pub(crate) fn ensure(path: &Path) -> Result<bool, FabricError> {
     Ok(true)
 }
 
-/// Whether the namespace that the calling thread is in is mounted at `path`.
-pub(crate) fn is_here(path: &Path) -> bool {
-    let inode = |path: &Path| fs::metadata(path).map(|found| found.ino()).ok();
-    is_mounted(path) && inode(path) == inode(Path::new("/proc/thread-self/ns/net"))
+/// The calling thread's namespace.
+pub(crate) fn here() -> io::Result<File> {
+    File::open("/proc/thread-self/ns/net")
 }
 
-/// Mounts the calling thread's namespace at `path` again. One that is not ours and was mounted there is not touched.
+/// Whether `namespace` is mounted at `path`.
+pub(crate) fn is_at(path: &Path, namespace: &File) -> bool {
+    let inode = |found: fs::Metadata| found.ino();
+    is_mounted(path) && fs::metadata(path).map(inode).ok() == namespace.metadata().map(inode).ok()
+}
+
+/// Mounts `namespace` at `path` again. One that is not ours and was mounted there is not touched.
 ///
 /// # Errors
 /// A sentence with the remedy.
-pub(crate) fn mount_again(path: &Path) -> Result<(), String> {
+pub(crate) fn mount_again(path: &Path, namespace: &File) -> Result<(), String> {
     let show = path.display();
     if is_mounted(path) {
         return Err(format!(
@@ -70,7 +76,8 @@ pub(crate) fn mount_again(path: &Path) -> Result<(), String> {
             fs::create_dir_all(parent)?;
         }
         fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
-        Ok(mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+        let open = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+        Ok(mount(Some(open.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
     };
     mounted().map_err(|error| {
         format!("somebody unmounted the namespace at {show}, and it could not be mounted again: {error}; the agent needs CAP_SYS_ADMIN for that: restart it as root, or its pod, before the last guest ends, for the links go with it")
@@ -89,6 +96,22 @@ pub(crate) fn enter(path: &Path) -> Result<File, FabricError> {
     let file = File::open(path).map_err(failed)?;
     setns(&file, CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
     Ok(file)
+}
+
+/// Runs `work` inside `namespace`, on a thread of its own, which is left inside and ends.
+///
+/// # Errors
+/// A sentence with the remedy.
+pub(crate) fn inside<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    thread::scope(|scope| {
+        let inside = thread::Builder::new().name("fabric-inside".to_owned()).spawn_scoped(scope, || {
+            setns(namespace, CloneFlags::CLONE_NEWNET)?;
+            Ok::<_, Errno>(work())
+        });
+        let inside = inside.map_err(|error| FabricError::SpawnThread(error).to_string())?;
+        let done = inside.join().unwrap_or(Err(Errno::EFAULT));
+        done.map_err(|errno| format!("could not enter a network namespace: {errno}; the agent needs CAP_SYS_ADMIN"))
+    })
 }
 
 /// Unmounts and removes the file. The kernel deletes what is inside once nobody is in it.
@@ -157,7 +180,14 @@ pub(crate) fn uninstall(path: &Path) -> Result<(), FabricError> {
             .join()
             .unwrap_or(Err(FabricError::Ended))?;
     }
-    remove(path)
+    remove(path)?;
+    // After the tunnels, whose sockets are in it.
+    let tunnels = wireguard::path(path);
+    wireguard::remove_device(&tunnels).map_err(|problem| FabricError::Uninstall {
+        what: "the encrypted tunnel".to_owned(),
+        source: io::Error::other(problem),
+    })?;
+    remove(&tunnels)
 }
 
 /// Deletes our links one by one: the kernel would do it some time after the namespace's last user has gone, and a QEMU that
@@ -169,7 +199,8 @@ fn delete_links(path: &Path) -> Result<(), FabricError> {
         .build()
         .map_err(|source| failed("the fabric's links", source))?;
     runtime.block_on(async {
-        let kernel = Kernel::open(path, None, 0)?;
+        let node = (enter(path)?, kernel::connect()?);
+        let kernel = Kernel::open(path, node, None, 0)?;
         let read = |error: &rtnetlink::Error| failed("the fabric's links", io_error(error));
         let observed = kernel.observe().await.map_err(|error| read(&error))?;
         let mut first_failure = None;

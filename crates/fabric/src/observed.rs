@@ -89,6 +89,8 @@ pub(crate) struct Tunnel {
     pub(crate) local: Option<Ipv4Addr>,
     pub(crate) port: u16,
     pub(crate) learning: bool,
+    /// Its UDP socket is in the namespace that is meant for it: the node's, or the encrypted tunnel's.
+    pub(crate) at_home: bool,
 }
 
 /// Of the names of stations.

@@ -161,7 +161,7 @@ pub(crate) struct Vtep {
 
 impl Vtep {
     fn tunnel(self, vni: Vni) -> Tunnel {
-        Tunnel { vni: vni.get(), local: Some(self.local), port: self.port, learning: false }
+        Tunnel { vni: vni.get(), local: Some(self.local), port: self.port, learning: false, at_home: true }
     }
 }
 

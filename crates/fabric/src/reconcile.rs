@@ -8,9 +8,9 @@
 //!   30 s, or 1 s after a problem ─┘
 //!   1 s ── observe -> not as desired? a pass; publish (counters, carriers, books)
 //! ```
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
-use model::{InstanceId, LanName, NetworkMode};
+use model::{InstanceId, LanName, NetworkMode, Vni};
 use tokio::{
     runtime,
     sync::{Notify, mpsc, oneshot, watch},
@@ -18,11 +18,11 @@ use tokio::{
 };
 
 use crate::{
-    FabricConfig, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, OpenPort, PortStatus, Repairs,
-    UnderlayStatus,
+    Encryption, FabricConfig, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, OpenPort, PortStatus,
+    Repairs, UnderlayStatus,
     edge::Edge,
     fabric::{OpenTap, Whose, Wish},
-    kernel::{Kernel, Sought, io_error},
+    kernel::{self, Kernel, Sought, io_error},
     macvtap::{self, MacvtapError},
     netns,
     observed::{Link, LinkKind, Observed, OurName, Submode, station_name},
@@ -30,6 +30,7 @@ use crate::{
     plan::{Vtep, mended, plan},
     spec::Away,
     tap::{self, TapError},
+    wireguard::{self, Wireguard},
 };
 
 /// Looks again although nobody said anything.
@@ -68,6 +69,9 @@ pub(crate) fn run(
 struct Reconciler<'a> {
     kernel: Kernel,
     netns: PathBuf,
+    /// The namespace itself, wherever it is mounted.
+    own: File,
+    wireguard: Option<Wireguard>,
     vtep: Vtep,
     /// As the agent was told; `None`: the card with the underlay's address.
     macvlan_parent: Option<String>,
@@ -96,13 +100,36 @@ impl<'a> Reconciler<'a> {
         repairs: Repairs,
     ) -> Result<Self, FabricError> {
         let made = netns::ensure(&config.netns)?;
-        let kernel = Kernel::open(&config.netns, config.underlay_netns.as_deref(), config.vxlan_port)?;
-        tracing::info!(netns = %config.netns.display(), made, "fabric namespace is ours");
         let news = Arc::new(Notify::new());
+        let node = match &config.underlay_netns {
+            Some(path) => netns::enter(path)?,
+            None => netns::here().map_err(FabricError::OpenNetlink)?,
+        };
+        let asked_from = kernel::connect()?;
+        let open = |namespace: &File| namespace.try_clone().map_err(FabricError::OpenNetlink);
+        let wireguard = if let Some(wanted) = config.encryption.clone() {
+            let node = (open(&node)?, asked_from.clone());
+            Some(Wireguard::open(wanted, &config.netns, config.underlay_ip, node, Arc::clone(&news))?)
+        } else {
+            // Of an earlier agent that encrypted; its tunnels are made anew on the node.
+            if let Err(problem) = wireguard::remove_device(&wireguard::path(&config.netns)) {
+                tracing::warn!(problem, "the tunnel of an earlier agent stays");
+            }
+            None
+        };
+        let home = match &wireguard {
+            Some(wireguard) => Some((open(wireguard.namespace())?, wireguard.handle().clone())),
+            None => None,
+        };
+        let kernel = Kernel::open(&config.netns, (node, asked_from), home, config.vxlan_port)?;
+        let own = netns::here().map_err(FabricError::OpenNetlink)?;
+        tracing::info!(netns = %config.netns.display(), made, "fabric namespace is ours");
         Kernel::watch(Arc::clone(&news))?;
         Ok(Self {
             kernel,
             netns: config.netns.clone(),
+            own,
+            wireguard,
             vtep: Vtep { local: config.underlay_ip, port: config.vxlan_port },
             macvlan_parent: config.macvlan_parent.clone(),
             edge: Edge::default(),
@@ -169,6 +196,8 @@ impl<'a> Reconciler<'a> {
         self.passes += 1;
         let mut problems = self.keep_mounted();
         problems.extend(self.settle_sysctls());
+        problems.extend(self.look_at_underlay().await);
+        problems.extend(self.keep_tunnel(&spec).await);
         let mut observed = match self.look().await {
             Ok(observed) => observed,
             Err(error) => {
@@ -206,7 +235,6 @@ impl<'a> Reconciler<'a> {
         }
         self.settled = failures.is_empty().then(|| (Arc::clone(&spec), away));
         problems.extend(failures);
-        problems.extend(self.look_at_underlay().await);
         problems.extend(self.peers.follow(&spec, &observed));
         problems.extend(peers::full_frame_problems(&self.peers.status(&spec)));
         problems.extend(self.edge.follow(&spec, &observed));
@@ -227,18 +255,37 @@ impl<'a> Reconciler<'a> {
 
     /// The namespace must outlive this process: its mount is looked at like a link. Returns the problem.
     fn keep_mounted(&self) -> Vec<String> {
-        if netns::is_here(&self.netns) {
+        if netns::is_at(&self.netns, &self.own) {
             return Vec::new();
         }
-        match netns::mount_again(&self.netns) {
+        match netns::mount_again(&self.netns, &self.own) {
             Ok(()) => {
-                tracing::warn!(netns = %self.netns.display(), "somebody unmounted the fabric's namespace; it was mounted again");
-                self.repairs.count("namespace", 1);
-                self.kernel.count_write();
+                self.count_mount();
                 Vec::new()
             }
             Err(problem) => vec![problem],
         }
+    }
+
+    fn count_mount(&self) {
+        tracing::warn!(netns = %self.netns.display(), "somebody unmounted a namespace of the fabric; it was mounted again");
+        self.repairs.count("namespace", 1);
+        self.kernel.count_write();
+    }
+
+    /// The encrypted underlay, where there is to be one. Returns the problems.
+    async fn keep_tunnel(&mut self, spec: &FabricSpec) -> Vec<String> {
+        let Some(wireguard) = &mut self.wireguard else { return Vec::new() };
+        let done = wireguard.pass(spec, self.underlay.as_ref().map(|link| link.mtu)).await;
+        (0..done.writes).for_each(|_| self.kernel.count_write());
+        if done.mended {
+            tracing::warn!("somebody altered or removed a part of the encrypted tunnel; it was put right");
+            self.repairs.count("wireguard", 1);
+        }
+        if done.mounted {
+            self.count_mount();
+        }
+        done.problems
     }
 
     fn settle_sysctls(&self) -> Vec<String> {
@@ -269,11 +316,16 @@ impl<'a> Reconciler<'a> {
         let Ok(observed) = self.look().await else { return true };
         self.seen = observed;
         let problem = self.look_at_underlay().await;
+        let tunnel_stands = match &mut self.wireguard {
+            Some(wireguard) => wireguard.glance(&spec, self.underlay.as_ref().map(|link| link.mtu)).await,
+            None => true,
+        };
         self.publish();
         // With a problem there is a pass each second anyway.
         !self.problems.is_empty()
             || problem.is_none()
-                && netns::is_here(&self.netns)
+                && tunnel_stands
+                && netns::is_at(&self.netns, &self.own)
                 && netns::is_settled()
                 && peers::full_frame_problems(&self.peers.status(&spec)).next().is_none()
                 && plan(&spec, self.vtep, &self.seen, &self.peers.away()).steps.is_empty()
@@ -301,7 +353,8 @@ impl<'a> Reconciler<'a> {
         };
         for lan in spec.lans.values() {
             let mode = mode(lan.vni, observed);
-            let state = LanStatus { vni: lan.vni, mode, seats: lan.seats, bridge_mac: lan.bridge_mac };
+            let encryption = mode.and_then(|_| self.encryption(lan.vni));
+            let state = LanStatus { vni: lan.vni, mode, encryption, seats: lan.seats, bridge_mac: lan.bridge_mac };
             status.lans.insert(lan.name.clone(), state);
             for (seat, port) in &lan.ports {
                 let name = OurName::port(lan, *seat);
@@ -327,12 +380,23 @@ impl<'a> Reconciler<'a> {
         status.reachability = books.reachability();
         status.peers = self.peers.status(spec);
         status.underlay.clone_from(&self.underlay);
+        status.tunnel = self.wireguard.as_ref().and_then(|wireguard| wireguard.status(spec));
         drop(books);
         self.status.send_if_modified(|old| {
             let differs = *old != status;
             *old = status;
             differs
         });
+    }
+
+    /// By where the kernel has the socket of the LAN's tunnel: on the node, or where only WireGuard leads out.
+    fn encryption(&self, vni: Vni) -> Option<Encryption> {
+        let LinkKind::Vxlan(tunnel) = self.seen.our(OurName::Vxlan(vni))?.kind else { return None };
+        match &self.wireguard {
+            _ if !tunnel.at_home => None,
+            None => Some(Encryption::None),
+            Some(wireguard) => wireguard.is_up().then_some(Encryption::Wireguard),
+        }
     }
 
     async fn open_tap(&mut self, instance: &InstanceId) -> Result<OpenPort, FabricError> {
@@ -409,7 +473,7 @@ fn attach(tap: String) -> Result<std::os::fd::OwnedFd, FabricError> {
 
 /// How the LAN's guests are joined, by what the kernel has: macvtaps in bridge mode that are up, or a bridge that is up with a tunnel of that
 /// VNI that is up.
-fn mode(vni: model::Vni, observed: &Observed) -> Option<NetworkMode> {
+fn mode(vni: Vni, observed: &Observed) -> Option<NetworkMode> {
     let over_card = |(name, link): (OurName, &Link)| {
         name.vni() == vni && link.up && matches!(link.kind, LinkKind::Macvtap { submode: Submode::Bridge, .. })
     };

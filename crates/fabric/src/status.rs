@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::wireguard::TunnelStatus;
 use model::{InstanceId, LanName, MacAddr, NetworkMode, NodeName, Rules, Seat, Vni};
 
 /// All of it, published at each pass and once a second when something changed.
@@ -20,6 +21,8 @@ pub struct FabricStatus {
     pub peers: Vec<PeerStatus>,
     /// Where this node's own address is; `None` when it is on no link.
     pub underlay: Option<UnderlayStatus>,
+    /// The encrypted underlay; `None`: there is none.
+    pub tunnel: Option<TunnelStatus>,
     /// Why the kernel is not as it should be: one sentence each, with the remedy. Empty when all is well.
     pub problems: Vec<String>,
     /// Passes of observe, plan and apply since the start.
@@ -30,11 +33,30 @@ pub struct FabricStatus {
     pub spec_seen: u64,
 }
 
+/// What protects frames between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// Who sees the underlay's packets sees the frames.
+    None,
+    Wireguard,
+}
+
+impl Encryption {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Wireguard => "wireguard",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LanStatus {
     pub vni: Vni,
     /// As read from the kernel; `None` when this node has no bridge for the LAN, or one with nothing to other nodes.
     pub mode: Option<NetworkMode>,
+    /// What protects its frames between the nodes, as read from the kernel and the tunnel; `None` with `mode`.
+    pub encryption: Option<Encryption>,
     pub seats: u8,
     /// MAC of this node's bridge: what the other nodes' questions are for.
     pub bridge_mac: MacAddr,

@@ -1,4 +1,4 @@
-//! Taps by `/dev/net/tun`: the kernel makes them in no other way (rtnetlink answers `EOPNOTSUPP` for kind `tun`).
+//! Taps, and the tunnel's TUN device, by `/dev/net/tun`: the kernel makes them in no other way (rtnetlink answers `EOPNOTSUPP` for kind `tun`).
 //!
 //! Every call acts in the calling thread's network namespace. The flags are those QEMU sets itself for a tap it opens, with
 //! `IFF_VNET_HDR`: re-attaching with other flags would change the format of frames under a running guest.
@@ -36,8 +36,21 @@ mod ioctl {
     );
 }
 
+/// What a device carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// A tap: Ethernet frames, each after a virtio header.
+    Frames,
+    /// A TUN device: IP packets.
+    Packets,
+}
+
 /// Attaches to the tap `name`, which is made if it does not exist.
 pub(crate) fn attach(name: &str) -> Result<OwnedFd, TapError> {
+    open(name, Shape::Frames)
+}
+
+fn open(name: &str, shape: Shape) -> Result<OwnedFd, TapError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -61,7 +74,10 @@ pub(crate) fn set_flags(fd: &impl AsRawFd, name: &str) -> Result<(), Errno> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = libc::c_char::from_ne_bytes([from]);
     }
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+    let flags = match shape {
+        Shape::Frames => libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR,
+        Shape::Packets => libc::IFF_TUN | libc::IFF_NO_PI,
+    };
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(flags).expect("the flags of if_tun.h have 16 bits");
     // SAFETY: TUNSETIFF reads one `ifreq`, which lives across the call, and the fd is open.
     #[expect(unsafe_code, reason = "ioctl")]
@@ -70,8 +86,14 @@ pub(crate) fn set_flags(fd: &impl AsRawFd, name: &str) -> Result<(), Errno> {
 
 /// Makes the tap `name` and leaves it there, closed.
 pub(crate) fn create(name: &str) -> Result<(), TapError> {
-    let fd = attach(name)?;
+    open_persistent(name, Shape::Frames).map(drop)
+}
+
+/// Attaches to the device `name`, which is made if it does not exist, and stays there when it is closed.
+pub(crate) fn open_persistent(name: &str, shape: Shape) -> Result<OwnedFd, TapError> {
+    let fd = open(name, shape)?;
     // SAFETY: TUNSETPERSIST takes a plain int, and the fd is an attached tap.
     #[expect(unsafe_code, reason = "ioctl")]
-    unsafe { ioctl::set_persist(fd.as_raw_fd(), 1) }.map(drop).map_err(|errno| TapError::Io(errno.into()))
+    unsafe { ioctl::set_persist(fd.as_raw_fd(), 1) }.map_err(|errno| TapError::Io(errno.into()))?;
+    Ok(fd)
 }

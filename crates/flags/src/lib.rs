@@ -53,6 +53,10 @@ pub struct UpFlags {
     #[arg(long, default_value = "vxlan", value_parser = mode)]
     pub mode: String,
 
+    /// What protects the frames between the nodes: `none`, or `wireguard`: the kernel's, where it has it, else the agents' own
+    #[arg(long, default_value = "none", value_parser = encryption)]
+    pub encryption: String,
+
     /// The demo game waits for a person instead of playing by itself
     #[arg(long)]
     pub no_autoplay: bool,
@@ -81,6 +85,10 @@ pub enum UsageError {
     File { flag: &'static str, path: String, why: String },
     #[error("--keep-disks {path}: {why}; name a directory, or one that can be made")]
     Directory { path: String, why: String },
+    #[error(
+        "--mode socket cannot be encrypted: its agents send frames to one another themselves; use --mode vxlan, or --encryption none"
+    )]
+    NotEncrypted,
     #[error("--lans {lans} is more than --guests {guests}; give every LAN at least one guest")]
     EmptyLan { lans: u8, guests: u8 },
     #[error("--lans {0}: the page shows one LAN so far, so the guests of the others would be hidden; use 1")]
@@ -93,6 +101,13 @@ fn mode(text: &str) -> Result<String, String> {
     match text {
         "vxlan" | "macvlan" | "socket" | "user" => Ok(text.to_owned()),
         _ => Err("the modes are vxlan, macvlan, socket and user".to_owned()),
+    }
+}
+
+fn encryption(text: &str) -> Result<String, String> {
+    match text {
+        "none" | "wireguard" => Ok(text.to_owned()),
+        _ => Err("write none or wireguard".to_owned()),
     }
 }
 
@@ -124,6 +139,9 @@ impl UpFlags {
         }
         if self.ipx_relay.is_some() && self.mode != "vxlan" {
             return Err(UsageError::Relay(self.mode.clone()));
+        }
+        if self.encryption == "wireguard" && self.mode == "socket" {
+            return Err(UsageError::NotEncrypted);
         }
         if self.lans > self.guests {
             return Err(UsageError::EmptyLan { lans: self.lans, guests: self.guests });
@@ -198,6 +216,8 @@ mod tests {
         refuses("--keep-disks d", "--disk");
         refuses("--mode pigeon", "vxlan, macvlan, socket and user");
         refuses("--mode macvlan --ipx-relay 213", "--ipx-relay needs --mode vxlan");
+        refuses("--encryption rot13", "none or wireguard");
+        refuses("--encryption wireguard --mode socket", "--mode socket cannot be encrypted");
         refuses("--no-such-flag", "--no-such-flag");
         refuses("--guests 2 --lans 3", "--lans 3 is more than --guests 2");
         refuses("--guests 4 --lans 2", "the page shows one LAN so far");

@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 
 use api::{
-    agent::{AgentStatus, State},
+    agent::{AgentStatus, LanOnNode, State},
     gateway::Instance,
     lan::{DirectPlay, IpxPort, LanInstance, LanRole, LanStatus, LanSummary},
     observe::{Evidence, Machine, Player},
@@ -71,16 +71,17 @@ pub fn status(
         .filter(|view| view.silent_for(facts.at).is_none())
         .filter_map(|view| view.status.as_deref())
         .collect();
-    let mut modes: BTreeMap<&str, Vec<&Option<String>>> = BTreeMap::new();
+    let mut by_name: BTreeMap<&str, Vec<&LanOnNode>> = BTreeMap::new();
     for lan in answering.iter().flat_map(|status| &status.lans) {
-        modes.entry(&lan.name).or_default().push(&lan.mode);
+        by_name.entry(&lan.name).or_default().push(lan);
     }
     let lans: Vec<LanSummary> = snapshot
         .lans()
         .map(|lan| LanSummary {
             name: lan.name().to_string(),
             vni: lan.vni().get(),
-            mode: one_mode(modes.get(lan.name().as_str()).into_iter().flatten().copied()),
+            mode: one_mode(on_nodes(&by_name, lan.name().as_str()).map(|lan| &lan.mode)),
+            encryption: one_mode(on_nodes(&by_name, lan.name().as_str()).map(|lan| &lan.encryption)),
             seats: lan.seats(),
         })
         .collect();
@@ -239,6 +240,11 @@ fn played(last: &AgentStatus, lan: &str, id: &str) -> bool {
 }
 
 /// The mode that all agree on; `mixed` if they differ; `None` if nobody has read one.
+/// One LAN as each node sees it.
+fn on_nodes<'a>(by_name: &BTreeMap<&str, Vec<&'a LanOnNode>>, lan: &str) -> impl Iterator<Item = &'a LanOnNode> {
+    by_name.get(lan).into_iter().flatten().copied()
+}
+
 fn one_mode<'a>(modes: impl Iterator<Item = &'a Option<String>>) -> Option<String> {
     let mut known = modes.flatten();
     let first = known.next()?;

@@ -112,6 +112,7 @@ impl Ours {
             vxlan_port: 14789,
             underlay_netns: Some(netns.path().to_owned()),
             macvlan_parent: None,
+            encryption: None,
         };
         self.configs.push(config.clone());
         let spec = FabricSpec::from_snapshot(snapshot, &config.node);

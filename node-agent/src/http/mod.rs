@@ -1,5 +1,7 @@
 //! The agent's HTTP API, as described in `api::agent`. The only module that names HTTP.
 //!
+//! `/underlay/key`, which other agents ask, is beside it: no token is sent there, and none is told.
+//!
 //! **Invariants.** Everything under `/v1` needs the bearer token, and says nothing without it, not even which instances exist.
 //! A body is read only up to [`BODY_BYTES_MAX`]. Every error has the one body of the project.
 mod auth;
@@ -11,11 +13,11 @@ mod whep;
 
 use std::{convert::Infallible, path::PathBuf, sync::Arc};
 
-use api::agent::{AgentStatus, ControlAction, ControlRequest, InstanceStatus, PowerAction, PowerRequest};
+use api::agent::{AgentStatus, ControlAction, ControlRequest, InstanceStatus, PowerAction, PowerRequest, UnderlayKey};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, State, rejection::BytesRejection},
+    extract::{DefaultBodyLimit, Path, Query, State, rejection::BytesRejection},
     http::{StatusCode, header},
     middleware,
     response::{
@@ -25,6 +27,7 @@ use axum::{
     routing::{delete, get, post},
 };
 use model::InstanceId;
+use serde::Deserialize;
 use switch::Switch;
 use tokio::sync::watch;
 use tokio_stream::{Stream, StreamExt as _, wrappers::WatchStream};
@@ -33,6 +36,7 @@ use crate::{
     capture::Captures,
     config::Token,
     instance::{Instance, Power},
+    keys,
     metrics::Metrics,
     seats::Instances,
     status::Source,
@@ -55,10 +59,13 @@ pub(crate) struct Api {
     /// The fabric's namespace; `None`: this agent has no devices in the kernel.
     pub(crate) netns: Option<PathBuf>,
     pub(crate) switch: Arc<Switch>,
+    /// What other agents are told.
+    pub(crate) own_key: keys::Own,
 }
 
 /// All routes but the health ones.
 pub(crate) fn router(api: Api) -> Router {
+    let underlay = Router::new().route("/underlay/key", get(underlay_key)).with_state(api.clone());
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/events", get(events))
@@ -76,6 +83,27 @@ pub(crate) fn router(api: Api) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(api.token.clone(), auth::check))
         .with_state(api)
+        .merge(underlay)
+}
+
+/// A number used once, so that an answer is to this question only.
+#[derive(Deserialize)]
+struct KeyQuestion {
+    nonce: String,
+}
+
+async fn underlay_key(
+    State(api): State<Api>,
+    Query(question): Query<KeyQuestion>,
+) -> Result<Json<UnderlayKey>, ApiError> {
+    api.own_key.answer(&api.token, &question.nonce).map(Json).ok_or_else(|| {
+        ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "bad-request",
+            "the question has no number of 32 octets".to_owned(),
+            "send ?nonce= with 64 hexadecimal digits, new ones each time",
+        )
+    })
 }
 
 async fn status(State(api): State<Api>) -> Json<AgentStatus> {

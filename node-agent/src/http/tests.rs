@@ -83,6 +83,7 @@ impl Rig {
         let node = "node-a".parse().unwrap();
         let captures = Captures::start(node, Some(&dir), 0, fabric.subscribe(), &registry).unwrap();
         let token = Token::new("s3cret");
+        let own_key = keys::Own { node: "node-a".parse().unwrap(), key: None };
         let router = router(Api {
             token,
             source,
@@ -92,6 +93,7 @@ impl Rig {
             captures,
             netns: None,
             switch: Arc::clone(&switch),
+            own_key,
         });
         Self { router, switch, published, dir, _directory: directory, _fabric: fabric, _seats: seats }
     }

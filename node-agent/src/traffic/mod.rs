@@ -350,7 +350,7 @@ mod tests {
             counters: None,
             address_in_use: None,
         };
-        let lan = fabric::LanStatus { vni, mode: None, seats: 9, bridge_mac: MacAddr([6; 6]) };
+        let lan = fabric::LanStatus { vni, mode: None, encryption: None, seats: 9, bridge_mac: MacAddr([6; 6]) };
         let status = FabricStatus {
             ports: [("i-3".parse().unwrap(), port)].into(),
             lans: [("party".parse().unwrap(), lan)].into(),

@@ -56,7 +56,14 @@ impl Flow {
     }
 
     /// Ends it; every frame must have come, and once. Gives how many were sent.
-    pub(crate) async fn lost_nothing(mut self, way: &str) -> u32 {
+    pub(crate) async fn lost_nothing(self, way: &str) -> u32 {
+        let (sent, lost, doubled) = self.end().await;
+        assert_eq!((lost, doubled), (0, 0), "{way}, of {sent}: lost, doubled");
+        sent
+    }
+
+    /// Ends it: frames sent, frames lost, frames that came more than once.
+    pub(crate) async fn end(mut self) -> (u32, u32, usize) {
         self.stop.store(true, Ordering::Relaxed);
         self.tasks.remove(0).await.unwrap();
         let sent = self.sent.load(Ordering::Relaxed);
@@ -66,8 +73,6 @@ impl Flow {
         self.tasks.remove(0).abort();
         let seen = self.seen.lock().unwrap();
         let lost = sent - u32::try_from(seen.len()).unwrap();
-        let doubled = seen.values().filter(|count| **count > 1).count();
-        assert_eq!((lost, doubled), (0, 0), "{way}, of {sent}: lost, doubled");
-        sent
+        (sent, lost, seen.values().filter(|count| **count > 1).count())
     }
 }

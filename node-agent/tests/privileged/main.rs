@@ -1,6 +1,7 @@
 //! The agent as a process: real namespaces, real bridge, VXLAN and taps, real QEMU.
 #![expect(clippy::unwrap_used, reason = "tests, and helpers of tests")]
 
+mod encryption;
 mod flow;
 mod macvlan;
 mod modes;

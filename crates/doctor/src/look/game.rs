@@ -26,6 +26,8 @@ const LONG_BYTES: u64 = 1400;
 /// A node asks each guest once a second by ARP; after so many questions without an answer, and so many seconds, it is cut off.
 const CUT_QUESTIONS: u64 = 5;
 const CUT_S: f64 = 5.0;
+/// UDP port of VXLAN, where nothing encrypts it.
+const VXLAN_PORT: u16 = 14789;
 /// DirectPlay session flags (MC-DPL4CS 2.2.3): no new players; join disabled.
 const CLOSED_FLAGS: u32 = 0x1 | 0x20;
 const NO_NEW_PLAYERS: &str = "0x8877014a";
@@ -224,7 +226,21 @@ pub(crate) fn cut(facts: &Facts, a: &SeatFacts, b: &SeatFacts) -> Option<Cause> 
     }
     // The edge asks each card alone, so that missing copies of broadcasts do not keep an answer away. What the taps counted tells
     // nothing of this: it is of a minute, of which the most may have been before.
-    Some(Cause::UnderlayBlocked { nodes: [a.place.node.clone(), b.place.node.clone()] })
+    Some(blocked(facts, [a.place.node.clone(), b.place.node.clone()]))
+}
+
+/// Why nothing gets from one node to another: what one of their agents says about the other, else what stands between them.
+fn blocked(facts: &Facts, nodes: [String; 2]) -> Cause {
+    let [from, to] = &nodes;
+    for (node, other) in [(from, to), (to, from)] {
+        let named = format!("node `{other}`");
+        let problems = facts.node(node).into_iter().flat_map(|node| &node.fabric_problems);
+        if let Some(problem) = problems.into_iter().find(|problem| problem.contains(&named)) {
+            return Cause::Fabric { node: node.clone(), problem: problem.trim_end_matches('.').to_owned() };
+        }
+    }
+    let port = facts.node(from).and_then(|node| node.tunnel_port).unwrap_or(VXLAN_PORT);
+    Cause::UnderlayBlocked { nodes, port }
 }
 
 /// Where a broadcast of `a` was lost that did not come to the tap of `b`.
@@ -240,7 +256,7 @@ fn lost(facts: &Facts, a: &SeatFacts, b: &SeatFacts, came_to_node: bool) -> Caus
     // ARP of the node's edge goes the same way as the guest's frames. If it is answered, the way is there, and only
     // the copy of broadcasts is missing.
     let reached = facts.node(from).and_then(|node| node.reach.get(&b.place.id)).is_some_and(|row| row.reachable);
-    if reached { Cause::FloodMissing { nodes } } else { Cause::UnderlayBlocked { nodes } }
+    if reached { Cause::FloodMissing { nodes } } else { blocked(facts, nodes) }
 }
 
 pub(crate) fn answers(facts: &Facts, a: &SeatFacts, target: &Target<'_>) -> Finding {

@@ -434,7 +434,13 @@ impl Lab {
                 .filter(|guest| guest.node == index)
                 .map(|g| Arc::new(self.instance(g)))
                 .collect(),
-            lans: vec![LanOnNode { name: "party".into(), vni: 4200, mode: Some(node.mode.into()), seats: 9 }],
+            lans: vec![LanOnNode {
+                name: "party".into(),
+                vni: 4200,
+                mode: Some(node.mode.into()),
+                encryption: None,
+                seats: 9,
+            }],
             // No node is a station of the real LAN, so none asks who is there.
             reachability: self
                 .guests
@@ -443,6 +449,7 @@ impl Lab {
                 .map(|guest| self.reachability(index, guest))
                 .collect(),
             fabric_problems: node.fabric_problems.clone(),
+            tunnel: None,
             snapshot_problem: None,
             foreign: Vec::new(),
             observed,

@@ -69,11 +69,10 @@ fn fdb_entries() -> impl Strategy<Value = FdbEntry> {
 }
 
 fn kinds() -> impl Strategy<Value = LinkKind> {
-    let tunnel = (4200u32..4203, select(&[11u8, 99][..]), select(&[14789u16, 4789][..]), any::<bool>()).prop_map(
-        |(vni, local, port, learning)| {
-            LinkKind::Vxlan(Tunnel { vni, local: Some(Ipv4Addr::new(10, 99, 0, local)), port, learning })
-        },
-    );
+    let tunnel = (4200u32..4203, select(&[11u8, 99][..]), select(&[14789u16, 4789][..]), any::<(bool, bool)>())
+        .prop_map(|(vni, local, port, (learning, at_home))| {
+            LinkKind::Vxlan(Tunnel { vni, local: Some(Ipv4Addr::new(10, 99, 0, local)), port, learning, at_home })
+        });
     let submodes = select(&[Submode::Bridge, Submode::Passthru, Submode::Other][..]);
     let macvtap = (select(&[None, Some(NIC), Some(8)][..]), submodes)
         .prop_map(|(parent, submode)| LinkKind::Macvtap { parent, submode });
@@ -235,7 +234,8 @@ fn assert_stands(lan: &LanSpec, state: &Observed, away: &Away) {
     let link = &state.links[&bridge];
     assert!(link.up && link.mtu == 1500 && link.mac == lan.bridge_mac && link.kind == quiet, "{link:?}");
     let link = &state.links[&format!("locovx{:06x}", lan.vni.get())];
-    let tunnel = Tunnel { vni: lan.vni.get(), local: Some(VTEP.local), port: VTEP.port, learning: false };
+    let tunnel =
+        Tunnel { vni: lan.vni.get(), local: Some(VTEP.local), port: VTEP.port, learning: false, at_home: true };
     assert_eq!(link.kind, LinkKind::Vxlan(tunnel));
     assert!(link.up && link.mtu == 1500 && link.mac == lan.vxlan_mac && link.master.as_ref() == Some(&bridge));
     assert_eq!(link.fdb, lan.fdb(away));

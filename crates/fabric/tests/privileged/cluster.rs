@@ -1,10 +1,14 @@
 //! Some nodes with a fabric each, and a LAN `party` (VNI 4200) whose seats are placed as the test says.
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
-use fabric::{Fabric, FabricConfig, FabricSpec, FabricStatus, OpenPort};
+use fabric::{
+    Fabric, FabricConfig, FabricSpec, FabricStatus, OpenPort,
+    wireguard::{self, KeyPair, Keys, Known, PeerKey, WireguardConfig},
+};
 use model::{InstanceId, Lan, MacAddr, NetworkMode, Node, NodeName, PlacedInstance, Seat, Snapshot, Vni};
 use prometheus::Registry;
 use testkit::{NetNs, Tap, Underlay, eventually};
+use tokio::sync::watch;
 
 pub(crate) const VXLAN_PORT: u16 = 14789;
 /// Longest wait for anything that should be there within milliseconds, on a machine that may be busy.
@@ -14,6 +18,8 @@ pub(crate) struct Cluster {
     pub(crate) fabrics: Vec<Option<Fabric>>,
     pub(crate) configs: Vec<FabricConfig>,
     pub(crate) underlay: Underlay,
+    /// What each node knows of the others' WireGuard keys; empty without encryption.
+    pub(crate) known: Vec<watch::Sender<Keys>>,
     /// Node of each seat, in order.
     places: Vec<usize>,
     mode: NetworkMode,
@@ -71,6 +77,42 @@ impl Cluster {
 
     /// With a LAN of that mode; `parent`: what guests of mode `macvlan` are put on.
     pub(crate) async fn of_mode(mode: NetworkMode, nodes: usize, places: &[usize], parent: Option<&str>) -> Self {
+        let mut cluster = Self::stopped(mode, nodes, places, parent);
+        cluster.start_all().await;
+        cluster
+    }
+
+    /// With WireGuard between the nodes, which know each other's keys.
+    pub(crate) async fn encrypted(nodes: usize, places: &[usize]) -> Self {
+        let mut cluster = Self::stopped(NetworkMode::Vxlan, nodes, places, None);
+        cluster.known = (0..nodes).map(|_| watch::Sender::default()).collect();
+        for index in 0..nodes {
+            cluster.new_key(index);
+        }
+        cluster.start_all().await;
+        cluster
+    }
+
+    async fn start_all(&mut self) {
+        for index in 0..self.fabrics.len() {
+            self.start(index).await;
+            self.set_spec(index).await;
+        }
+    }
+
+    /// Another key pair for the node, in force at its next start, and known to the others at once.
+    pub(crate) fn new_key(&mut self, index: usize) {
+        let keys = KeyPair::make();
+        let known = self.known[index].subscribe();
+        let published = PeerKey { key: keys.public(), port: wireguard::PORT };
+        self.configs[index].encryption = Some(WireguardConfig { keys, port: wireguard::PORT, known });
+        let address = self.configs[index].underlay_ip;
+        for (_, other) in self.known.iter().enumerate().filter(|(other, _)| *other != index) {
+            other.send_modify(|known| _ = known.insert(address, Known::Key { key: published, answers: true }));
+        }
+    }
+
+    fn stopped(mode: NetworkMode, nodes: usize, places: &[usize], parent: Option<&str>) -> Self {
         let underlay = Underlay::new(u8::try_from(nodes).unwrap()).unwrap();
         let config = |index: usize| FabricConfig {
             node: node_name(index),
@@ -79,15 +121,11 @@ impl Cluster {
             vxlan_port: VXLAN_PORT,
             underlay_netns: Some(underlay.node(index).path().to_owned()),
             macvlan_parent: parent.map(str::to_owned),
+            encryption: None,
         };
         let configs = (0..nodes).map(config).collect();
         let fabrics = (0..nodes).map(|_| None).collect();
-        let mut cluster = Self { fabrics, configs, underlay, places: places.to_vec(), mode };
-        for index in 0..nodes {
-            cluster.start(index).await;
-            cluster.set_spec(index).await;
-        }
-        cluster
+        Self { fabrics, configs, underlay, known: Vec::new(), places: places.to_vec(), mode }
     }
 
     pub(crate) async fn start(&mut self, index: usize) {

@@ -32,7 +32,7 @@ fn collect(tap: Arc<Tap>) -> (Seen, tokio::task::JoinHandle<()>) {
 }
 
 /// All frames that one seat sends, in order; unicast ones to `to`.
-async fn send_all(tap: &Tap, seat: usize, to: usize) {
+async fn send_all(tap: &Tap, seat: usize, to: usize, burst: u32) {
     let (from, to) = (mac(seat).0, mac(to).0);
     let sender = u8::try_from(seat).unwrap();
     for sequence in 0..FRAMES_PER_KIND {
@@ -44,7 +44,7 @@ async fn send_all(tap: &Tap, seat: usize, to: usize) {
             tap.send(&Frame::ipx(framing, BROADCAST, from, number(kind))).await.unwrap();
         }
         // The receivers are tasks of this process: let them empty their queues of 500 frames.
-        if sequence % 8 == 0 {
+        if sequence % burst == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -54,11 +54,14 @@ async fn send_all(tap: &Tap, seat: usize, to: usize) {
 #[ignore = "privileged: run by `cargo xtask test --privileged`"]
 async fn every_kind_of_frame_crosses_once_between_nodes_and_on_one() {
     // Seats 0 and 3 share a node; 1 and 2 have one each.
-    every_kind_crosses_once(Cluster::new(3, &[0, 1, 2, 0]).await).await;
+    every_kind_crosses_once(&Cluster::new(3, &PLACES).await, 8).await;
 }
 
-/// Of a LAN with seats 0 and 3 on one node, and 1 and 2 on one each.
-pub(crate) async fn every_kind_crosses_once(cluster: Cluster) {
+/// Of the seats of the cluster for [`every_kind_crosses_once`].
+pub(crate) const PLACES: [usize; 4] = [0, 1, 2, 0];
+
+/// `burst`: seven times so many frames are sent at once, each way.
+pub(crate) async fn every_kind_crosses_once(cluster: &Cluster, burst: u32) {
     let (mut taps, mut holds) = (Vec::new(), Vec::new());
     for seat in 0..4 {
         let port = cluster.port(seat).await;
@@ -92,8 +95,8 @@ pub(crate) async fn every_kind_crosses_once(cluster: Cluster) {
             seen.lock().unwrap().clear();
         }
         tokio::join!(
-            send_all(&taps[pairs[0].0], pairs[0].0, pairs[0].1),
-            send_all(&taps[pairs[1].0], pairs[1].0, pairs[1].1),
+            send_all(&taps[pairs[0].0], pairs[0].0, pairs[0].1, burst),
+            send_all(&taps[pairs[1].0], pairs[1].0, pairs[1].1, burst),
         );
         for (seat, (seen, _)) in collectors.iter().enumerate() {
             let mut want = BTreeMap::new();

@@ -74,6 +74,7 @@ async fn a_namespace_that_cannot_be_made_is_told_with_the_remedy() {
         vxlan_port: VXLAN_PORT,
         underlay_netns: None,
         macvlan_parent: None,
+        encryption: None,
     };
     let error = Fabric::start(config.clone(), &Registry::new()).await.unwrap_err().to_string();
     assert!(error.contains("/proc/no/such/place") && error.contains("CAP_SYS_ADMIN"), "{error}");

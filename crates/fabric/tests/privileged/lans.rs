@@ -50,6 +50,7 @@ async fn nothing_leaks_between_lans() {
             vxlan_port: VXLAN_PORT,
             underlay_netns: Some(underlay.node(index).path().to_owned()),
             macvlan_parent: None,
+            encryption: None,
         })
         .collect();
     let mut fabrics = Vec::new();

@@ -18,3 +18,4 @@ mod reach;
 mod repair;
 mod restart;
 mod trace;
+mod wireguard;

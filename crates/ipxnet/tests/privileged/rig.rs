@@ -72,6 +72,7 @@ impl Rig {
                 vxlan_port: 14789,
                 underlay_netns: Some(rig.underlay.node(index.into()).path().to_owned()),
                 macvlan_parent: None,
+                encryption: None,
             };
             rig.configs.push(config.clone());
             let fabric = Arc::new(Fabric::start(config, &prometheus::Registry::new()).await.unwrap());

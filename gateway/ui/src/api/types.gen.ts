@@ -825,6 +825,8 @@ export interface components {
             timelines?: components["schemas"]["Timeline"][];
         };
         LanSummary: {
+            /** @description What protects its frames between nodes, as its nodes have read it back: `none`, `wireguard`, or `mixed`. */
+            encryption?: string | null;
             mode?: string | null;
             name: string;
             /** Format: int32 */

@@ -143,6 +143,19 @@ fn the_ipx_relay_is_off_unless_asked_for() {
 
 #[test]
 #[ignore = "cluster: run by `cargo xtask test --cluster`, or alone by `cargo xtask chart --test`"]
+fn the_underlay_is_encrypted_only_if_asked_for() {
+    let flags = |values: &[&str]| -> Vec<String> {
+        let is_its = |flag: &String| flag.starts_with("--encryption") || flag.starts_with("--wireguard");
+        arguments(agent(&render(values)).1).into_iter().filter(is_its).collect()
+    };
+    assert!(flags(&[]).is_empty());
+    assert_eq!(flags(&["encryption=wireguard"]), ["--encryption=wireguard", "--wireguard-port=51820"]);
+    let split = flags(&["split-values.yaml", "encryption=wireguard", "agent.wireguardPort=51999"]);
+    assert_eq!(split[1], "--wireguard-port=51999");
+}
+
+#[test]
+#[ignore = "cluster: run by `cargo xtask test --cluster`, or alone by `cargo xtask chart --test`"]
 fn placement_and_environment_are_passed_on() {
     for (group, kind, name) in [
         ("agent", "DaemonSet", "loco-node-agent"),

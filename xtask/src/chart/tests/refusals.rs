@@ -9,6 +9,7 @@ fn the_schema_refuses_what_it_does_not_know() {
     refuses(&["agent.ipxRelay.enable=true"], &["enable"]);
     refuses(&["networkMode=pigeon"], &["networkMode"]);
     refuses(&["agent.macvlanParent=a/b"], &["macvlanParent"]);
+    refuses(&["encryption=rot13"], &["encryption"]);
     refuses(&["agent.slots=0"], &["slots"]);
     refuses(&["agent.maxSurge=0"], &["maxSurge"]);
     refuses(&["agent.maxSurge=0%"], &["maxSurge"]);
@@ -19,6 +20,18 @@ fn the_schema_refuses_what_it_does_not_know() {
     refuses(&["small-values.yaml", "lans[0].colour=red"], &["colour"]);
     refuses(&["small-values.yaml", "lans[0].guard.noServer=true"], &["noServer"]);
     refuses(&["small-values.yaml", "lans[0].guard.broadcastsPerSecond=1000001"], &["broadcastsPerSecond"]);
+}
+
+#[test]
+#[ignore = "cluster: run by `cargo xtask test --cluster`, or alone by `cargo xtask chart --test`"]
+fn what_cannot_be_encrypted_is_refused_and_ports_are_apart() {
+    refuses(&["encryption=wireguard", "networkMode=socket"], &["LAN `party`", "cannot be encrypted"]);
+    refuses(
+        &["encryption=wireguard", "agent.wireguardPort=14789"],
+        &["agent.wireguardPort and agent.vxlanPort", "14789"],
+    );
+    refuses(&["encryption=wireguard", "agent.wireguardPort=14950"], &["agent.wireguardPort 14950", "agent.mediaPorts"]);
+    render(&["encryption=wireguard", "networkMode=user"]);
 }
 
 #[test]
