@@ -6,7 +6,12 @@
 //! ```
 //! **Invariants.** The token never crosses the wire here: the underlay is what is not trusted. A key without a right proof is nobody's.
 //! A node that does not answer keeps the key that is known of it, as nodes keep what the directory said, and is no problem of this one.
-use std::{collections::BTreeMap, fmt::Write as _, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use api::agent::UnderlayKey;
 use directory::Directory;
@@ -103,10 +108,11 @@ struct Neighbour {
 
 /// The nodes with which this one shares a LAN of mode `vxlan`.
 fn neighbours(snapshot: &Snapshot, own: &NodeName) -> BTreeMap<Ipv4Addr, Neighbour> {
-    let lans = snapshot.lans().filter(|lan| lan.mode() == NetworkMode::Vxlan);
-    let lans = lans.filter(|lan| snapshot.on_node(own).any(|placed| placed.lan == *lan.name()));
-    let peers = lans.flat_map(|lan| snapshot.peers_of(lan.name(), own));
-    peers.map(|peer| (peer.underlay_ip, Neighbour { node: peer.name.clone(), url: peer.agent_url.clone() })).collect()
+    let ours: BTreeSet<_> = snapshot.on_node(own).map(|placed| &placed.lan).collect();
+    let is_kernels = |name| snapshot.lan(name).is_some_and(|lan| lan.mode() == NetworkMode::Vxlan);
+    let others = snapshot.instances().filter(|placed| placed.node != *own && ours.contains(&placed.lan));
+    let homes = others.filter(|placed| is_kernels(&placed.lan)).filter_map(|placed| snapshot.node(&placed.node));
+    homes.map(|peer| (peer.underlay_ip, Neighbour { node: peer.name.clone(), url: peer.agent_url.clone() })).collect()
 }
 
 /// What came back from one node.
