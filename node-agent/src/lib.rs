@@ -268,10 +268,7 @@ impl Agent {
             heartbeat: self.health.heartbeat("directory", FOLLOW_LIMIT),
             conditions: Conditions::new(&self.health),
         }));
-        if self.own_key.key.is_some() {
-            let (node, token) = (self.own_key.node, self.config.token.clone());
-            tasks.spawn(keys::follow(node, token, follower.watch(), self.known));
-        }
+        run_keys(&mut tasks, self.own_key, self.config.token.clone(), follower.watch(), self.known);
         tasks.spawn(self.captures.clone().run());
         tasks.spawn(traffic::watch(traffic::Watching {
             netns: self.lans.kernel().map(|_| config::fabric_netns(&self.config.run_dir)),
@@ -342,6 +339,19 @@ fn entrance(offer: Option<(&Offer, PodResources)>) -> Entrance {
             prover: Arc::new(proof::Prover::new(pods, offer.namespace.clone(), offer.metrics.clone())),
         },
         None => Entrance::ByInstance,
+    }
+}
+
+/// Asks the other agents for their keys, where this one has a pair.
+fn run_keys(
+    tasks: &mut JoinSet<anyhow::Error>,
+    own: keys::Own,
+    token: config::Token,
+    directory: watch::Receiver<Directory>,
+    known: watch::Sender<Keys>,
+) {
+    if own.key.is_some() {
+        tasks.spawn(keys::follow(own.node, token, directory, known));
     }
 }
 

@@ -34,7 +34,6 @@ pub struct AgentStatus {
     /// Seconds since the epoch at which this was put together, by the node's clock.
     pub at: f64,
     /// Shared: a gateway shows ten thousand of them in several places.
-    #[serde(with = "crate::shared::rows")]
     #[schema(value_type = Vec<InstanceStatus>)]
     pub instances: Vec<Arc<InstanceStatus>>,
     pub lans: Vec<LanOnNode>,

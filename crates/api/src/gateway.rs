@@ -24,7 +24,7 @@ pub struct Instance {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_silent_for: Option<f64>,
     /// What the agent last said; absent while it never answered.
-    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::shared::row")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<InstanceStatus>)]
     pub status: Option<Arc<InstanceStatus>>,
 }

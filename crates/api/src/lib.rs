@@ -11,7 +11,6 @@ pub mod gateway;
 pub mod lan;
 pub mod observe;
 pub mod plug;
-mod shared;
 pub mod snapshot;
 pub mod status;
 pub mod trace;

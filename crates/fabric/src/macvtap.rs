@@ -36,7 +36,7 @@ use nix::{
     sys::stat::{Mode, SFlag, makedev, mknod},
 };
 
-use crate::tap;
+use crate::tap::{self, Shape};
 
 /// Of the names of the sockets that say that a macvtap is held.
 const HOLD_PREFIX: &str = "loco/";
@@ -68,7 +68,8 @@ pub(crate) fn open(name: &str) -> Result<Opened, MacvtapError> {
     })?;
     let net = in_private_mounts(|| device(name))
         .unwrap_or_else(|error| Err(MacvtapError::Io("start a thread with mounts of its own", error)))?;
-    tap::set_flags(&net, name).map_err(|errno| MacvtapError::Io("set the form of its frames", errno.into()))?;
+    tap::set_flags(&net, name, Shape::Frames)
+        .map_err(|errno| MacvtapError::Io("set the form of its frames", errno.into()))?;
     Ok(Opened { net, hold })
 }
 

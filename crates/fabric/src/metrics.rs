@@ -1,6 +1,6 @@
 //! `loco_fabric_*` for Prometheus, computed from the newest status when somebody asks: no second set of books.
 use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
     proto::MetricFamily,
 };

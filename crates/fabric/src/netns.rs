@@ -84,12 +84,6 @@ pub(crate) fn mount_again(path: &Path, namespace: &File) -> Result<(), String> {
     })
 }
 
-/// The namespace that the calling thread is in.
-pub(crate) fn current() -> Result<File, FabricError> {
-    let path = Path::new("/proc/thread-self/ns/net");
-    File::open(path).map_err(|source| FabricError::EnterNamespace { path: path.to_owned(), source })
-}
-
 /// Moves the calling thread into the namespace at `path` and returns the open namespace.
 pub(crate) fn enter(path: &Path) -> Result<File, FabricError> {
     let failed = |source: io::Error| FabricError::EnterNamespace { path: path.to_owned(), source };

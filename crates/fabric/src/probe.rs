@@ -230,7 +230,9 @@ mod tests {
         }
         assert_eq!((book.small.is_alive(), book.full.is_alive()), (Some(true), Some(false)));
         let questions: Vec<_> = book.ask(T).collect();
-        questions.iter().for_each(|(number, _)| book.hear(*number, T));
+        for (number, _) in &questions {
+            book.hear(*number, T);
+        }
         assert_eq!(book.full.is_alive(), Some(true));
     }
 

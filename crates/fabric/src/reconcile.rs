@@ -18,8 +18,8 @@ use tokio::{
 };
 
 use crate::{
-    Encryption, FabricConfig, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, OpenPort, PortStatus,
-    Repairs, UnderlayStatus,
+    Encryption, FabricConfig, FabricError, FabricSpec, FabricStatus, LanSpec, LanStatus, OpenPort, PortStatus, Repairs,
+    UnderlayStatus,
     edge::Edge,
     fabric::{OpenTap, Whose, Wish},
     kernel::{self, Kernel, Sought, io_error},

@@ -57,7 +57,7 @@ fn open(name: &str, shape: Shape) -> Result<OwnedFd, TapError> {
         .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open("/dev/net/tun")
         .map_err(TapError::NoTun)?;
-    match set_flags(&file, name) {
+    match set_flags(&file, name, shape) {
         Ok(()) => Ok(file.into()),
         Err(Errno::EBUSY) => Err(TapError::Busy),
         Err(errno) => Err(TapError::Io(errno.into())),
@@ -65,7 +65,7 @@ fn open(name: &str, shape: Shape) -> Result<OwnedFd, TapError> {
 }
 
 /// Attaches an open `/dev/net/tun` to `name`; the descriptor of a macvtap, which has its device already, is given the form of its frames.
-pub(crate) fn set_flags(fd: &impl AsRawFd, name: &str) -> Result<(), Errno> {
+pub(crate) fn set_flags(fd: &impl AsRawFd, name: &str, shape: Shape) -> Result<(), Errno> {
     let mut request =
         libc::ifreq { ifr_name: [0; libc::IFNAMSIZ], ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_ifindex: 0 } };
     if name.len() >= libc::IFNAMSIZ {

@@ -62,7 +62,7 @@ impl Prefix {
 
 #[cfg(test)]
 mod tests {
-    use std::vec::Vec;
+    use std::{vec, vec::Vec};
 
     use proptest::prelude::*;
 
@@ -79,7 +79,7 @@ mod tests {
         // 70,000, and "GET ".
         assert_eq!(Prefix::Qemu.next(&[0, 1, 0x11, 0x70]), Next::Lost(70_000));
         assert_eq!(Prefix::Qemu.next(b"GET "), Next::Lost(0x4745_5420));
-        assert_eq!(Prefix::Vde.write(&[0; 65_536], &mut [0; 70_000]), None);
+        assert_eq!(Prefix::Vde.write(&vec![0; 65_536], &mut vec![0; 70_000]), None);
     }
 
     proptest! {

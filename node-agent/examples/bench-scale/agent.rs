@@ -88,7 +88,7 @@ impl Agent {
             if let Some(status) = self.child.try_wait()? {
                 anyhow::bail!("the agent ended: {status}; see its log in {}", self.dir.display());
             }
-            Ok(netns.run(|| get(self.ip, "/readyz"))?)
+            netns.run(|| get(self.ip, "/readyz"))
         })
         .map(drop)
     }
@@ -163,12 +163,16 @@ impl Metrics {
     }
 
     /// The sum of a family's series with all of `labels`.
-    pub(crate) fn sum(&self, family: &str, labels: &[&str]) -> f64 {
-        let of = |line: &&str| {
+    fn values(&self, family: &str, labels: &[&str]) -> impl Iterator<Item = f64> {
+        let of = move |line: &&str| {
             line.strip_prefix(family).is_some_and(|rest| rest.starts_with([' ', '{']))
                 && labels.iter().all(|label| line.contains(label))
         };
-        self.0.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        self.0.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+    }
+
+    pub(crate) fn sum(&self, family: &str, labels: &[&str]) -> f64 {
+        self.values(family, labels).sum()
     }
 
     pub(crate) fn writes(&self) -> f64 {
@@ -176,7 +180,8 @@ impl Metrics {
     }
 
     /// Nodes that answer, once for each LAN.
-    pub(crate) fn peers_up(&self) -> f64 {
-        self.sum("loco_fabric_peer_up", &[])
+    /// Other nodes with these labels that answer.
+    pub(crate) fn peers_up(&self, labels: &[&str]) -> usize {
+        self.values("loco_fabric_peer_up", labels).filter(|up| *up > 0.5).count()
     }
 }

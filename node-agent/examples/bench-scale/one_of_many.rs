@@ -71,10 +71,10 @@ impl Rig<'_> {
     }
 
     fn until_heard(&self, begin: Instant) -> anyhow::Result<Duration> {
-        let peers = f64::from(u32::try_from(self.case.vteps())?);
         let all = until(begin, "all other nodes answer", || {
-            let up = Metrics::of(&self.world.node, &[world::HERE])?.pop().flatten().map(|metrics| metrics.peers_up());
-            Ok((up == Some(peers)).then_some(()))
+            let up =
+                Metrics::of(&self.world.node, &[world::HERE])?.pop().flatten().map(|metrics| metrics.peers_up(&[]));
+            Ok((up == Some(self.case.vteps())).then_some(()))
         });
         Ok(all?.1)
     }

@@ -10,12 +10,11 @@ fn cell(row: &Value, path: &str, decimals: usize) -> String {
 }
 
 fn table(rows: &[&Value], lines: &[(&str, &str, usize)]) -> String {
-    let mut text = String::new();
-    for (what, path, decimals) in lines {
+    let line = |(what, path, decimals): &(&str, &str, usize)| {
         let cells: Vec<String> = rows.iter().map(|row| cell(row, path, *decimals)).collect();
-        text += &format!("| {what} | {} |\n", cells.join(" | "));
-    }
-    text
+        format!("| {what} | {} |\n", cells.join(" | "))
+    };
+    lines.iter().map(line).collect()
 }
 
 /// What is told of one agent among many.

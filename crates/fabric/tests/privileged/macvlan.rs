@@ -14,7 +14,7 @@ use testkit::{Frame, Numbered, Tap, eventually};
 
 use crate::{
     cluster::{Cluster, SOON, instance, mac, netlink},
-    frames::every_kind_crosses_once,
+    frames::{PLACES, every_kind_crosses_once},
 };
 
 const BROADCAST: [u8; 6] = [0xff; 6];
@@ -51,7 +51,7 @@ fn mode(status: &FabricStatus) -> Option<NetworkMode> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "privileged: run by `cargo xtask test --privileged`"]
 async fn every_kind_of_frame_crosses_once_over_the_cards() {
-    every_kind_crosses_once(over_cards(3, &[0, 1, 2, 0]).await).await;
+    every_kind_crosses_once(&over_cards(3, &PLACES).await, 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

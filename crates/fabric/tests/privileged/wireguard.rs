@@ -93,9 +93,10 @@ fn kinds(frames: &[Vec<u8>]) -> Kinds {
         if !is_ipv4 {
             continue;
         }
-        let fragment = u16::from_be_bytes([frame[20], frame[21]]) & 0x3fff;
-        kinds.fragments += usize::from(fragment != 0);
-        if frame[23] == 17 && fragment & 0x1fff == 0 {
+        let fragment = u16::from_be_bytes([frame[20], frame[21]]);
+        let (more, offset) = (fragment & 0x2000 != 0, fragment & 0x1fff);
+        kinds.fragments += usize::from(more || offset != 0);
+        if frame[23] == 17 && offset == 0 {
             let port = u16::from_be_bytes([frame[36], frame[37]]);
             kinds.vxlan += usize::from(port == VXLAN_PORT);
             kinds.encrypted += usize::from(port == wireguard::PORT);
@@ -372,9 +373,9 @@ async fn encryption_turned_on_and_off_moves_the_tunnel_and_uninstall_leaves_noth
     cluster.until(0, all_alive).await;
     let with: Vec<_> = cluster.configs.iter().map(|config| config.encryption.clone()).collect();
     for encrypted in [false, true] {
-        for index in 0..2 {
+        for (index, with) in with.iter().enumerate() {
             cluster.fabrics[index] = None;
-            cluster.configs[index].encryption = with[index].clone().filter(|_| encrypted);
+            cluster.configs[index].encryption = with.clone().filter(|_| encrypted);
             cluster.start(index).await;
             cluster.set_spec(index).await;
         }

@@ -21,8 +21,8 @@ async fn agents_have_no_capability(wall: &Wall) -> Result<()> {
         let (node, pid) = container_pid(wall, &agent.name_any()).await?;
         let status = on_node(&node, &["cat", &format!("/proc/{pid}/status")]).await?;
         for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-            let none = status.lines().any(|line| line == format!("{set}:\t0000000000000000"));
-            ensure!(none, "{}: {set} is not empty: {status}", agent.name_any());
+            let is_empty = status.lines().any(|line| line == format!("{set}:\t0000000000000000"));
+            ensure!(is_empty, "{}: {set} is not empty: {status}", agent.name_any());
         }
     }
     Ok(())

@@ -193,18 +193,12 @@ async fn who_says_nonsense_harms_nobody() {
     hostile.send(frame(SEAT, CARD, 3)).await.unwrap();
     assert_eq!((agent.hears().await, agent.hears().await), (number(1), number(3)));
     let counted = |machine: &&api::lan::ForeignMachine| machine.refused.len() == 3;
-    eventually(WAIT, || {
+    let refused = eventually(WAIT, || {
         let told = crate::status::foreign(&"node-a".parse().unwrap(), &agent.rig.switch.status().borrow());
         told.iter().find(counted).map(|machine| machine.refused.clone())
-    })
-    .await
-    .map(|refused| {
-        assert_eq!(
-            refused,
-            [("runt", 1), ("too_long", 2), ("foreign_source", 1)].map(|(k, v)| (k.to_owned(), v)).into()
-        )
-    })
-    .unwrap();
+    });
+    let want = [("runt", 1), ("too_long", 2), ("foreign_source", 1)].map(|(rule, count)| (rule.to_owned(), count));
+    assert_eq!(refused.await.unwrap(), want.into());
     // What is no frame at all ends it.
     hostile.send(Said::Text("GET / HTTP/1.1".into())).await.unwrap();
     assert_eq!(u16::from(close(&mut hostile).await.code), CLOSE_FINAL);
