@@ -140,7 +140,7 @@ async fn runs_without_rights_and_stays_while_agents_come_and_go() {
 async fn a_cable_is_handed_to_every_agent_and_qemu_says_what_its_card_is_on() {
     let mut rig = Rig::start("cable", &[]);
     let (hello, seat) = rig.greeted().await;
-    assert_eq!(hello.ports, ["tap", "socket", "user"]);
+    assert_eq!(hello.ports, ["tap", "macvtap", "socket", "user"]);
     let given = rig.welcome_at(&seat, PortKind::Socket).await;
     let qemu = given.started.qemu_pid;
     assert_eq!(given.started.netdev.as_deref(), Some("dgram"));
