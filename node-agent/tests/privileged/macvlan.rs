@@ -1,12 +1,12 @@
 //! LANs of mode `macvlan`: real agents put guests on their nodes' cards, which the test's bridge joins in the place of somebody's switch.
-use std::os::fd::OwnedFd;
+use std::{collections::BTreeSet, os::fd::OwnedFd};
 
 use api::agent::{AgentStatus, InstanceStatus, State};
 use seat::{FromAgent, FromRunner, Hello, PROTOCOL_VERSION, PortKind, SeatSocket};
 use testkit::{Frame, Numbered, Tap, eventually};
 
 use crate::{
-    modes::{mac, place, players, start_player},
+    modes::{mac, place, start_player},
     pcap,
     rig::{Rig, SOON, TOKEN},
 };
@@ -155,7 +155,7 @@ fn metrics(rig: &Rig) -> String {
 }
 
 fn trace(rig: &Rig) -> (u16, String) {
-    let url = format!("http://{}:14780/v1/trace", Rig::address(0));
+    let url = format!("http://{}:14780/v1/lan/trace", Rig::address(0));
     let body = r#"{"from":"instance-0","to":"instance-1","mark":"locomark0","limit_ms":500}"#;
     let request = async move {
         let answer = reqwest::Client::new().post(url).bearer_auth(TOKEN).body(body).send().await.unwrap();
@@ -172,13 +172,20 @@ async fn guests_of_two_nodes_play_over_their_cards_and_an_agents_death_is_not_no
     let (mut a, _b) = (rig.start_agent(0), rig.start_agent(1));
     // Nobody on this LAN gives addresses; those are not the seats'.
     let _guests = [start_player(&rig, 0, 0, " ip=192.168.7.10/24"), start_player(&rig, 1, 1, " ip=192.168.7.11/24")];
+    // No tunnel leads from card to card: a node knows what its own guests say, and both together know all.
+    let ids = |node| {
+        let observed = rig.status(node)?.observed.remove("party")?;
+        Some(observed.players.into_iter().map(|player| player.id).collect::<BTreeSet<_>>())
+    };
+    let both = eventually(SOON * 3, || Some(&ids(0)? | &ids(1)?).filter(|ids| ids.len() == 2)).await;
+    both.unwrap_or_else(|error| panic!("{error}: {:#?} {:#?}\n{}", rig.status(0), rig.status(1), rig.logs()));
     for node in 0..2 {
         rig.until_live(node, node);
-        let both = eventually(SOON * 3, || rig.status(node).filter(|status| players(status) == 2)).await;
-        let status = both.unwrap_or_else(|error| panic!("{error}: {:#?}\n{}", rig.status(node), rig.logs()));
+        let status = rig.status(node).unwrap();
         assert_eq!((mode(&status), &status.fabric_problems), (Some("macvlan"), &Vec::new()));
-        let machine = status.observed["party"].machines.iter().find(|m| m.ips.contains(&"192.168.7.10".to_owned()));
-        assert_eq!(machine.unwrap().instance.as_deref(), Some("instance-0"));
+        let (ip, instance) = (format!("192.168.7.1{node}"), format!("instance-{node}"));
+        let machine = status.observed["party"].machines.iter().find(|machine| machine.ips.contains(&ip));
+        assert_eq!(machine.unwrap().instance, Some(instance));
     }
     // QEMU and its descriptor outlive the agent, and frames go on without one.
     let qemu = rig.instance(0, 0).unwrap().qemu_pid;
