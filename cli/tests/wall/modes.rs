@@ -40,7 +40,7 @@ fn guests_on_the_real_lan_play() {
 fn guests_of_the_agents_own_switch_play() {
     alone("modes::guests_of_the_agents_own_switch_play", || {
         mount_sys();
-        plays(&["--mode", "socket"], "socket", None);
+        plays(&["--mode", "socket"], "socket", Some("none"));
     });
 }
 
