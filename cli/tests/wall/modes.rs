@@ -16,8 +16,9 @@ fn plays(flags: &[&str], mode: &str, encryption: Option<&str>) {
         let now = lan_status(&wall.token);
         let as_asked = now.network_mode.as_deref() == Some(mode)
             && now.lans.iter().all(|lan| lan.encryption.as_deref() == encryption);
-        let one_game = now.sessions.len() == 1 && now.players.len() == 4;
-        (as_asked && one_game && now.diagnosis.is_empty()).then_some(now)
+        // In the game each of four tells the three others what it does.
+        let told = now.connectivity.iter().filter(|pair| pair.reachable && pair.frames.is_some_and(|sent| sent > 0));
+        (as_asked && told.count() == 12 && now.diagnosis.is_empty()).then_some(now)
     });
     assert_eq!(last.lans.len(), 1);
     assert!(is_live(&status()));
