@@ -2,7 +2,7 @@
 use std::{collections::BTreeSet, os::fd::OwnedFd};
 
 use api::agent::{AgentStatus, InstanceStatus, State};
-use seat::{FromAgent, FromRunner, Hello, PROTOCOL_VERSION, PortKind, SeatSocket};
+use seat::{PortKind, SeatSocket};
 use testkit::{Frame, Numbered, Tap, eventually};
 
 use crate::{
@@ -22,33 +22,7 @@ struct Held {
 impl Held {
     async fn take(rig: &Rig, node: u8, instance: u8) -> Self {
         let door = rig.seat(node, instance);
-        let ask = async || {
-            let seat = SeatSocket::connect(&door).ok()?;
-            let hello = Hello {
-                version: PROTOCOL_VERSION,
-                instance: format!("instance-{instance}"),
-                runner_pid: std::process::id(),
-                has_port: false,
-                health_url: None,
-                ports: vec![PortKind::Macvtap.as_str().to_owned()],
-            };
-            seat.say(&FromRunner::Hello(hello)).await.ok()?;
-            match seat.receive().await.ok()? {
-                (FromAgent::Welcome(welcome), fds) => Some((welcome, fds, seat)),
-                refused => {
-                    eprintln!("asking again: {refused:?}");
-                    None
-                }
-            }
-        };
-        let deadline = tokio::time::Instant::now() + SOON;
-        let (welcome, fds, seat) = loop {
-            assert!(tokio::time::Instant::now() < deadline, "no seat at {}\n{}", door.display(), rig.logs());
-            match ask().await {
-                Some(taken) => break taken,
-                None => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
-            }
-        };
+        let (welcome, fds, seat) = rig.welcomed_at(&door, instance, &[PortKind::Macvtap]).await;
         assert_eq!(welcome.port, PortKind::Macvtap);
         let [net, hold] = fds.try_into().expect("a macvtap and its hold come with the welcome");
         Self { tap: Tap::from_fd(net).unwrap(), _hold: hold, _seat: seat }

@@ -1,6 +1,7 @@
 //! Real agents in namespaces that stand for nodes, with real runners, and ends of the LAN that the test holds itself.
 use std::{
     net::Ipv4Addr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -15,7 +16,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use seat::{FromAgent, FromRunner, Hello, PROTOCOL_VERSION, SeatSocket};
+use seat::{FromAgent, FromRunner, Hello, PROTOCOL_VERSION, PortKind, SeatSocket, Welcome};
 use testkit::{Tap, Underlay};
 use tokio::time::Instant;
 
@@ -155,9 +156,21 @@ impl Rig {
 
     /// The same, at a door that is not called by its instance.
     pub(crate) async fn take_seat_at(&self, path: &Path, instance: u8) -> (Tap, SeatSocket) {
+        let (_, fds, socket) = self.welcomed_at(path, instance, &[]).await;
+        let tap = fds.into_iter().next().expect("a tap comes with the welcome");
+        (Tap::from_fd(tap).unwrap(), socket)
+    }
+
+    /// What a runner that knows these kinds of ports is told and given.
+    pub(crate) async fn welcomed_at(
+        &self,
+        path: &Path,
+        instance: u8,
+        ports: &[PortKind],
+    ) -> (Welcome, Vec<OwnedFd>, SeatSocket) {
         let deadline = Instant::now() + SOON;
         loop {
-            assert!(Instant::now() < deadline, "no seat at {}", path.display());
+            assert!(Instant::now() < deadline, "no seat at {}\n{}", path.display(), self.logs());
             let Ok(socket) = SeatSocket::connect(path) else {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
@@ -168,14 +181,11 @@ impl Rig {
                 runner_pid: std::process::id(),
                 has_port: false,
                 health_url: None,
-                ports: Vec::new(),
+                ports: ports.iter().map(|kind| kind.as_str().to_owned()).collect(),
             };
             socket.say(&FromRunner::Hello(hello)).await.unwrap();
             match socket.receive().await {
-                Ok((FromAgent::Welcome(_), fds)) => {
-                    let tap = fds.into_iter().next().expect("a tap comes with the welcome");
-                    return (Tap::from_fd(tap).unwrap(), socket);
-                }
+                Ok((FromAgent::Welcome(welcome), fds)) => return (welcome, fds, socket),
                 refused => eprintln!("asking again: {refused:?}"),
             }
         }
