@@ -103,7 +103,9 @@ impl Source {
             let shown = still(status);
             let next = Instant::now() + PUBLISH_EVERY;
             time::sleep(PUBLISH_GAP).await;
-            while time::timeout_at(next, self.any_change()).await.is_ok() {
+            // The clock is asked as well: a change that is there already is told even when the time is over, and under a running game there
+            // always is one.
+            while Instant::now() < next && time::timeout_at(next, self.any_change()).await.is_ok() {
                 if shown != still(self.status()) {
                     break;
                 }
@@ -340,6 +342,36 @@ mod tests {
         let mut resized = status(1, "x");
         Arc::make_mut(&mut resized.instances[0]).picture.as_mut().unwrap().width = 800;
         assert_ne!(still(resized), still(status(1, "x")));
+    }
+
+    #[tokio::test]
+    async fn counters_that_never_rest_do_not_hold_the_beat_back() {
+        let (directory, fabric, switch) =
+            (watch::Sender::default(), watch::Sender::default(), watch::Sender::default());
+        let (instances, seen) = (watch::Sender::default(), watch::Sender::new(Arc::new(Seen::default())));
+        let changed = watch::Sender::new(0);
+        let source = Source {
+            node: "node-a".parse().unwrap(),
+            directory: directory.subscribe(),
+            fabric: fabric.subscribe(),
+            switch: switch.subscribe(),
+            instances: instances.subscribe(),
+            seen: seen.subscribe(),
+            changed: changed.subscribe(),
+        };
+        let (published, mut events) = watch::channel(Arc::from(""));
+        let heartbeat = telemetry::Health::new().heartbeat("status", PUBLISH_EVERY);
+        tokio::spawn(source.publish(published, heartbeat));
+        // A running game: each look at it has other counters, and nothing that is news.
+        tokio::spawn(async move {
+            loop {
+                seen.send_modify(|_| ());
+                time::sleep(PUBLISH_GAP / 10).await;
+            }
+        });
+        for _ in 0..3 {
+            time::timeout(PUBLISH_EVERY * 5, events.changed()).await.expect("a beat").unwrap();
+        }
     }
 
     #[test]

@@ -5,7 +5,10 @@
 //! one copy of the damaged rows, 0.1 ms for a whole 640x480 picture.
 use std::{
     os::{fd::OwnedFd, unix::fs::FileExt},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -25,10 +28,17 @@ const UNIX_MAP: &str = "org.qemu.Display1.Listener.Unix.Map";
 pub struct DisplayConnection {
     bus: Connection,
     listener: Connection,
+    has_picture: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl DisplayConnection {
+    /// Whether QEMU has sent a whole picture over this connection. One that is the same as the screen's is no change of the screen, so
+    /// its generation does not tell: a guest that draws nothing is as live as any other.
+    pub fn has_picture(&self) -> bool {
+        self.has_picture.load(Ordering::Relaxed)
+    }
+
     /// Resolves when QEMU's end of either connection is gone.
     pub async fn closed(&self) {
         tokio::select! { () = self.bus.closed() => {}, () = self.listener.closed() => {} }
@@ -43,7 +53,7 @@ impl Drop for DisplayConnection {
 
 /// Serves the listener on connections that are past `BEGIN`; `RegisterListener` has been called on `bus`.
 ///
-/// Call it inside a tokio runtime. The picture arrives on `screen` soon after; `screen.size()` says when.
+/// Call it inside a tokio runtime. The picture arrives on `screen` soon after; [`DisplayConnection::has_picture`] says when.
 pub async fn attach(
     bus: OwnedFd,
     bus_guid: &str,
@@ -54,8 +64,10 @@ pub async fn attach(
     let (listener, calls) = bus::connect("display listener", listener, listener_guid).await?;
     // Its stream of messages is dropped: nothing is asked on it, it only has to stand.
     let (bus, _) = bus::connect("display", bus, bus_guid).await?;
-    let task = tokio::spawn(bus::serve(listener.clone(), calls, Listener { screen, shared: None, buffer: Vec::new() }));
-    Ok(DisplayConnection { bus, listener, task })
+    let has_picture = Arc::new(AtomicBool::new(false));
+    let service = Listener { screen, has_picture: Arc::clone(&has_picture), shared: None, buffer: Vec::new() };
+    let task = tokio::spawn(bus::serve(listener.clone(), calls, service));
+    Ok(DisplayConnection { bus, listener, has_picture, task })
 }
 
 /// A scanout that QEMU shares.
@@ -67,6 +79,7 @@ struct Shared {
 
 struct Listener {
     screen: Arc<Screen>,
+    has_picture: Arc<AtomicBool>,
     shared: Option<Shared>,
     buffer: Vec<u8>,
 }
@@ -83,6 +96,7 @@ impl Serve for Listener {
                 self.shared = None;
                 let size = Size { width, height };
                 self.screen.scanout(size, Layout::checked(size, stride, format)?, data)?;
+                self.has_picture.store(true, Ordering::Relaxed);
             }
             (LISTENER, "Update") => {
                 let (x, y, w, h, stride, format, data): (i32, i32, i32, i32, u32, u32, &[u8]) = body.deserialize()?;
@@ -104,6 +118,7 @@ impl Serve for Listener {
                 let shared = Shared { memory: OwnedFd::from(fd).into(), offset: offset.into(), layout };
                 shared.read(&mut self.buffer, Rect { x: 0, y: 0, width: width as usize, height: height as usize })?;
                 self.screen.scanout(size, layout, &self.buffer)?;
+                self.has_picture.store(true, Ordering::Relaxed);
                 self.shared = Some(shared);
             }
             (UNIX_MAP, "UpdateMap") => {
@@ -182,9 +197,12 @@ mod tests {
 
     /// Our listener at one end of real sockets, and a zbus client in QEMU's place at the other.
     async fn qemu() -> Qemu {
+        qemu_of(Screen::new()).await
+    }
+
+    async fn qemu_of(screen: Arc<Screen>) -> Qemu {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (bus_ours, bus_theirs) = UnixStream::pair().unwrap();
-        let screen = Screen::new();
         let display = attach(bus_ours.into(), GUID, ours.into(), GUID, screen.clone()).await.unwrap();
         let (listener, _) = bus::connect("test", theirs.into(), GUID).await.unwrap();
         Qemu { listener, bus: Some(bus_theirs.into()), screen, display }
@@ -232,6 +250,23 @@ mod tests {
         qemu.call(LISTENER, "Update", &(1i32, 1i32, 2i32, 1i32, 8u32, XRGB, &data)).await.unwrap();
         assert_eq!(qemu.row(1), [7, 8, 8]);
         assert!(qemu.call(UNIX_MAP, "UpdateMap", &(0i32, 0i32, 1i32, 1i32)).await.is_err(), "the map is gone");
+    }
+
+    #[tokio::test]
+    async fn a_second_connection_that_brings_the_same_picture_has_one() {
+        let screen = Screen::new();
+        let pixels = serde_bytes::ByteBuf::from(pixels(7, 6));
+        let mut generations = Vec::new();
+        for _ in 0..2 {
+            let qemu = qemu_of(Arc::clone(&screen)).await;
+            assert!(!qemu.display.has_picture(), "what an earlier connection brought is not this one's");
+            assert!(qemu.call(LISTENER, "Scanout", &("what",)).await.is_err());
+            assert!(!qemu.display.has_picture());
+            qemu.call(LISTENER, "Scanout", &(3u32, 2u32, 12u32, XRGB, &pixels)).await.unwrap();
+            assert!(qemu.display.has_picture());
+            generations.push(screen.generation());
+        }
+        assert_eq!(generations[0], generations[1], "the same picture is no change");
     }
 
     #[tokio::test]

@@ -21,6 +21,16 @@ const LONG_MS = 50;
 
 const browser = await launch();
 const context = await browser.newContext({ viewport: { width: 1280, height: 720 }, colorScheme: "dark" });
+// What the page connects with, to be asked for its statistics.
+await context.addInitScript(() => {
+  window.connections = [];
+  window.RTCPeerConnection = class extends RTCPeerConnection {
+    constructor(...settings) {
+      super(...settings);
+      window.connections.push(this);
+    }
+  };
+});
 const page = await context.newPage();
 const wrong = [];
 page.on("pageerror", (error) => wrong.push(error.message));
@@ -78,6 +88,24 @@ await checks.check(`${seats} tiles are live within 30 s`, async () => {
 await checks.check("each live tile has one video, and it presents frames", async () => {
   equal(await page.evaluate(() => [...document.querySelectorAll(".tile[data-instance]")].filter((t) => t.querySelectorAll("video").length !== 1).length), 0);
   await wait((n) => [...document.querySelectorAll(".tile[data-frame]")].filter((t) => Number(t.dataset.frame) > 0).length >= n, seats);
+});
+
+await checks.check("each address that a node offers for its pictures is one that answers", async () => {
+  const offered = () =>
+    page.evaluate(async () => {
+      const found = [];
+      for (const connection of window.connections.filter((c) => c.connectionState === "connected")) {
+        const rows = [...(await connection.getStats()).values()];
+        const works = (id) => rows.some((row) => row.type === "candidate-pair" && row.remoteCandidateId === id && row.state === "succeeded");
+        for (const row of rows) if (row.type === "remote-candidate" && row.candidateType === "host") found.push({ address: `${row.address}:${row.port}`, works: works(row.id) });
+      }
+      return found;
+    });
+  const until = Date.now() + INPUT_MS;
+  let all = await offered();
+  while (Date.now() < until && !all.every((one) => one.works)) all = await page.waitForTimeout(100).then(offered);
+  ok(all.length >= seats, `${all.length} addresses for ${seats} tiles`);
+  equal(all.filter((one) => !one.works).map((one) => one.address), []);
 });
 
 await checks.check("tiles carry seat, lan, lease, audio and tier", async () => {

@@ -546,13 +546,12 @@ impl Actor {
     /// Looks whether the picture has changed.
     fn look(&mut self) {
         let generation = self.parts.screen.generation();
-        if generation == self.generation {
-            return;
+        if generation != self.generation {
+            self.generation = generation;
+            // No announcement: a moving picture is no news.
+            self.report.send_modify(|report| report.picture_changed = Some(SystemTime::now()));
         }
-        self.generation = generation;
-        // No announcement: a moving picture is no news.
-        self.report.send_modify(|report| report.picture_changed = Some(SystemTime::now()));
-        if self.display.is_some() {
+        if self.display.as_ref().is_some_and(DisplayConnection::has_picture) {
             self.learn(Fact::Picture);
         }
     }

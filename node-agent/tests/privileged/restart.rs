@@ -4,7 +4,12 @@ use std::{sync::Arc, time::Duration};
 use api::agent::State;
 use nix::sys::signal::Signal;
 
-use crate::{flow::Flow, rig::Rig};
+use testkit::eventually;
+
+use crate::{
+    flow::Flow,
+    rig::{Rig, SOON},
+};
 
 /// Pictures must be back this soon after an agent's restart (issue 3, "Must be true").
 const PICTURES_BACK: Duration = Duration::from_secs(3);
@@ -82,4 +87,28 @@ async fn a_runner_or_guest_that_dies_is_said_and_comes_back() {
     runner.signal(Signal::SIGTERM);
     let (stopped, _) = rig.until(0, 0, |status| status.state == State::Stopped);
     assert!(stopped.detail.is_some_and(|detail| detail.contains("asked to stop")));
+}
+
+/// Sets mode 13h (320x200, no cursor that blinks), clears the interrupts and halts: nothing on its screen ever changes.
+const STANDS_STILL: [u8; 9] = [0xb8, 0x13, 0x00, 0xcd, 0x10, 0xfa, 0xf4, 0xeb, 0xfd];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+async fn a_guest_that_draws_nothing_is_live_again_after_its_agent_hung() {
+    let rig = Rig::new(1);
+    rig.place(&[0]);
+    rig.boots(&STANDS_STILL);
+    let agent = rig.start_agent(0);
+    let _runner = rig.start_runner(0, 0);
+    rig.until(0, 0, |status| {
+        status.state == State::Live
+            && status.picture.is_some_and(|picture| picture.changes > 0 && picture.still_for > 2.0)
+    });
+    agent.signal(Signal::SIGSTOP);
+    let gave_up = || rig.logs().contains("the agent holds its connection and has not answered").then_some(());
+    let noticed = eventually(SOON, gave_up).await;
+    agent.signal(Signal::SIGCONT);
+    noticed.unwrap_or_else(|error| panic!("{error}\n{}", rig.logs()));
+    // The display that is connected anew brings the picture that the agent has already.
+    rig.until(0, 0, |status| status.picture.is_some_and(|picture| picture.changes == 0) && status.state == State::Live);
 }

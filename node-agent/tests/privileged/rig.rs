@@ -122,7 +122,15 @@ impl Rig {
         self.spawn(node, self.agent_command(node))
     }
 
-    /// A real runner with a real QEMU, on a blank disk: the firmware's screen is the picture.
+    /// What the machines of runners that start from now on boot, in 510 octets at most.
+    pub(crate) fn boots(&self, program: &[u8]) {
+        let mut disk = vec![0; 1 << 20];
+        disk[..program.len()].copy_from_slice(program);
+        disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+        std::fs::write(self.dir.join("disk.raw"), disk).unwrap();
+    }
+
+    /// A real runner with a real QEMU. Unless [`Rig::boots`] was called its disk is blank: the firmware's screen is the picture.
     pub(crate) fn start_runner(&self, node: u8, instance: u8) -> Process {
         self.start_runner_at(node, instance, &self.seat(node, instance))
     }
@@ -131,7 +139,7 @@ impl Rig {
     pub(crate) fn start_runner_at(&self, node: u8, instance: u8, door: &Path) -> Process {
         let program = Path::new(env!("CARGO_BIN_EXE_node-agent")).with_file_name("guest-runner");
         assert!(program.exists(), "{} is missing; run `cargo build -p guest-runner` first", program.display());
-        let disk = self.dir.join("blank.raw");
+        let disk = self.dir.join("disk.raw");
         if !disk.exists() {
             std::fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();
         }
