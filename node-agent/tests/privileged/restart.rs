@@ -102,7 +102,7 @@ async fn a_guest_that_draws_nothing_is_live_again_after_its_agent_hung() {
     let _runner = rig.start_runner(0, 0);
     rig.until(0, 0, |status| {
         status.state == State::Live
-            && status.picture.is_some_and(|picture| picture.changes > 0 && picture.still_for > 2.0)
+            && status.picture.as_ref().is_some_and(|picture| picture.changes > 0 && picture.still_for > 2.0)
     });
     agent.signal(Signal::SIGSTOP);
     let gave_up = || rig.logs().contains("the agent holds its connection and has not answered").then_some(());
@@ -110,5 +110,7 @@ async fn a_guest_that_draws_nothing_is_live_again_after_its_agent_hung() {
     agent.signal(Signal::SIGCONT);
     noticed.unwrap_or_else(|error| panic!("{error}\n{}", rig.logs()));
     // The display that is connected anew brings the picture that the agent has already.
-    rig.until(0, 0, |status| status.picture.is_some_and(|picture| picture.changes == 0) && status.state == State::Live);
+    rig.until(0, 0, |status| {
+        status.picture.as_ref().is_some_and(|picture| picture.changes == 0) && status.state == State::Live
+    });
 }
