@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test end at the first surprise, as the test does")]
 
 mod alerts;
+mod churn;
 mod faults;
 mod modes;
 
