@@ -89,7 +89,7 @@ impl Report {
              Raw data: `{name}`, a line for each rest: what was done when, whether it hit, how long until all was well, what is held.\n\n\
              {bursts} bursts in {minutes:.1} minutes. **Wrong at rest: 0.** At rest is: every picture live, all nine in one session with one host, frames in the last\n\
              ten seconds from each to each, the doctor without a word, every tunnel's table as the directory wants it, and nothing held that was not held at\n\
-             first; for 5 s without a break, within 3 minutes. The run ends at the first burst after which it is not so.\n\n\
+             first; for 12 s without a break, within 3 minutes. The run ends at the first burst after which it is not so.\n\n\
              | done | times |\n|---|---|\n{steps}\n\
              Damage is called after the object that the agent counts its repair as. A step counts where it hit: what an earlier one took away cannot be damaged.\n\n\
              From a burst's last step until all was well, s: p50 {p50:.1}, p95 {p95:.1}, most {most:.1}. A guest that was killed boots and joins anew meanwhile.\n\n\
