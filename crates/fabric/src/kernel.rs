@@ -130,8 +130,7 @@ impl Kernel {
 
     pub(crate) async fn observe(&self) -> Result<Observed, rtnetlink::Error> {
         let links: Vec<LinkMessage> = self.fabric.link().get().execute().try_collect().await?;
-        let mut rows =
-            Box::pin(self.fabric.neighbours().get().set_address_family(AddressFamily::Bridge).execute());
+        let mut rows = Box::pin(self.fabric.neighbours().get().set_address_family(AddressFamily::Bridge).execute());
         // A row of the kernel's is hundreds of octets, and there are thousands; what is wanted of it are sixteen.
         let mut table = Vec::new();
         while let Some(row) = rows.try_next().await? {

@@ -108,7 +108,8 @@ fn come_to_rest(underlay: &[String], first: Option<&Held>) -> Result<(Duration, 
 
 /// What the wall's processes said last: its logs go with this test's namespaces.
 fn last_words() {
-    let mut logs: Vec<_> = fs::read_dir("/run/loco/log").into_iter().flatten().flatten().map(|log| log.path()).collect();
+    let mut logs: Vec<_> =
+        fs::read_dir("/run/loco/log").into_iter().flatten().flatten().map(|log| log.path()).collect();
     logs.sort();
     for log in logs.iter().filter(|log| log.extension().is_some_and(|extension| extension == "log")) {
         let text = fs::read_to_string(log).unwrap_or_default();
@@ -122,7 +123,8 @@ fn last_words() {
 fn a_wall_comes_to_rest_after_whatever_happens_and_keeps_nothing() {
     alone("churn::a_wall_comes_to_rest_after_whatever_happens_and_keeps_nothing", || {
         mount_sys();
-        let length = number("LOCO_CHURN_MINUTES").map_or(Length::Bursts(BURSTS), |m| Length::Time(Duration::from_mins(m)));
+        let length =
+            number("LOCO_CHURN_MINUTES").map_or(Length::Bursts(BURSTS), |m| Length::Time(Duration::from_mins(m)));
         let seed = number("LOCO_CHURN_SEED").unwrap_or(SEED);
         let mut report = Report::new(env::var_os("LOCO_CHURN_OUT").as_deref().map(Path::new), seed);
         says(&loco(&["up", "--detach", "--nodes", "3", "--guests", "9"]), 0, "all 9 pictures are live");
@@ -150,7 +152,8 @@ fn a_wall_comes_to_rest_after_whatever_happens_and_keeps_nothing() {
             series.push(held);
         }
         let grown = held::grown(&series);
-        report.note(json!({"bursts": bursts, "seconds": began.elapsed().as_secs(), "wrong_at_rest": 0, "grown": grown}));
+        report
+            .note(json!({"bursts": bursts, "seconds": began.elapsed().as_secs(), "wrong_at_rest": 0, "grown": grown}));
         report.write(&first, &series, began.elapsed());
         assert!(grown.is_empty(), "seed {seed}: {grown:#?}");
         says(&loco(&["down"]), 0, "the wall is down");

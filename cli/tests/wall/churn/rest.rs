@@ -17,7 +17,9 @@ use crate::{faults::ask, status, try_get};
 pub(super) fn wrong(underlay: &[String]) -> Vec<String> {
     let now = status();
     let mut wrong: Vec<String> = now.instances.iter().filter(|one| one.state != State::Live).map(dead).collect();
-    wrong.extend(now.nodes.iter().filter(|node| node.agent_pid.is_none()).map(|node| format!("{} has no agent", node.name)));
+    wrong.extend(
+        now.nodes.iter().filter(|node| node.agent_pid.is_none()).map(|node| format!("{} has no agent", node.name)),
+    );
     if now.instances.len() != GUESTS {
         wrong.push(format!("{} guests of {GUESTS}", now.instances.len()));
     }
