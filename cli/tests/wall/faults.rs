@@ -33,7 +33,7 @@ const CARD_9: [u8; 6] = [2, 0x4c, 0, 0x10, 0x68, 9];
 /// Longer than the doctor remembers that a card address was used twice.
 const REMEMBERED: Duration = Duration::from_secs(75);
 
-pub(crate) fn ask(arguments: &[&str]) -> Doctor {
+fn ask(arguments: &[&str]) -> Doctor {
     let output = loco(&[&["doctor", "-o", "json"], arguments].concat());
     let doctor: Doctor = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)));

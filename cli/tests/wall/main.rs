@@ -1,5 +1,6 @@
 //! `loco` as people run it: exit codes and words; and whole walls of real processes, privileged: here how they live and die,
-//! in [`faults`] what the doctor says of them, in [`alerts`] what a Prometheus says, in [`modes`] each way to join guests.
+//! in [`faults`] what the doctor says of them, in [`alerts`] what a Prometheus says, in [`modes`] each way to join guests, in [`churn`]
+//! whatever can happen, by dice.
 //!
 //! A wall takes names of the whole machine (`/run/loco`, `loco-host`), so each privileged test runs itself again in
 //! network, mount and process namespaces of its own: neither a wall of the developer's nor another test is touched.

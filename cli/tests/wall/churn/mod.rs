@@ -35,9 +35,9 @@ const REST_WITHIN: Duration = Duration::from_mins(3);
 /// All must be well for so long, without a break: what has just died may not have been missed yet, and rates are of the last 10 s, which
 /// must all lie after the burst.
 const AT_REST_FOR: Duration = Duration::from_secs(12);
-/// Of the test.
+/// Of the test: agents, runners and guests killed, nodes parted, tables and links damaged.
 const BURSTS: usize = 3;
-const SEED: u64 = 6;
+const SEED: u64 = 1;
 
 fn node_name(node: usize) -> String {
     ["node-a", "node-b", "node-c"][node].to_owned()

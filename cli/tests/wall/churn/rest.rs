@@ -6,12 +6,12 @@ use std::{
 
 use api::{
     agent::State,
-    lan::{LanRole, LanStatus},
+    lan::{Doctor, LanRole, LanStatus},
     status::Status,
 };
 
 use super::{GUESTS, NODES, TUNNEL, fabric, node_name};
-use crate::{faults::ask, status, try_get};
+use crate::{loco, status, try_get};
 
 /// Of `status` and the gateway, both asked now.
 pub(super) fn wrong(underlay: &[String]) -> Vec<String> {
@@ -28,7 +28,11 @@ pub(super) fn wrong(underlay: &[String]) -> Vec<String> {
         Err(why) => wrong.push(why),
     }
     wrong.extend((0..NODES).filter_map(|node| of_the_table(node, &now, underlay)));
-    wrong.extend(ask(&[]).diagnosis.into_iter().map(|told| format!("{}: {}", told.cause, told.sentence)));
+    let doctor = loco(&["doctor", "-o", "json"]);
+    match serde_json::from_slice::<Doctor>(&doctor.stdout) {
+        Ok(said) => wrong.extend(said.diagnosis.into_iter().map(|told| format!("{}: {}", told.cause, told.sentence))),
+        Err(_) => wrong.push(format!("no doctor: {}", String::from_utf8_lossy(&doctor.stderr).trim())),
+    }
     wrong
 }
 
