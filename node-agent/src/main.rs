@@ -14,7 +14,19 @@ use node_agent::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+/// One arena for all threads. The fabric's passes, the observer and the status each make and free megabytes of small rows on a thread of its own,
+/// and glibc keeps what is free in each thread's arena: with 5,000 rows as much as is in use (docs/adr/0029, The agent). Threads wait for one another
+/// only for what their own caches do not have, some thousand times a second.
+fn share_free_memory() {
+    // SAFETY: no other thread runs yet, and the call sets one number of the allocator.
+    #[expect(unsafe_code, reason = "glibc's options have no safe call")]
+    let is_set = unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
+    // Zero would be a refusal; the agent works as well, with more memory.
+    debug_assert_eq!(is_set, 1, "glibc takes any number of arenas");
+}
+
 fn main() -> ExitCode {
+    share_free_memory();
     let args = Args::parse();
     telemetry::init("node-agent");
     match run(args) {

@@ -1,14 +1,17 @@
 //! Benches: programs of their own, dispatched by name. Each writes raw data and a short table to docs/benchmarks.
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use anyhow::{Result, ensure};
-use clap::{Args, ValueEnum};
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args, Parser, ValueEnum};
 
 use crate::{
     build, cluster,
     dirs::Dirs,
     run::{self, Run as _},
-    setup,
+    setup, tell,
 };
 
 #[derive(Debug, Args)]
@@ -39,6 +42,20 @@ enum Bench {
     Scale,
     /// Discovery with 1,000 nodes and 10,000 instances, against a real API server
     ClusterScale,
+    /// Whatever can happen to a wall that plays, for minutes, by a seed: `-- --minutes 30 --seed N`
+    Churn,
+}
+
+/// Of `bench churn`, after `--`.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench churn --", no_binary_name = true)]
+struct ChurnArgs {
+    /// How long; the last burst begins before
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..))]
+    minutes: u32,
+    /// What is done follows from it; the time of day if none is given
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 pub(crate) fn run(dirs: &Dirs, args: &BenchArgs) -> Result<()> {
@@ -52,6 +69,7 @@ pub(crate) fn run(dirs: &Dirs, args: &BenchArgs) -> Result<()> {
         Bench::Observer => dirs.root().join("crates/traffic/examples/bench-observer.rs"),
         Bench::Scale => dirs.root().join("node-agent/examples/bench-scale/main.rs"),
         Bench::ClusterScale => dirs.root().join("gateway/examples/bench-cluster-scale.rs"),
+        Bench::Churn => dirs.root().join("cli/tests/wall/churn/mod.rs"),
     };
     ensure!(program.is_file(), "this bench does not exist yet: {} is missing", program.display());
     ensure!(run::is_root(), "benches start walls and namespaces, so they need root; run them as root");
@@ -59,13 +77,16 @@ pub(crate) fn run(dirs: &Dirs, args: &BenchArgs) -> Result<()> {
     if args.name == Bench::ClusterScale {
         return cluster_scale(dirs, &out, &args.rest);
     }
+    if args.name == Bench::Churn {
+        return churn(dirs, &out, &ChurnArgs::try_parse_from(&args.rest)?);
+    }
     let example = match args.name {
         Bench::Lan => Some(("node-agent", "bench-lan")),
         Bench::Scale => Some(("node-agent", "bench-scale")),
         Bench::Convergence => Some(("fabric", "bench-convergence")),
         Bench::LanStatus => Some(("gateway", "bench-lan-status")),
         Bench::Observer => Some(("traffic", "bench-observer")),
-        Bench::Latency | Bench::Streams | Bench::ClusterScale => None,
+        Bench::Latency | Bench::Streams | Bench::ClusterScale | Bench::Churn => None,
     };
     if args.name == Bench::Scale {
         // The agents that it starts.
@@ -93,4 +114,20 @@ fn cluster_scale(dirs: &Dirs, out: &Path, rest: &[String]) -> Result<()> {
         let mut bench = beside(&dirs.binary("examples/bench-cluster-scale"));
         bench.arg("--gateway").arg(dirs.binary("gateway")).arg("--out").arg(out).args(rest).run()
     })
+}
+
+/// The test of the same name, for longer: in namespaces of its own, so a wall of this machine is not touched.
+fn churn(dirs: &Dirs, out: &Path, args: &ChurnArgs) -> Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
+    let (seed, minutes) = (args.seed.unwrap_or(now.as_secs()), args.minutes);
+    build::all(dirs)?;
+    tell(&format!(
+        "seed {seed}, {minutes} minutes; to repeat it: cargo xtask bench churn -- --minutes {minutes} --seed {seed}"
+    ));
+    tell(&format!("raw data grow in {}/churn-DATE.jsonl", out.display()));
+    let mut cargo = run::cargo(dirs);
+    cargo.env("LOCO_DEMO_KERNEL", dirs.demo_kernel()).env("LOCO_CHURN_OUT", out);
+    cargo.env("LOCO_CHURN_MINUTES", minutes.to_string()).env("LOCO_CHURN_SEED", seed.to_string());
+    cargo.args(["test", "--package", "loco", "--test", "wall", "--", "--ignored", "--exact"]);
+    cargo.arg("churn::a_wall_comes_to_rest_after_whatever_happens_and_keeps_nothing").run()
 }

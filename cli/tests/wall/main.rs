@@ -1,11 +1,13 @@
 //! `loco` as people run it: exit codes and words; and whole walls of real processes, privileged: here how they live and die,
-//! in [`faults`] what the doctor says of them, in [`alerts`] what a Prometheus says, in [`modes`] each way to join guests.
+//! in [`faults`] what the doctor says of them, in [`alerts`] what a Prometheus says, in [`modes`] each way to join guests, in [`churn`]
+//! whatever can happen, by dice.
 //!
 //! A wall takes names of the whole machine (`/run/loco`, `loco-host`), so each privileged test runs itself again in
 //! network, mount and process namespaces of its own: neither a wall of the developer's nor another test is touched.
 #![expect(clippy::unwrap_used, reason = "the helpers of a test end at the first surprise, as the test does")]
 
 mod alerts;
+mod churn;
 mod faults;
 mod modes;
 
@@ -24,7 +26,7 @@ use api::{
 };
 use futures_util::TryStreamExt as _;
 use nix::{
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -58,6 +60,7 @@ fn alone(test: &str, body: impl FnOnce()) {
     if env::var_os(INSIDE).is_some() {
         // `/var/lib` too: overlays of a wall of this machine are not this test's to remove.
         for dir in ["/run", "/var/lib"] {
+            forget_mounts_below(dir);
             mount(Some("none"), dir, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
         }
         bring_up_loopback();
@@ -72,6 +75,17 @@ fn alone(test: &str, body: impl FnOnce()) {
     let output = inner.output().unwrap();
     let told = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(output.status.success(), "{}\n{}\n{}", output.status, told[0], told[1]);
+}
+
+/// Those of a wall of this machine came with the namespace; hidden below another mount they would still be listed, and never end. The
+/// machine keeps its own.
+fn forget_mounts_below(dir: &str) {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let points: Vec<&str> = table.lines().filter_map(|line| line.split(' ').nth(4)).collect();
+    // A mount is listed after that which it is on.
+    for point in points.iter().rev().filter(|point| point.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))) {
+        umount2(point.replace("\\040", " ").as_str(), MntFlags::MNT_DETACH).unwrap();
+    }
 }
 
 fn bring_up_loopback() {

@@ -130,8 +130,12 @@ impl Kernel {
 
     pub(crate) async fn observe(&self) -> Result<Observed, rtnetlink::Error> {
         let links: Vec<LinkMessage> = self.fabric.link().get().execute().try_collect().await?;
-        let rows: Vec<NeighbourMessage> =
-            self.fabric.neighbours().get().set_address_family(AddressFamily::Bridge).execute().try_collect().await?;
+        let mut rows = Box::pin(self.fabric.neighbours().get().set_address_family(AddressFamily::Bridge).execute());
+        // A row of the kernel's is hundreds of octets, and there are thousands; what is wanted of it are sixteen.
+        let mut table = Vec::new();
+        while let Some(row) = rows.try_next().await? {
+            table.extend(read_fdb(&row));
+        }
         let home = self.home_id().await?;
         let names: BTreeMap<u32, String> =
             links.iter().filter_map(|link| Some((link.header.index, name_of(link)?))).collect();
@@ -141,7 +145,7 @@ impl Kernel {
                 observed.links.insert(name.clone(), read_link(link, &names, home));
             }
         }
-        for (index, entry) in rows.iter().filter_map(read_fdb) {
+        for (index, entry) in table {
             if let Some(link) = names.get(&index).and_then(|name| observed.links.get_mut(name))
                 && matches!(link.kind, LinkKind::Vxlan(_))
             {

@@ -179,7 +179,6 @@ impl Metrics {
         self.sum("loco_fabric_writes_total", &[])
     }
 
-    /// Nodes that answer, once for each LAN.
     /// Other nodes with these labels that answer.
     pub(crate) fn peers_up(&self, labels: &[&str]) -> usize {
         self.values("loco_fabric_peer_up", labels).filter(|up| *up > 0.5).count()

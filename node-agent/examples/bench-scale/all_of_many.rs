@@ -7,28 +7,51 @@ use std::{
 
 use anyhow::ensure;
 use serde_json::{Value, json};
-use testkit::Underlay;
+use testkit::{NetNs, Underlay};
 
 use crate::{
     Lines,
     agent::{Agent, Metrics},
+    broadcast::{self, Seat},
     directory, until,
 };
 
-const AGENTS: u8 = 64;
 /// How long nothing changes while processor time is counted.
 const QUIET: Duration = Duration::from_secs(20);
 
-pub(crate) fn measure(scratch: &Path, lines: &mut Lines) -> anyhow::Result<()> {
-    let dir = scratch.join("all");
+/// Between two questions to one agent: what it takes to answer is taken from what is measured.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// Until each agent in turn is as `want` says; how long after `begin` the last one was.
+fn until_each(
+    begin: Instant,
+    what: &str,
+    (from, ips): (&NetNs, &[Ipv4Addr]),
+    want: impl Fn(&Metrics) -> bool,
+) -> anyhow::Result<Duration> {
+    for ip in ips {
+        until(begin, what, || {
+            let answered = Metrics::of(from, &[*ip])?.pop().flatten();
+            let wanted = answered.is_some_and(|metrics| want(&metrics));
+            if !wanted {
+                std::thread::sleep(ASK_EVERY);
+            }
+            Ok(wanted.then_some(()))
+        })?;
+    }
+    Ok(begin.elapsed())
+}
+
+pub(crate) fn measure(count: u8, scratch: &Path, lines: &mut Lines) -> anyhow::Result<()> {
+    let dir = scratch.join(format!("all-{count}"));
     std::fs::create_dir_all(&dir)?;
     std::fs::copy(scratch.join("token"), dir.join("token"))?;
-    let nodes: Vec<(String, Ipv4Addr)> = (0..AGENTS).map(|n| (format!("node-{n}"), Underlay::address(n))).collect();
+    let nodes: Vec<(String, Ipv4Addr)> = (0..count).map(|n| (format!("node-{n}"), Underlay::address(n))).collect();
     let ips: Vec<Ipv4Addr> = nodes.iter().map(|(_, ip)| *ip).collect();
     directory::write(&dir.join("snapshot.json"), &directory::one_each(&nodes))?;
-    let underlay = Underlay::new(AGENTS)?;
+    let underlay = Underlay::new(count)?;
     let first = underlay.node(0);
-    let others = usize::from(AGENTS - 1);
+    let last = usize::from(count - 1);
 
     let begin = Instant::now();
     let mut agents: Vec<Agent> = Vec::new();
@@ -36,22 +59,18 @@ pub(crate) fn measure(scratch: &Path, lines: &mut Lines) -> anyhow::Result<()> {
         agents.push(Agent::start(underlay.node(index), &dir, name, *ip)?);
     }
     let started = begin.elapsed();
-    let count = |want: &dyn Fn(&Metrics) -> bool| -> anyhow::Result<usize> {
-        Ok(Metrics::of(first, &ips)?.iter().flatten().filter(|metrics| want(metrics)).count())
-    };
-    let mut row = json!({"what": "all of many", "agents": AGENTS, "started_s": started.as_secs_f64()});
-    let ((), all) = until(begin, "every agent hears every other", || {
-        Ok((count(&|metrics| metrics.peers_up(&[]) == others)? == ips.len()).then_some(()))
-    })?;
+    let mut row = json!({"what": "all of many", "agents": count, "started_s": started.as_secs_f64()});
+    let hears_all = |metrics: &Metrics| metrics.peers_up(&[]) == last;
+    let all = until_each(begin, "every agent hears every other", (first, &ips), hears_all)?;
     row["joined_s"] = json!(all.as_secs_f64());
 
     let cpu = |agents: &[Agent]| agents.iter().map(Agent::cpu).sum::<anyhow::Result<f64>>();
     let written =
         || -> anyhow::Result<f64> { Ok(Metrics::of(first, &ips)?.iter().flatten().map(Metrics::writes).sum()) };
-    let (before, writes, begin) = (cpu(&agents)?, written()?, Instant::now());
+    let (writes, before, begin) = (written()?, cpu(&agents)?, Instant::now());
     std::thread::sleep(QUIET);
-    row["quiet_cores_each"] = json!((cpu(&agents)? - before) / begin.elapsed().as_secs_f64() / f64::from(AGENTS));
-    row["writes_each"] = json!(writes / f64::from(AGENTS));
+    row["quiet_cores_each"] = json!((cpu(&agents)? - before) / begin.elapsed().as_secs_f64() / f64::from(count));
+    row["writes_each"] = json!(writes / f64::from(count));
     row["quiet_writes"] = json!(written()? - writes);
     let memory: Vec<Value> = agents.iter().map(Agent::memory).collect::<anyhow::Result<_>>()?;
     for key in ["rss", "own", "files", "shared", "pss", "peak"] {
@@ -61,17 +80,29 @@ pub(crate) fn measure(scratch: &Path, lines: &mut Lines) -> anyhow::Result<()> {
         row[format!("{key}_mib")] = json!({"median": values[values.len() / 2], "most": values[values.len() - 1]});
     }
 
+    let runtime = broadcast::runtime()?;
+    let seats: Vec<Seat> = (0..)
+        .zip(&agents)
+        .map(|(seat, agent): (usize, _)| {
+            let instance = format!("instance-{seat}");
+            Seat::take(&runtime, &agent.seat(&instance), &instance)
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let mut heard = 0;
+    row["broadcast"] = broadcast::measure(&seats[0], last, || {
+        heard += seats[1..].iter().map(Seat::heard).sum::<u64>();
+        heard
+    })?;
+    drop(seats);
+
     // The last node's cable is pulled.
-    let last = usize::from(AGENTS - 1);
     let status = underlay
         .node(last)
         .run(|| std::process::Command::new("ip").args(["link", "set", "eth0", "down"]).status())??;
     ensure!(status.success(), "ip link set: {status}");
-    let gone = [r#"peer="node-63""#];
-    let ((), pruned) = until(Instant::now(), "the dead node is out of every flood list", || {
-        let knows = |metrics: &Metrics| metrics.peers_up(&gone) == 0 && metrics.peers_up(&[]) == others - 1;
-        Ok((count(&knows)? == last).then_some(()))
-    })?;
+    let gone = format!(r#"peer="node-{last}""#);
+    let knows = |metrics: &Metrics| metrics.peers_up(&[&gone]) == 0 && metrics.peers_up(&[]) == last - 1;
+    let pruned = until_each(Instant::now(), "the dead node is out of every flood list", (first, &ips[..last]), knows)?;
     row["pruned_by_all_ms"] = json!(pruned.as_secs_f64() * 1e3);
     lines.note(row);
     Ok(())

@@ -1,13 +1,13 @@
-//! How the fabric grows: one node's agent among 8, 64, 250 and 512 other nodes, and 64 agents that all know each other.
+//! How the fabric grows: one node's agent among 8, 64, 250 and 512 other nodes, and 8 to 64 agents that all know each other.
 //!
 //! ```text
 //!  one of many:  agent (real process, own namespace) ─ veth ─ world: one socket for each other node's VTEP, which answers questions
 //!                    directory ──> rows in the kernel ──> everybody heard;  restart: writes nothing;  a node leaves, dies, returns
-//!  all of many:  64 agents (real processes, a namespace each) on one bridge, one LAN, a seat on each
+//!  all of many:  N agents (real processes, a namespace each) on one bridge, one LAN, a seat on each
 //! ```
 //! The agents are `node-agent` beside this program, with a snapshot file as directory. What they hold is read from the kernel and from
 //! `/proc`. Prints one JSON object a line; with `--out DIR` it also writes them to `DIR/scale-DATE.jsonl`, and tables to
-//! `DIR/scale-DATE.md`. Needs root; `cargo xtask bench scale` runs it.
+//! `DIR/scale-DATE.md`. `--vteps` and `--agents` choose among the cases. Needs root; `cargo xtask bench scale` runs it.
 #![expect(clippy::print_stdout, reason = "what a bench prints is its result")]
 mod agent;
 mod all_of_many;
@@ -22,7 +22,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
+use clap::Parser;
 use serde_json::{Value, json};
 
 /// Longest wait for anything.
@@ -79,19 +80,29 @@ fn machine() -> Value {
     json!({"bench": "scale", "kernel": read("/proc/sys/kernel/osrelease"), "cpus": cpus, "load": load})
 }
 
+#[derive(Debug, Parser)]
+struct Flags {
+    /// Write raw data and the page there
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// One agent among so many other nodes: 8, 64, 250, 512
+    #[arg(long, value_delimiter = ',', default_value = "8,64,250,512")]
+    vteps: Vec<usize>,
+    /// So many agents at once, at most 64
+    #[arg(long, value_delimiter = ',', default_value = "8,16,32,64", value_parser = clap::value_parser!(u8).range(2..=64))]
+    agents: Vec<u8>,
+}
+
 fn main() -> anyhow::Result<()> {
-    let mut words = std::env::args().skip(1);
-    let out = match (words.next().as_deref(), words.next(), words.next()) {
-        (None, _, _) => None,
-        (Some("--out"), Some(dir), None) => Some(PathBuf::from(dir)),
-        _ => bail!("the only flag is --out DIR"),
-    };
+    let flags = Flags::parse();
     let mut lines = Lines::default();
     lines.note(machine());
     let scratch = Scratch::new()?;
-    for case in &directory::CASES {
+    for case in directory::CASES.iter().filter(|case| flags.vteps.contains(&case.vteps())) {
         one_of_many::measure(case, &scratch.0, &mut lines)?;
     }
-    all_of_many::measure(&scratch.0, &mut lines)?;
-    out.map_or(Ok(()), |dir: PathBuf| report::write(Path::new(&dir), &lines.0))
+    for count in flags.agents {
+        all_of_many::measure(count, &scratch.0, &mut lines)?;
+    }
+    flags.out.map_or(Ok(()), |dir: PathBuf| report::write(Path::new(&dir), &lines.0))
 }

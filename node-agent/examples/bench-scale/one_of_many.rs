@@ -12,7 +12,7 @@ use testkit::NetNs;
 use crate::{
     Lines,
     agent::{Agent, Metrics},
-    broadcast,
+    broadcast::{self, Seat},
     directory::{self, Case, HERE},
     until,
     world::{self, World},
@@ -128,7 +128,9 @@ pub(crate) fn measure(case: &Case, scratch: &Path, lines: &mut Lines) -> anyhow:
     put("quiet_cores", json!((rig.agent.cpu()? - cpu) / begin.elapsed().as_secs_f64()));
     put("quiet_writes", json!(rig.metrics()?.writes() - writes));
     put("memory_mib", rig.agent.memory()?);
-    put("broadcast", broadcast::measure(&rig.world, &rig.agent.seat("instance-0-0"), "instance-0-0", case)?);
+    let seat = Seat::take(&broadcast::runtime()?, &rig.agent.seat("instance-0-0"), "instance-0-0")?;
+    put("broadcast", broadcast::measure(&seat, case.peers, || rig.world.heard())?);
+    drop(seat);
 
     // The next agent finds all as it is to be.
     let begin = Instant::now();

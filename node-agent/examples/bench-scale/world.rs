@@ -18,14 +18,14 @@ use fabric::probe::Probe;
 use testkit::NetNs;
 use tokio::{net::UdpSocket, runtime::Runtime, task::JoinHandle};
 
+use crate::broadcast::ETHERTYPE;
+
 /// VXLAN's, of all agents here.
 const PORT: u16 = 14789;
 /// VXLAN's header: RFC 7348, section 5.
 const HEADER_LEN: usize = 8;
 /// Longest frame, with its header, and room to notice longer ones.
 const DATAGRAM_MAX: usize = 2048;
-/// Of the bench's own broadcasts: IEEE 802's for local experiments.
-pub(crate) const ETHERTYPE: [u8; 2] = [0x88, 0xb6];
 
 pub(crate) const HERE: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 1);
 
