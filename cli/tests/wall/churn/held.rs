@@ -50,12 +50,12 @@ impl Held {
             let name = node_name(node);
             [(format!("{name}, its fabric"), fabric(node)), (name, node_netns(node))]
         });
-        let pins = (0..NODES).map(|node| files(Path::new(&format!("{}/bpf", run_dir(node)))));
+        let pinned_in = |node| files(Path::new(&format!("{}/bpf", run_dir(node))));
         Some(Self {
             links: links.map(|(name, netns)| Some((name, links_in(&netns)?))).collect::<Option<_>>()?,
             mounts: fs::read_to_string("/proc/self/mountinfo").ok()?.lines().count(),
             processes: living(),
-            pins: pins.sum(),
+            pins: (0..NODES).map(pinned_in).sum(),
             of: pids.into_iter().map(|(name, pid)| Some((name, used_by(pid)?))).collect::<Option<_>>()?,
         })
     }

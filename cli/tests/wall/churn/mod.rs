@@ -93,7 +93,7 @@ fn come_to_rest(underlay: &[String], first: Option<&Held>) -> Result<(Duration, 
         match held {
             Some(held) if wrong.is_empty() => {
                 let since = *well_since.get_or_insert(asked);
-                if began.elapsed() - since >= AT_REST_FOR {
+                if began.elapsed() >= since + AT_REST_FOR {
                     return Ok((since, held));
                 }
             }
@@ -132,13 +132,13 @@ fn a_wall_comes_to_rest_after_whatever_happens_and_keeps_nothing() {
         let underlay = directory.underlay();
         let rests = |what: &str, first: Option<&Held>, report: &mut Report| {
             come_to_rest(&underlay, first).unwrap_or_else(|wrong| {
-                report.note(json!({"wrong": wrong}));
+                report.note(&json!({"wrong": wrong}));
                 last_words();
                 panic!("seed {seed}, {what}: wrong at rest: {wrong:#?}");
             })
         };
         let (_, first) = rests("at first", None, &mut report);
-        report.note(json!({"first": first}));
+        report.note(&json!({"first": first}));
 
         let mut dice = StdRng::seed_from_u64(seed);
         let began = Instant::now();
@@ -153,7 +153,7 @@ fn a_wall_comes_to_rest_after_whatever_happens_and_keeps_nothing() {
         }
         let grown = held::grown(&series);
         report
-            .note(json!({"bursts": bursts, "seconds": began.elapsed().as_secs(), "wrong_at_rest": 0, "grown": grown}));
+            .note(&json!({"bursts": bursts, "seconds": began.elapsed().as_secs(), "wrong_at_rest": 0, "grown": grown}));
         report.write(&first, &series, began.elapsed());
         assert!(grown.is_empty(), "seed {seed}: {grown:#?}");
         says(&loco(&["down"]), 0, "the wall is down");

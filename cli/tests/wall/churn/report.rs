@@ -38,11 +38,11 @@ impl Report {
         let machine = json!({"bench": "churn", "seed": seed, "kernel": said("uname", &["-r"]), "cpus": said("nproc", &[]),
                              "load": load.split(' ').next()});
         let mut report = Self { file, seed, machine: machine.clone(), rests: Vec::new(), steps: BTreeMap::new() };
-        report.note(machine);
+        report.note(&machine);
         report
     }
 
-    pub(super) fn note(&mut self, line: Value) {
+    pub(super) fn note(&mut self, line: &Value) {
         eprintln!("{line}");
         if let Some((file, path)) = &mut self.file {
             writeln!(file, "{line}").unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -63,7 +63,7 @@ impl Report {
             *self.steps.entry(kind).or_default() += 1;
         }
         self.rests.push(rested.as_secs_f64());
-        self.note(json!({"burst": number, "at_s": at.as_secs(), "steps": steps, "hit": hits,
+        self.note(&json!({"burst": number, "at_s": at.as_secs(), "steps": steps, "hit": hits,
                          "rest_s": (rested.as_secs_f64() * 10.0).round() / 10.0, "held": held}));
     }
 
@@ -73,7 +73,8 @@ impl Report {
         let Some(last) = series.last() else { return };
         self.rests.sort_by(f64::total_cmp);
         let rest = |share: usize| self.rests[(self.rests.len() - 1) * share / 100];
-        let steps: String = self.steps.iter().map(|(kind, count)| format!("| {kind} | {count} |\n")).collect();
+        let steps: Vec<String> = self.steps.iter().map(|(kind, count)| format!("| {kind} | {count} |\n")).collect();
+        let steps = steps.concat();
         let same = |what: &str, first: usize, last: usize| format!("| {what} | {first} | {last} |\n");
         let counts = [
             same("links, all namespaces", first.links.values().sum(), last.links.values().sum()),
