@@ -35,6 +35,14 @@ async function visit(name, { wall = [], agent = false, hash = `#token=${TOKEN}`,
     gateway.wall.instances = wall;
     gateway.agent = agent ? await FakeAgent.start(browser) : undefined;
     const own = await browser.newContext({ viewport: { width: 1280, height: 720 }, colorScheme: "dark", ...context });
+    // All that a screen reader is told: one sentence follows the other, and a slow test would come too late for the first.
+    await own.addInitScript(() => {
+      window.told = [];
+      new MutationObserver(() => {
+        const sentence = document.querySelector(".sr[role=status]")?.textContent;
+        if (sentence && sentence !== window.told.at(-1)) window.told.push(sentence);
+      }).observe(document, { subtree: true, childList: true, characterData: true });
+    });
     const page = await own.newPage();
     const wrong = [];
     page.on("pageerror", (error) => wrong.push(error.message));
@@ -52,6 +60,7 @@ async function visit(name, { wall = [], agent = false, hash = `#token=${TOKEN}`,
 }
 
 const live = (wait, count) => wait((n) => document.querySelectorAll('.tile[data-state="live"]').length === n, count);
+const said = (page, words) => page.waitForFunction((w) => window.told.some((sentence) => sentence.includes(w)), words, { timeout: WAIT, polling: 50 });
 const text = (page, words) => page.getByText(words).first().waitFor({ timeout: WAIT });
 
 await visit("sign in without a token", { hash: "" }, async (page, wait) => {
@@ -224,7 +233,7 @@ await visit("a click before the gateway has said who we are", { wall: three, age
   await page.click(`${SEAT} .pic`);
   await wait((s) => document.body.dataset.capture === "instance-4" && document.querySelector(s).dataset.lease === "you", SEAT);
   equal(gateway.refusals, 0);
-  await text(page, "Keys go to seat 5.");
+  await said(page, "Keys go to seat 5.");
 });
 
 await visit("keys never act on the page while a guest's line is away; the way out still works", { wall: three, agent: true }, async (page, wait, agent) => {
@@ -263,7 +272,7 @@ await visit("a view token may watch", { wall: three, agent: true, role: "view" }
   await live(wait, 3);
   await page.click(`${SEAT} .pic`);
   await wait((s) => document.querySelector(s).dataset.focused === "true", SEAT);
-  await text(page, "You may watch. Ask for a play token to join in.");
+  await said(page, "You may watch. Ask for a play token to join in.");
   await page.keyboard.press("a");
   equal((await agent.log("instance-4")).filter((m) => m.t === "key" || m.t === "take"), []);
 });
