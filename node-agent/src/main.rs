@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// One arena for all threads. The fabric's passes, the observer and the status each make and free megabytes of small rows on a thread of its own,
 /// and glibc keeps what is free in each thread's arena: with 5,000 rows as much as is in use (docs/adr/0029, The agent). Threads wait for one another
-/// only for what their own caches do not have, some thousand times a second.
+/// only for what their own caches do not have.
 fn share_free_memory() {
     // SAFETY: no other thread runs yet, and the call sets one number of the allocator.
     #[expect(unsafe_code, reason = "glibc's options have no safe call")]

@@ -196,8 +196,8 @@ pub(crate) async fn send_all(
 #[track_caller]
 pub(crate) fn all_once(seen: &BTreeMap<Numbered, u32>, sender: u8) {
     let numbers = (0..7).flat_map(|kind| (0..FRAMES).map(move |sequence| Numbered { kind, sender, sequence }));
-    let wrong: Vec<_> = numbers.map(|number| (number, seen.get(&number).copied().unwrap_or(0))).collect();
-    let wrong: Vec<_> = wrong.into_iter().filter(|(_, times)| *times != 1).collect();
+    let came = numbers.map(|number| (number, seen.get(&number).copied().unwrap_or(0)));
+    let wrong: Vec<_> = came.filter(|(_, times)| *times != 1).collect();
     assert!(wrong.is_empty(), "lost (0 times) or doubled: {wrong:?}");
 }
 
