@@ -12,20 +12,31 @@ use wire::framed::{LEN_MAX, Next, Prefix};
 
 use crate::tell;
 
+/// How long another machine that connects waits for the one that is there: one that comes back may be accepted before it is read that
+/// it had gone, or while frames for it are still under way.
+const WAIT_FOR_THE_FIRST: Duration = Duration::from_secs(1);
 /// Pause after `accept` failed, which it does when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 pub(super) enum Local {
-    Qemu(TcpListener),
-    Vde { path: PathBuf, plug: Option<Child> },
+    Qemu {
+        listener: TcpListener,
+        /// It connected while another one was there.
+        waiting: Option<TcpStream>,
+    },
+    Vde {
+        path: PathBuf,
+        plug: Option<Child>,
+    },
 }
 
 impl Local {
     pub(super) async fn listen(address: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(address).await;
-        Ok(Self::Qemu(listener.with_context(|| {
+        let listener = listener.with_context(|| {
             format!("cannot listen on {address}; if another `loco plug` does, give this one another port by --listen")
-        })?))
+        })?;
+        Ok(Self::Qemu { listener, waiting: None })
     }
 
     pub(super) const fn vde(path: PathBuf) -> Self {
@@ -35,7 +46,7 @@ impl Local {
     /// Where QEMU is to connect.
     pub(super) fn address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Qemu(listener) => listener.local_addr().ok(),
+            Self::Qemu { listener, .. } => listener.local_addr().ok(),
             Self::Vde { .. } => None,
         }
     }
@@ -43,16 +54,15 @@ impl Local {
     /// The next machine.
     pub(super) async fn next(&mut self) -> Result<Machine> {
         match self {
-            Self::Qemu(listener) => loop {
-                match listener.accept().await {
-                    Ok((stream, _)) => {
-                        // A game's frames are small and few; none may wait for the next one.
-                        stream.set_nodelay(true).ok();
-                        return Ok(Machine::of(stream));
-                    }
-                    Err(_) => sleep(ACCEPT_PAUSE).await,
-                }
-            },
+            Self::Qemu { listener, waiting } => {
+                let stream = match waiting.take() {
+                    Some(stream) => stream,
+                    None => accept(listener).await,
+                };
+                // A game's frames are small and few; none may wait for the next one.
+                stream.set_nodelay(true).ok();
+                Ok(Machine::of(stream))
+            }
             Self::Vde { path, plug } => {
                 if plug.take().is_some() {
                     bail!("the VDE switch at {} has gone; start it again, then this", path.display());
@@ -69,19 +79,27 @@ impl Local {
         }
     }
 
-    /// Sends away who else connects meanwhile.
-    pub(super) async fn refuse_others(&self) -> Infallible {
-        let Self::Qemu(listener) = self else { return std::future::pending().await };
+    /// Sends away who else connects meanwhile, unless the first one goes soon: then [`Local::next`] gives the other.
+    pub(super) async fn refuse_others(&mut self) -> Infallible {
+        let Self::Qemu { listener, waiting } = self else { return std::future::pending().await };
         loop {
-            match listener.accept().await {
-                Ok(other) => {
-                    drop(other);
-                    tell(
-                        "loco: another machine was sent away: one at a time; run another `loco plug` with another --listen for it",
-                    );
-                }
-                Err(_) => sleep(ACCEPT_PAUSE).await,
+            if waiting.is_none() {
+                *waiting = Some(accept(listener).await);
             }
+            sleep(WAIT_FOR_THE_FIRST).await;
+            *waiting = None;
+            tell(
+                "loco: another machine was sent away: one at a time; run another `loco plug` with another --listen for it",
+            );
+        }
+    }
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            Err(_) => sleep(ACCEPT_PAUSE).await,
         }
     }
 }

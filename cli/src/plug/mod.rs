@@ -156,7 +156,7 @@ async fn carry_all(server: &Server, local: &mut Local) -> Result<()> {
     }
 }
 
-async fn carry(link: Link, local: &Local, machine: &mut local::Machine) -> End {
+async fn carry(link: Link, local: &mut Local, machine: &mut local::Machine) -> End {
     tokio::select! {
         end = link.carry(machine) => end,
         never = local.refuse_others() => match never {},

@@ -1,4 +1,10 @@
-use tokio::io::AsyncWriteExt as _;
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
 use wire::framed::Prefix;
 
 use super::{local::Machine, *};
@@ -95,6 +101,38 @@ async fn what_comes_from_the_cluster_has_its_length_in_front() {
     let (mut machine, mut qemu) = machine();
     machine.sink.send(&[5; 60]).await.unwrap();
     let mut got = [0; 64];
-    tokio::io::AsyncReadExt::read_exact(&mut qemu, &mut got).await.unwrap();
+    qemu.read_exact(&mut got).await.unwrap();
     assert_eq!((got[..4].to_vec(), got[4..].to_vec()), (vec![0, 0, 0, 60], vec![5; 60]));
+}
+
+/// It may connect before anybody has read that it had gone.
+#[tokio::test]
+async fn a_machine_that_comes_back_at_once_is_not_sent_away_as_another_one() {
+    let mut local = Local::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = local.address().unwrap();
+    let first = TcpStream::connect(address).await.unwrap();
+    let mut there = local.next().await.unwrap();
+    drop(first);
+    let mut back = TcpStream::connect(address).await.unwrap();
+    // As while the first one's last frames are still under way.
+    timeout(Duration::from_millis(100), local.refuse_others()).await.unwrap_err();
+    there.frames.next().await.unwrap_err();
+    back.write_all(&[0, 0, 0, 1, 9]).await.unwrap();
+    assert_eq!(local.next().await.unwrap().frames.next().await.unwrap(), [9]);
+}
+
+#[tokio::test]
+async fn a_second_machine_is_sent_away_and_the_first_one_stays() {
+    let mut local = Local::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = local.address().unwrap();
+    let mut first = TcpStream::connect(address).await.unwrap();
+    let mut there = local.next().await.unwrap();
+    let mut second = TcpStream::connect(address).await.unwrap();
+    let mut nothing = [0];
+    tokio::select! {
+        never = local.refuse_others() => match never {},
+        end = second.read(&mut nothing) => assert_eq!(end.unwrap(), 0),
+    }
+    first.write_all(&[0, 0, 0, 1, 9]).await.unwrap();
+    assert_eq!(there.frames.next().await.unwrap(), [9]);
 }

@@ -5,8 +5,8 @@
 use std::net::Ipv4Addr;
 
 use dhcproto::{
-    Decodable, Encodable, Encoder,
-    v4::{DhcpOption, Flags, Message, MessageType, NodeType, Opcode, OptionCode},
+    Encodable, Encoder,
+    v4::{DhcpOption, Flags, Message, MessageType, NodeType, Opcode},
 };
 use model::{Identity, LanName, MacAddr, Subnet};
 use pnet::packet::{
@@ -16,6 +16,7 @@ use pnet::packet::{
     ipv4::{self, Ipv4Packet, MutableIpv4Packet},
     udp::{self, MutableUdpPacket, UdpPacket},
 };
+use wire::dhcp::{Message as Request, MessageType as Asked};
 
 use crate::arp::{mac_of, pnet_mac};
 
@@ -81,43 +82,36 @@ pub(crate) fn answer(request: &[u8], reservation: &Reservation) -> Option<Vec<u8
 
 /// Judges an Ethernet frame that the guest sent. `None`: not DHCP, not from the seat's MAC, or not for us.
 pub(crate) fn decide(request: &[u8], reservation: &Reservation) -> Option<Decision> {
-    let message = parse(request, reservation)?;
-    let requested = match message.opts().get(OptionCode::RequestedIpAddress) {
-        Some(DhcpOption::RequestedIpAddress(ip)) => Some(*ip),
-        _ => None,
-    };
-    let server = match message.opts().get(OptionCode::ServerIdentifier) {
-        Some(DhcpOption::ServerIdentifier(ip)) => Some(*ip),
-        _ => None,
-    };
-    if server.is_some_and(|server| server != reservation.edge_ip()) {
+    let body = body(request, reservation)?;
+    // By `wire`, as the observer does, and not by dhcproto: that one asserts the lengths of options which a guest chose.
+    let request = Request::parse(&body).filter(|it| !it.is_reply && it.client_mac == Some(reservation.mac))?;
+    if request.server_id().is_some_and(|server| server != reservation.edge_ip()) {
         return None;
     }
-    let build = |kind| frame(kind, &message, reservation);
-    match message.opts().msg_type()? {
-        MessageType::Discover => Some(Decision::Reply(build(MessageType::Offer)?)),
-        MessageType::Request => {
+    let asked = request.message_type()?;
+    let build = |kind| frame(kind, asked, &request, reservation);
+    match asked {
+        Asked::Discover => Some(Decision::Reply(build(MessageType::Offer)?)),
+        Asked::Request => {
             // Selecting and init-reboot name the address in an option; renewing and rebinding in `ciaddr`.
-            let wants = requested.unwrap_or(message.ciaddr());
+            let wants = request.requested_ip().unwrap_or(request.client_ip);
             if wants == reservation.ip {
                 Some(Decision::Acknowledge(build(MessageType::Ack)?))
             } else {
                 Some(Decision::Reply(build(MessageType::Nak)?))
             }
         }
-        MessageType::Inform if message.ciaddr() == reservation.ip => {
-            Some(Decision::Acknowledge(build(MessageType::Ack)?))
-        }
+        Asked::Inform if request.client_ip == reservation.ip => Some(Decision::Acknowledge(build(MessageType::Ack)?)),
         // A guest with an address of its own choice: it gets the settings, and stays as it is.
-        MessageType::Inform => Some(Decision::Reply(build(MessageType::Ack)?)),
-        MessageType::Release => Some(Decision::Released),
-        MessageType::Decline => Some(Decision::Declined),
-        _ => None,
+        Asked::Inform => Some(Decision::Reply(build(MessageType::Ack)?)),
+        Asked::Release => Some(Decision::Released),
+        Asked::Decline => Some(Decision::Declined),
+        Asked::Offer | Asked::Ack | Asked::Nak | Asked::Other(_) => None,
     }
 }
 
-/// The message in `frame`, if it is a BOOTP request from the seat's MAC to the server's port.
-fn parse(frame: &[u8], reservation: &Reservation) -> Option<Message> {
+/// What the seat's MAC sends to the server's port, if `frame` is that.
+fn body(frame: &[u8], reservation: &Reservation) -> Option<Vec<u8>> {
     let ethernet = EthernetPacket::new(frame)?;
     if ethernet.get_ethertype() != EtherTypes::Ipv4 || mac_of(ethernet.get_source()) != reservation.mac {
         return None;
@@ -134,26 +128,17 @@ fn parse(frame: &[u8], reservation: &Reservation) -> Option<Message> {
         return None;
     }
     let udp = UdpPacket::new(ip.payload())?;
-    if udp.get_destination() != SERVER_PORT {
-        return None;
-    }
-    let body = udp.payload();
-    // `hlen` first: dhcproto trusts it as an index into the 16 octets of `chaddr`.
-    if *body.get(2)? != 6 {
-        return None;
-    }
-    let message = Message::from_bytes(body).ok()?;
-    (message.opcode() == Opcode::BootRequest && message.chaddr() == reservation.mac.0).then_some(message)
+    (udp.get_destination() == SERVER_PORT).then(|| udp.payload().to_vec())
 }
 
-fn frame(kind: MessageType, request: &Message, seat: &Reservation) -> Option<Vec<u8>> {
-    let inform = request.opts().has_msg_type(MessageType::Inform);
+fn frame(kind: MessageType, asked: Asked, request: &Request<'_>, seat: &Reservation) -> Option<Vec<u8>> {
+    let inform = asked == Asked::Inform;
     let offered = if inform || kind == MessageType::Nak { Ipv4Addr::UNSPECIFIED } else { seat.ip };
-    let client = if kind == MessageType::Nak { Ipv4Addr::UNSPECIFIED } else { request.ciaddr() };
+    let client = if kind == MessageType::Nak { Ipv4Addr::UNSPECIFIED } else { request.client_ip };
     let mut message =
-        Message::new_with_id(request.xid(), client, offered, Ipv4Addr::UNSPECIFIED, request.giaddr(), &seat.mac.0);
+        Message::new_with_id(request.transaction, client, offered, Ipv4Addr::UNSPECIFIED, request.relay, &seat.mac.0);
     // A NAK goes to everybody (RFC 2131 section 4.3.2): the client has no address that could be trusted.
-    let broadcast = request.flags().broadcast() || kind == MessageType::Nak;
+    let broadcast = request.broadcast || kind == MessageType::Nak;
     let flags = if broadcast { Flags::default().set_broadcast() } else { Flags::default() };
     message.set_opcode(Opcode::BootReply).set_flags(flags);
 

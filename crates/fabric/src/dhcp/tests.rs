@@ -1,3 +1,7 @@
+use dhcproto::{
+    Decodable as _,
+    v4::{OptionCode, UnknownOption},
+};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
@@ -175,6 +179,19 @@ fn hardware_address_lengths_beyond_the_field_are_refused() {
     for hlen in [0, 5, 7, 17, 255] {
         frame[ETHERNET_LEN + IPV4_LEN + UDP_LEN + 2] = hlen;
         assert_eq!(decide(&frame, &seat()), None, "hlen {hlen}");
+    }
+}
+
+/// dhcproto, which once read requests here, decodes nothing behind an option whose length it does not like.
+#[test]
+fn options_of_no_concern_may_have_any_length() {
+    for code in (1..=254).filter(|code| ![50, 53, 54].contains(code)) {
+        for len in 0..=9 {
+            let option = UnknownOption::new(code.into(), vec![1; len]);
+            let mut asking = client(MessageType::Discover);
+            asking.options.insert(0, DhcpOption::Unknown(option));
+            assert!(decide(&asking.frame(), &seat()).is_some(), "option {code} of {len} octets");
+        }
     }
 }
 
