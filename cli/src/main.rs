@@ -16,6 +16,7 @@ mod down;
 mod lan;
 mod lock;
 mod logs;
+mod moving;
 mod netns;
 mod observe;
 mod paths;
@@ -78,7 +79,7 @@ enum Verb {
     ///
     /// It prints what to add to QEMU's command line, and carries the frames until Ctrl-C. The LAN must have the mode `socket`.
     Plug(plug::PlugFlags),
-    /// Restart a guest, or give it a fresh disk
+    /// Restart a guest, give it a fresh disk, or move it to another LAN
     #[command(subcommand)]
     Instance(reset::InstanceVerb),
     /// Say why a seat does not see a game, or everything that is wrong; exit code 1 if something is
@@ -174,11 +175,8 @@ fn run(verb: Verb) -> Result<ExitCode> {
             }
         }
         Verb::Instance(verb) => {
-            let Some(said) = runtime()?.block_on(reset::run(&verb, &paths))? else {
-                tell("loco: nothing runs; start a wall: `loco up`");
-                return Ok(ExitCode::from(NOTHING_RUNS));
-            };
-            tell(&format!("loco: {said}"));
+            let answer = runtime()?.block_on(reset::run(&verb, &paths))?;
+            return Ok(answered(answer, |text| tell(&format!("loco: {text}"))));
         }
         Verb::Doctor(flags) => match runtime()?.block_on(doctor::run(&flags, &paths))? {
             doctor::Answer::NothingRuns => {
@@ -194,20 +192,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
                 return Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) });
             }
         },
-        Verb::Lan(verb) => match runtime()?.block_on(lan::run(&verb, &paths))? {
-            lan::Answer::NothingRuns => {
-                tell("loco: nothing runs; start a wall: `loco up`");
-                return Ok(ExitCode::from(NOTHING_RUNS));
-            }
-            lan::Answer::Usage(why) => {
-                tell(&format!("error: {why}"));
-                return Ok(ExitCode::from(USAGE));
-            }
-            lan::Answer::Said { text, ok } => {
-                print(&text);
-                return Ok(if ok { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) });
-            }
-        },
+        Verb::Lan(verb) => return Ok(answered(runtime()?.block_on(lan::run(&verb, &paths))?, print)),
         Verb::Deploy(flags) => return rollout(flags.common(), || Ok((flags.options()?, Vec::new())), || Ok(())),
         Verb::Bootstrap(flags) => return rollout(flags.common(), || flags.plan(), || flags.write_files()),
         Verb::Observe { file, output } => {
@@ -228,6 +213,24 @@ fn run(verb: Verb) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says the answer by `say`, or what is wrong with the question.
+fn answered(answer: lan::Answer, say: impl FnOnce(&str)) -> ExitCode {
+    match answer {
+        lan::Answer::NothingRuns => {
+            tell("loco: nothing runs; start a wall: `loco up`");
+            ExitCode::from(NOTHING_RUNS)
+        }
+        lan::Answer::Usage(why) => {
+            tell(&format!("error: {why}"));
+            ExitCode::from(USAGE)
+        }
+        lan::Answer::Said { text, ok } => {
+            say(&text);
+            if ok { ExitCode::SUCCESS } else { ExitCode::from(FAILURE) }
+        }
+    }
 }
 
 /// Plans, and runs the plan unless it is only asked for. `prepare` writes what its commands read.

@@ -14,6 +14,8 @@ pub(crate) const AGENT_PORT: u16 = 14780;
 const RUNNER_PORT: u16 = 14800;
 /// First user id of the runners: one for each instance, so that no guest can reach another's process or files.
 const RUNNER_UID: u32 = 1_098_000;
+/// Of a LAN, at least.
+const SEATS: u8 = 9;
 const FIRST_VNI: u32 = 4200;
 /// The most seats that a /24 holds beside network, edge and broadcast address.
 const SEATS_OF_24: u8 = 253;
@@ -138,7 +140,8 @@ impl Wall {
                 vni: FIRST_VNI + u32::from(i),
                 mode: flags.mode.clone(),
                 subnet: if seats > SEATS_OF_24 { format!("10.98.{}.0/23", 2 * i) } else { format!("10.98.{i}.0/24") },
-                seats,
+                // Some to spare, for guests that are moved here.
+                seats: seats.max(SEATS),
             })
             .collect();
         let instances = (0..flags.guests)
@@ -185,6 +188,7 @@ impl Wall {
             lan: instance.lan.clone(),
             seat: instance.seat,
             node: instance.node.clone(),
+            card: None,
         };
         SnapshotFile {
             version: 1,

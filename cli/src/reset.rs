@@ -5,7 +5,14 @@ use anyhow::{Context as _, Result};
 use api::agent::{ControlAction, ControlRequest};
 use model::InstanceId;
 
-use crate::{paths::Paths, pcap::sound, plan::Wall, secrets, state};
+use crate::{
+    lan::Answer,
+    moving::{self, MoveFlags},
+    paths::Paths,
+    pcap::sound,
+    plan::Wall,
+    secrets, state,
+};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum InstanceVerb {
@@ -21,17 +28,32 @@ pub(crate) enum InstanceVerb {
         #[arg(value_name = "ID")]
         instance: InstanceId,
     },
+    /// Plug a running guest into another LAN, or another seat; it plays on and asks for its new address
+    ///
+    /// It moves among LANs of mode vxlan, or of mode socket. On a wall it stays there until it is moved again, under Kubernetes for as long as
+    /// its pod lives.
+    Move(MoveFlags),
+}
+
+/// Carries it out.
+pub(crate) async fn run(verb: &InstanceVerb, paths: &Paths) -> Result<Answer> {
+    let said = match verb {
+        InstanceVerb::Move(flags) => return moving::run(flags, paths).await,
+        InstanceVerb::Restart { instance } => {
+            order(instance, ControlAction::Restart, "is being restarted", paths).await?
+        }
+        InstanceVerb::Reset { instance } => {
+            order(instance, ControlAction::Reset, "is being started on a fresh disk", paths).await?
+        }
+    };
+    Ok(said.map_or(Answer::NothingRuns, |text| Answer::Said { text, ok: true }))
 }
 
 /// What was ordered, in words; `None`: nothing runs.
-pub(crate) async fn run(verb: &InstanceVerb, paths: &Paths) -> Result<Option<String>> {
+async fn order(instance: &InstanceId, action: ControlAction, words: &str, paths: &Paths) -> Result<Option<String>> {
     if !paths.wall().try_exists().with_context(|| format!("cannot look at {}", paths.wall().display()))? {
         return Ok(None);
     }
-    let (instance, action, words) = match verb {
-        InstanceVerb::Restart { instance } => (instance, ControlAction::Restart, "is being restarted"),
-        InstanceVerb::Reset { instance } => (instance, ControlAction::Reset, "is being started on a fresh disk"),
-    };
     let wall: Wall = state::read_json(&paths.wall())?;
     let client = reqwest::Client::builder().timeout(Duration::from_secs(15)).no_proxy().build()?;
     let url = format!("{}/api/control/{instance}", wall.base_url());

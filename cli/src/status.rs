@@ -10,6 +10,7 @@ use api::{
     gateway::LiveInstances,
     status::{Status, StatusInstance, StatusNode},
 };
+use model::Snapshot;
 
 use crate::{
     down,
@@ -59,7 +60,11 @@ pub(crate) async fn read(paths: &Paths) -> Result<Option<Report>> {
             None
         }
     };
-    let mut status = merge(&wall, &state, &token, live.as_ref())?;
+    // Where the guests are now: some may have been moved.
+    let snapshot = fs::read_to_string(paths.snapshot()).map_err(anyhow::Error::from);
+    let snapshot = snapshot.and_then(|text| Ok(api::snapshot::parse(&text)?));
+    let snapshot = snapshot.with_context(|| format!("{} is damaged; run `loco down`", paths.snapshot().display()))?;
+    let mut status = merge(&wall, &snapshot, &state, &token, live.as_ref())?;
     for instance in status.instances.iter_mut().filter(|instance| instance.qemu_pid.is_none()) {
         let runner = instance.runner_pid.and_then(|pid| i32::try_from(pid).ok());
         let qemu = runner.and_then(processes::qemu_of);
@@ -78,10 +83,15 @@ pub(crate) async fn live(wall: &Wall, token: &str) -> Result<LiveInstances> {
 }
 
 /// Joins the plan, the supervisor's state and the gateway's view.
-pub(crate) fn merge(wall: &Wall, state: &State, token: &str, live: Option<&LiveInstances>) -> Result<Status> {
+pub(crate) fn merge(
+    wall: &Wall,
+    snapshot: &Snapshot,
+    state: &State,
+    token: &str,
+    live: Option<&LiveInstances>,
+) -> Result<Status> {
     let heard: HashMap<&str, _> =
         live.iter().flat_map(|live| &live.instances).map(|instance| (instance.id.as_str(), instance)).collect();
-    let snapshot = model::Snapshot::try_from(wall.snapshot()).context("wall.json is damaged; run `loco down`")?;
     let nodes = wall.nodes.iter().map(|node| StatusNode {
         name: node.name.clone(),
         agent_pid: state.pid(&Role::Agent(node.name.clone())),
@@ -89,8 +99,9 @@ pub(crate) fn merge(wall: &Wall, state: &State, token: &str, live: Option<&LiveI
     });
     let mut instances = Vec::with_capacity(wall.instances.len());
     for plan in &wall.instances {
-        let lan = snapshot.lan(&plan.lan.parse()?).context("an instance without its LAN")?;
-        let identity = lan.identity(model::Seat(plan.seat))?;
+        let placed = snapshot.instance(&plan.id.parse()?);
+        let placed = placed.with_context(|| format!("{} is in no directory; run `loco down`", plan.id))?;
+        let identity = snapshot.identity(placed).context("an instance without its LAN")?;
         let runner = state.child(&Role::Runner(plan.id.clone()));
         let heard = heard.get(plan.id.as_str());
         let word = match (runner, heard) {
@@ -101,10 +112,10 @@ pub(crate) fn merge(wall: &Wall, state: &State, token: &str, live: Option<&LiveI
         };
         instances.push(StatusInstance {
             id: plan.id.clone(),
-            name: heard.map_or_else(|| format!("Seat {}", u16::from(plan.seat) + 1), |heard| heard.name.clone()),
+            name: heard.map_or_else(|| format!("Seat {}", u16::from(placed.seat.0) + 1), |heard| heard.name.clone()),
             node: plan.node.clone(),
-            lan: plan.lan.clone(),
-            seat: plan.seat,
+            lan: placed.lan.to_string(),
+            seat: placed.seat.0,
             mac: identity.mac.to_string(),
             ip: identity.ip.to_string(),
             state: word,
@@ -174,6 +185,11 @@ mod tests {
         .unwrap()
     }
 
+    /// The directory as `up` writes it.
+    fn of(wall: &Wall) -> Snapshot {
+        wall.snapshot().try_into().unwrap()
+    }
+
     fn runner(instance: &str, pid: Option<u32>, starts: u32, off: bool) -> ChildState {
         ChildState { pid, starts, off, ..ChildState::new(Role::Runner(instance.to_owned())) }
     }
@@ -189,13 +205,13 @@ mod tests {
         ];
         let state = State { supervisor_pid: 1, children };
         let words = |live: Option<&LiveInstances>| {
-            let status = merge(&wall, &state, "t", live).unwrap();
+            let status = merge(&wall, &of(&wall), &state, "t", live).unwrap();
             status.instances.iter().map(|i| word(i.state)).collect::<Vec<_>>()
         };
         assert_eq!(words(Some(&heard("instance-0", "live"))), ["live", "starting", "recovering", "stopped"]);
         assert_eq!(words(None), ["starting", "starting", "recovering", "stopped"]);
         assert_eq!(words(Some(&heard("instance-3", "recovering")))[3], "stopped");
-        let status = merge(&wall, &state, "t", None).unwrap();
+        let status = merge(&wall, &of(&wall), &state, "t", None).unwrap();
         assert_eq!((status.instances[1].runner_pid, status.instances[2].runner_pid), (Some(11), None));
         assert_eq!(
             (status.instances[2].mac.as_str(), status.instances[2].ip.as_str()),
@@ -206,7 +222,8 @@ mod tests {
     #[test]
     fn the_table_is_aligned_and_ends_with_the_page() {
         let state = State { supervisor_pid: 1, children: Vec::new() };
-        let text = table(&merge(&wall("--guests 1 --nodes 1"), &state, "t", None).unwrap());
+        let wall = wall("--guests 1 --nodes 1");
+        let text = table(&merge(&wall, &of(&wall), &state, "t", None).unwrap());
         let want = "NODE    AGENT  URL\n\
                     node-a  -      http://10.99.0.11:14780\n\
                     \n\

@@ -48,7 +48,7 @@ pub fn merge(
 
 fn instance(snapshot: &Snapshot, placed: &PlacedInstance, agents: &AgentViews, at: f64) -> Option<Instance> {
     // A checked snapshot always has the LAN and the seat; were it ever not so, the instance has no identity to show.
-    let identity = snapshot.lan(&placed.lan)?.identity(placed.seat).ok()?;
+    let identity = snapshot.identity(placed)?;
     let agent = agents.get(&placed.node);
     let status = agent.and_then(|view| status_of(view, placed)).map(shown);
     Some(Instance {

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+mod cable;
 mod config;
 mod files;
 mod handover;

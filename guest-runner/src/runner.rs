@@ -24,6 +24,7 @@ use tokio::{
 };
 
 use crate::{
+    cable::Cable,
     config::Config,
     files::{BootFiles, Files},
     handover::Owed,
@@ -77,6 +78,7 @@ pub(crate) async fn run(config: Config, mut files: Files) -> anyhow::Result<u8> 
         accelerator: Accelerator::Tcg,
         netdev: None,
         kept: Kept::Nothing,
+        cable: Cable::default(),
         late_at: None,
         held: None,
         said: None,
@@ -115,6 +117,7 @@ pub(crate) struct Runner {
     pub(crate) netdev: Option<String>,
     /// Of the guest's port, for as long as QEMU runs.
     kept: Kept,
+    cable: Cable,
     /// When the current step of stopping is late.
     late_at: Option<Instant>,
     /// The guest stands still because of its disk.
@@ -143,6 +146,7 @@ enum Happening {
     Tick,
     Stop,
     Agent(News),
+    CableIn,
     HandOver,
     MonitorUp(Result<Qmp<UnixStream>, QmpError>),
     Event(Result<Event, QmpError>),
@@ -182,6 +186,7 @@ impl Runner {
             result = or_never(self.opening.as_mut()) => Happening::MonitorUp(result),
             event = or_never(self.monitor.as_mut().map(Qmp::event)) => Happening::Event(event),
             () = or_never(self.late_at.map(sleep_until)) => Happening::Late,
+            () = or_never(self.cable.due().map(sleep_until)) => Happening::CableIn,
             news = self.link.news() => Happening::Agent(news),
             news = self.storage.news() => Happening::Storage(news),
             () = or_never(hand_over.then(|| sleep_until(self.hand_over_at))) => Happening::HandOver,
@@ -203,6 +208,10 @@ impl Runner {
             Happening::Late => {
                 self.late_at = None;
                 self.take(Fact::Late).await;
+            }
+            Happening::CableIn => {
+                let done = self.set_cable(true).await;
+                self.cable.put_in(done, Instant::now());
             }
             Happening::Agent(news) => self.agent(news).await,
             Happening::HandOver => self.hand_over().await,
@@ -351,6 +360,9 @@ impl Runner {
         }
         tracing::info!(lan = welcome.lan, seat = welcome.seat, ip = %welcome.ip, "attached to the agent");
         self.link.attach();
+        if self.cable.at(welcome, self.life.has_port(), Instant::now()) {
+            self.set_cable(false).await;
+        }
         self.signs.port.hold();
         self.signs.agent.fail("connected; display and control are being handed over");
         self.owe(Owed::ALL);
@@ -366,6 +378,21 @@ impl Runner {
         }
         self.tell_storage().await;
         self.start_if_ready().await;
+    }
+
+    /// Puts the guest's cable in, or pulls it; whether QEMU has taken it. There is no other way to tell a guest that it is elsewhere.
+    async fn set_cable(&mut self, up: bool) -> bool {
+        if up {
+            tracing::info!("the guest's cable is in again");
+        } else {
+            tracing::info!("the guest's port is in another place: its cable is pulled for a moment");
+        }
+        let Some(monitor) = &mut self.monitor else { return true };
+        let done = monitor.execute(qmp::set_link { name: netdev::ID.to_owned(), up }).await;
+        if let Err(error) = &done {
+            tracing::warn!(error = %chain(error), up, "QEMU did not move the guest's cable");
+        }
+        done.is_ok()
     }
 
     /// Port and disk: the guest starts.
@@ -458,6 +485,7 @@ impl Runner {
         self.bus = None;
         self.opening = None;
         self.late_at = None;
+        self.cable.gone();
         self.signs.qemu.fail("it ended");
         let (code, signal) = match &status {
             Ok(status) => (status.code(), status.signal()),

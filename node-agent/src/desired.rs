@@ -41,7 +41,7 @@ impl Desired {
     pub(crate) fn from_snapshot(snapshot: &Snapshot, node: &NodeName) -> Self {
         let seats = snapshot.on_node(node).filter_map(|placed| {
             let lan = snapshot.lan(&placed.lan)?;
-            let identity = lan.identity(placed.seat).ok()?;
+            let identity = snapshot.identity(placed)?;
             Some((
                 placed.id.clone(),
                 SeatSpec { lan: placed.lan.clone(), seat: placed.seat, identity, mode: lan.mode() },

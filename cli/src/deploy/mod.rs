@@ -27,6 +27,7 @@ pub(crate) use self::words::dry;
 pub(crate) use self::{
     judge::Expect,
     plan::{Cmd, Options, Probe, Step},
+    runner::answer,
     target::Target,
 };
 
@@ -232,7 +233,7 @@ pub(crate) async fn run(options: &Options, first: &[Step], print: &dyn Fn(&str),
     let output = runner::answer_aloud(&options.build()).await.context("images cannot be built; see docs/images.md")?;
     let images = judge::built(&output, &names).map_err(|why| anyhow!("`cargo xtask image`: {why}"))?;
     // Only now: building takes minutes, in which nodes come and go.
-    let nodes = judge::nodes(&runner::answer(&options.nodes()).await?, architecture()).map_err(|why| anyhow!(why))?;
+    let nodes = judge::nodes(&answer(&options.nodes()).await?, architecture()).map_err(|why| anyhow!(why))?;
     runner::run(&plan::after(options, &nodes, &images), tell).await?;
     print(&words::summary(options, &nodes, &images));
     Ok(())

@@ -104,6 +104,21 @@ pub struct RawInstance {
     pub lan: String,
     pub seat: u8,
     pub node: String,
+    /// MAC of the card of a guest that was moved here from the seat that it was started for: that seat's. Left out of all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card: Option<String>,
+}
+
+impl From<&PlacedInstance> for RawInstance {
+    fn from(placed: &PlacedInstance) -> Self {
+        Self {
+            id: placed.id.to_string(),
+            lan: placed.lan.to_string(),
+            seat: placed.seat.0,
+            node: placed.node.to_string(),
+            card: placed.card.map(|card| card.to_string()),
+        }
+    }
 }
 
 /// The file of LANs: what a cluster with Kubernetes says of its LANs; the rest of its directory comes from the API.
@@ -187,15 +202,7 @@ impl From<&Snapshot> for SnapshotFile {
                     agent_url: node.agent_url.clone(),
                 })
                 .collect(),
-            instances: snapshot
-                .instances()
-                .map(|placed| RawInstance {
-                    id: placed.id.to_string(),
-                    lan: placed.lan.to_string(),
-                    seat: placed.seat.0,
-                    node: placed.node.to_string(),
-                })
-                .collect(),
+            instances: snapshot.instances().map(RawInstance::from).collect(),
         }
     }
 }
@@ -225,6 +232,7 @@ impl TryFrom<SnapshotFile> for Snapshot {
                 lan: value(key("lan"), raw.lan.parse())?,
                 seat: Seat(raw.seat),
                 node: value(key("node"), raw.node.parse())?,
+                card: value(key("card"), raw.card.map(|card| card.parse()).transpose())?,
             });
         }
         Ok(Self::new(lans, nodes, instances)?)
@@ -278,10 +286,20 @@ mod tests {
     fn what_is_written_is_read_again() {
         let lan = r#"{"name":"party","vni":7,"mode":"vxlan","subnet":"10.98.0.0/24","seats":9}"#;
         let mut file: SnapshotFile = serde_json::from_str(&text(lan, "")).unwrap();
-        file.instances =
-            vec![RawInstance { id: "instance-0".into(), lan: "party".into(), seat: 3, node: "node-a".into() }];
+        let instance = |n: u8, card: Option<&str>| RawInstance {
+            id: format!("instance-{n}"),
+            lan: "party".into(),
+            seat: n,
+            node: "node-a".into(),
+            card: card.map(str::to_owned),
+        };
+        file.instances = vec![instance(3, None), instance(4, Some("02:4c:00:00:09:01"))];
         let snapshot = Snapshot::try_from(file.clone()).unwrap();
         assert_eq!(SnapshotFile::from(&snapshot), file);
+        assert!(!serde_json::to_string(&file.instances[0]).unwrap().contains("card"));
+        file.instances[1].card = Some("52:54:00:12:34:56".into());
+        let error = Snapshot::try_from(file).unwrap_err().to_string();
+        assert!(error.contains("`instances[1].card`") && error.contains("no card of a seat"), "{error}");
     }
 
     #[test]

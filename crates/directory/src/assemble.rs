@@ -30,6 +30,8 @@ pub struct PodFact {
     pub lan: Option<String>,
     /// What a label says of the seat; without one it is the name's number.
     pub seat: Option<String>,
+    /// Where an annotation says that its guest was moved to: `LAN/SEAT`.
+    pub moved_to: Option<String>,
     /// Failed or Succeeded: its containers will not run again.
     pub ended: bool,
     /// Why the scheduler has no node for it.
@@ -96,6 +98,7 @@ pub fn assemble<'a>(
     let mut taken: BTreeMap<(LanName, Seat), InstanceId> = BTreeMap::new();
     let mut ids = BTreeSet::new();
     let mut instances = Vec::with_capacity(pods.len());
+    let mut moves = Vec::new();
     for pod in pods {
         let candidate = match candidate(pod, &by_name) {
             Ok(Some(candidate)) => candidate,
@@ -133,16 +136,41 @@ pub fn assemble<'a>(
             continue;
         }
         taken.insert(place.clone(), candidate.id.clone());
-        instances.push(PlacedInstance { id: candidate.id, lan: place.0, seat: place.1, node: candidate.node });
+        if let Some(to) = pod.moved_to.as_deref() {
+            moves.push((candidate.id.clone(), to));
+        }
+        let (lan, seat) = place;
+        instances.push(PlacedInstance { id: candidate.id, lan, seat, node: candidate.node, card: None });
     }
     match Snapshot::new(lans.iter().cloned(), nodes.into_values(), instances) {
-        Ok(snapshot) => (snapshot, problems),
+        Ok(snapshot) => (move_guests(snapshot, &moves, &mut problems), problems),
         // All that it checks was seen to above, and the LANs when their file was read.
         Err(error) => {
             problems.add("directory", format!("{error}; this is a fault of Loco's own"));
             (Snapshot::default(), problems)
         }
     }
+}
+
+/// Moves guests to where their pods' annotations say, as far as that may be. A seat that is a pod's own stays that pod's, so whatever is
+/// refused leaves its guest at home, and nobody is moved by another's annotation. The newest pod is first.
+fn move_guests(home: Snapshot, moves: &[(InstanceId, &str)], problems: &mut Problems) -> Snapshot {
+    let mut snapshot = home;
+    for (id, to) in moves {
+        let place = to.split_once('/').and_then(|(lan, seat)| Some((lan.parse().ok()?, Seat(seat.parse().ok()?))));
+        let refused = match place {
+            None => format!("its annotation loco.dev/moved-to says `{to}`, which is no LAN/SEAT such as party/3"),
+            Some((lan, seat)) => match snapshot.move_to(id, &lan, Some(seat)) {
+                Ok(()) => continue,
+                Err(error) => error.to_string(),
+            },
+        };
+        problems.add(
+            id.as_str(),
+            format!("it stays at its own seat: {refused}; or remove the annotation loco.dev/moved-to"),
+        );
+    }
+    snapshot
 }
 
 /// The place that the pod asks for; `None` for one that has no node yet and nothing to complain of.

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use crate::assemble::{AGENT_PORT, AgentFact, PodFact};
 
 const LAN_LABEL: &str = "loco.dev/lan";
+/// An annotation: `LAN/SEAT`, where the pod's guest was moved to. It goes with the pod, so a guest that is started anew is at home.
+const MOVED_TO: &str = "loco.dev/moved-to";
 /// Set by the `StatefulSet` controller from Kubernetes 1.28 on.
 const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 /// An annotation, and from 1.28 on a label too; set by the Job controller.
@@ -121,6 +123,7 @@ impl Thin for ThinPod {
             node: spec.node_name.filter(|name| !name.is_empty()),
             host_ip,
             lan: labels.remove(LAN_LABEL),
+            moved_to: annotations.remove(MOVED_TO),
             seat: labels
                 .remove(POD_INDEX)
                 .or_else(|| labels.remove(JOB_INDEX))
@@ -189,7 +192,8 @@ mod tests {
     fn a_pod_is_read_as_far_as_it_is_used() {
         let pod: ThinPod = serde_json::from_str(
             r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"instance-3","uid":"u","creationTimestamp":"1970-01-01T00:01:40Z",
-                "labels":{"loco.dev/lan":"party","apps.kubernetes.io/pod-index":"3"},"managedFields":[{"manager":"kubelet"}]},
+                "labels":{"loco.dev/lan":"party","apps.kubernetes.io/pod-index":"3"},
+                "annotations":{"loco.dev/moved-to":"other/4"},"managedFields":[{"manager":"kubelet"}]},
                 "spec":{"nodeName":"n1","containers":[{"name":"guest"}]},
                 "status":{"phase":"Running","hostIP":"fd00::1","hostIPs":[{"ip":"fd00::1"},{"ip":"10.77.0.11"}],
                 "conditions":[{"type":"PodScheduled","status":"True"}]}}"#,
@@ -202,6 +206,7 @@ mod tests {
             node: Some("n1".into()),
             host_ip: Some([10, 77, 0, 11].into()),
             lan: Some("party".into()),
+            moved_to: Some("other/4".into()),
             seat: Some("3".into()),
             ended: false,
             unscheduled: None,

@@ -47,7 +47,13 @@ fn snapshot(seats: u8) -> anyhow::Result<Snapshot> {
         .collect::<anyhow::Result<_>>()?;
     let placed: Vec<PlacedInstance> = (0..seats)
         .map(|seat| {
-            Ok(PlacedInstance { id: instance(seat)?, lan: "party".parse()?, seat: Seat(seat), node: node(seat)? })
+            Ok(PlacedInstance {
+                id: instance(seat)?,
+                lan: "party".parse()?,
+                seat: Seat(seat),
+                node: node(seat)?,
+                card: None,
+            })
         })
         .collect::<anyhow::Result<_>>()?;
     Ok(Snapshot::new([lan()?], nodes, placed)?)

@@ -12,10 +12,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use model::{InstanceId, LanName, MacAddr};
+use model::{Identity, InstanceId, LanName, MacAddr};
 
 use crate::{
-    LanSpec, PortSpec, ReachStatus,
+    LanSpec, ReachStatus,
     arp::{self, Arp},
     dhcp::{self, Decision, Reservation},
     reach::Page,
@@ -44,8 +44,8 @@ pub struct Desk {
 
 impl Desk {
     /// `now`: the budget of answers begins.
-    pub fn new(lan: &LanSpec, port: &PortSpec, now: Instant) -> Self {
-        Self::with(port.instance.clone(), Reservation::new(&lan.name, &port.identity, lan.edge_mac), now)
+    pub fn new(lan: &LanSpec, instance: InstanceId, identity: &Identity, now: Instant) -> Self {
+        Self::with(instance, Reservation::new(&lan.name, identity, lan.edge_mac), now)
     }
 
     pub(crate) const fn with(instance: InstanceId, seat: Reservation, now: Instant) -> Self {
@@ -137,6 +137,12 @@ impl Books {
         self.addresses.retain(|instance, _| is_plugged(instance));
         self.conflicts.retain(|instance, _| is_plugged(instance));
         self.pages.retain(|(lan, instance), _| is_asked(lan, instance));
+    }
+
+    /// Forgets what a guest used, as it is somewhere else now.
+    pub fn leave(&mut self, instance: &InstanceId) {
+        self.addresses.remove(instance);
+        self.conflicts.remove(instance);
     }
 
     /// Conflicts in words.

@@ -66,11 +66,16 @@ impl Edge {
         let mut taps = BTreeMap::new();
         let mut bridges = BTreeMap::new();
         for lan in spec.lans.values().filter(|lan| lan.has_bridge()) {
-            for (seat, port) in &lan.ports {
-                let name = OurName::Tap(lan.vni, *seat);
+            for port in lan.ports.values() {
+                let name = OurName::port(lan, port);
                 let Some(link) = observed.our(name) else { continue };
                 let duty = Reservation::new(&lan.name, &port.identity, lan.edge_mac);
-                let old = self.taps.remove(&port.instance).filter(|old| old.index == link.index && old.duty == duty);
+                let old = self.taps.remove(&port.instance);
+                if old.as_ref().is_some_and(|old| old.duty != duty) {
+                    // It has another place on a LAN: what it was seen to use was in the old one.
+                    self.books.lock().leave(&port.instance);
+                }
+                let old = old.filter(|old| old.index == link.index && old.duty == duty);
                 let start = |socket| tap_task(socket, port.instance.clone(), duty.clone(), self.books.clone());
                 match old.map_or_else(|| station(link.index, duty.clone(), start), Ok) {
                     Ok(station) => drop(taps.insert(port.instance.clone(), station)),
@@ -99,7 +104,7 @@ impl Edge {
     fn forget(&self, spec: &FabricSpec, observed: &Observed) {
         let is_plugged = |instance: &InstanceId| {
             spec.port(instance)
-                .and_then(|(lan, seat, _)| observed.our(OurName::Tap(lan.vni, seat)))
+                .and_then(|(lan, _, port)| observed.our(OurName::port(lan, port)))
                 .is_some_and(|link| link.carrier)
         };
         let is_asked =

@@ -6,7 +6,7 @@ use std::{
 
 use model::{MacAddr, NetworkMode, Seat, Vni};
 
-use crate::{FdbEntry, LanSpec, PortCounters};
+use crate::{FdbEntry, LanSpec, PortCounters, PortSpec};
 
 /// Every link of the namespace, by name, and what lies beneath it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -114,6 +114,9 @@ pub fn is_macvtap(device: &str) -> bool {
 }
 
 /// What a name of ours stands for. The kernel takes 15 characters; the longest of ours, a tap's, has exactly that.
+///
+/// A port is called after its guest's card, which is the seat that the guest was started for. One that moves to another LAN keeps its name:
+/// where it is plugged in says its bridge, as the kernel has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum OurName {
     Bridge(Vni),
@@ -123,11 +126,12 @@ pub(crate) enum OurName {
 }
 
 impl OurName {
-    /// What the guest of a seat is plugged into, in a LAN of the kernel's.
-    pub(crate) const fn port(lan: &LanSpec, seat: Seat) -> Self {
+    /// What a guest is plugged into, in a LAN of the kernel's.
+    pub(crate) const fn port(lan: &LanSpec, port: &PortSpec) -> Self {
+        let (vni, seat) = (port.card.vni(), port.card.seat());
         match lan.mode {
-            NetworkMode::Macvlan => Self::Macvtap(lan.vni, seat),
-            NetworkMode::Vxlan | NetworkMode::Socket | NetworkMode::User => Self::Tap(lan.vni, seat),
+            NetworkMode::Macvlan => Self::Macvtap(vni, seat),
+            NetworkMode::Vxlan | NetworkMode::Socket | NetworkMode::User => Self::Tap(vni, seat),
         }
     }
 

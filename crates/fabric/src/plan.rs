@@ -8,7 +8,13 @@
 //! The *bridge* does learn, on taps and on the tunnel port: that table is soft state which the traffic itself repairs while no
 //! agent lives, and an unknown address is flooded, which costs a frame on other taps but loses none. Static rows there
 //! would be wrong exactly when a guest moves while its agent is away.
-use std::{collections::BTreeSet, net::Ipv4Addr};
+//!
+//! **Moves.** A guest that moves to another LAN takes its port along: a port is called after the guest's card, so that it is the same one
+//! wherever it was when the plan is made, and a single step plugs it into the bridge of the other LAN.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
 use model::{MacAddr, NetworkMode, Vni};
 
@@ -170,7 +176,12 @@ pub(crate) fn plan(spec: &FabricSpec, vtep: Vtep, observed: &Observed, away: &Aw
     let mut plan = Plan::default();
     plan.check_directory(spec, vtep);
     let blocked = plan.blocked(spec, observed);
-    let held = held(spec, observed);
+    let ports: Ports = spec
+        .lans
+        .values()
+        .flat_map(|lan| lan.ports.values().map(|port| (OurName::port(lan, port), (lan.vni, lan.mode))))
+        .collect();
+    let held = held(&ports, observed);
     let of_mode = |mode| spec.lans.values().filter(move |lan| lan.mode == mode);
     let active: Vec<&LanSpec> = of_mode(NetworkMode::Vxlan)
         .filter(|lan| !blocked.contains(&lan.vni))
@@ -180,7 +191,9 @@ pub(crate) fn plan(spec: &FabricSpec, vtep: Vtep, observed: &Observed, away: &Aw
         of_mode(NetworkMode::Macvlan).filter(|lan| !blocked.contains(&lan.vni) && !lan.ports.is_empty()).collect();
     let wanted: BTreeSet<OurName> = active.iter().chain(&over_card).flat_map(|lan| names(lan)).collect();
 
-    let removed = plan.remove(observed, &wanted, &held, vtep, &blocked);
+    // A port is of the LAN that its guest is in now, whatever seat it is called after.
+    let is_blocked = |name: OurName| blocked.contains(&ports.get(&name).map_or(name.vni(), |(vni, _)| *vni));
+    let removed = plan.remove(observed, &wanted, &held, vtep, is_blocked);
     for lan in &active {
         plan.prune_fdb(lan, observed, &removed, away);
     }
@@ -196,12 +209,13 @@ pub(crate) fn plan(spec: &FabricSpec, vtep: Vtep, observed: &Observed, away: &Aw
     plan
 }
 
+/// The LAN of each port that is to be here, and its mode.
+type Ports = BTreeMap<OurName, (Vni, NetworkMode)>;
+
 /// LANs that a guest still uses which the directory does not place here: of its tap's name, and of the bridge it is on.
-fn held(spec: &FabricSpec, observed: &Observed) -> BTreeSet<Vni> {
+fn held(ports: &Ports, observed: &Observed) -> BTreeSet<Vni> {
     let placed = |name| match name {
-        OurName::Tap(vni, seat) => {
-            spec.lans.get(&vni).is_some_and(|lan| lan.mode == NetworkMode::Vxlan && lan.ports.contains_key(&seat))
-        }
+        OurName::Tap(..) => ports.get(&name).is_some_and(|(_, mode)| *mode == NetworkMode::Vxlan),
         // It needs no bridge.
         OurName::Macvtap(..) | OurName::Bridge(_) | OurName::Vxlan(_) => true,
     };
@@ -217,7 +231,7 @@ fn held(spec: &FabricSpec, observed: &Observed) -> BTreeSet<Vni> {
 fn names(lan: &LanSpec) -> impl Iterator<Item = OurName> {
     let of_all =
         [OurName::Bridge(lan.vni), OurName::Vxlan(lan.vni)].into_iter().filter(|_| lan.mode == NetworkMode::Vxlan);
-    of_all.chain(lan.ports.keys().map(|seat| OurName::port(lan, *seat)))
+    of_all.chain(lan.ports.values().map(|port| OurName::port(lan, port)))
 }
 
 impl Plan {
@@ -263,11 +277,11 @@ impl Plan {
         wanted: &BTreeSet<OurName>,
         held: &BTreeSet<Vni>,
         vtep: Vtep,
-        blocked: &BTreeSet<Vni>,
+        is_blocked: impl Fn(OurName) -> bool,
     ) -> BTreeSet<String> {
         let mut removed = BTreeSet::new();
         // Taps first: a bridge goes after its ports.
-        let mut ours: Vec<_> = observed.ours().filter(|(name, _)| !blocked.contains(&name.vni())).collect();
+        let mut ours: Vec<_> = observed.ours().filter(|(name, _)| !is_blocked(*name)).collect();
         ours.sort_by_key(|(name, _)| !name.is_port());
         for (name, link) in ours {
             let text = name.text();
@@ -326,8 +340,8 @@ impl Plan {
                 nic.name, nic.mtu
             ));
         }
-        for (lan, (seat, port)) in lans.iter().flat_map(|lan| lan.ports.iter().map(move |port| (lan, port))) {
-            let ours = OurName::port(lan, *seat);
+        for (lan, port) in lans.iter().flat_map(|lan| lan.ports.values().map(move |port| (lan, port))) {
+            let ours = OurName::port(lan, port);
             let (name, mac) = (ours.text(), port.identity.mac);
             let link = observed.our(ours).filter(|_| !removed.contains(&name));
             match link {
@@ -395,8 +409,8 @@ impl Plan {
         }
         self.port_of(bridge, &vxlan.text(), link);
 
-        for seat in lan.ports.keys() {
-            let tap = OurName::Tap(lan.vni, *seat);
+        for port in lan.ports.values() {
+            let tap = OurName::port(lan, port);
             let link = there(tap);
             if link.is_none() {
                 self.steps.push(Step::CreateTap { name: tap.text() });

@@ -357,8 +357,9 @@ impl<'a> Reconciler<'a> {
             let state = LanStatus { vni: lan.vni, mode, encryption, seats: lan.seats, bridge_mac: lan.bridge_mac };
             status.lans.insert(lan.name.clone(), state);
             for (seat, port) in &lan.ports {
-                let name = OurName::port(lan, *seat);
-                let link = observed.our(name);
+                let name = OurName::port(lan, port);
+                // One that is plugged in elsewhere is no port of this LAN.
+                let link = observed.our(name).filter(|link| is_in(lan, link));
                 let state = PortStatus {
                     lan: lan.name.clone(),
                     seat: *seat,
@@ -402,12 +403,10 @@ impl<'a> Reconciler<'a> {
     async fn open_tap(&mut self, instance: &InstanceId) -> Result<OpenPort, FabricError> {
         let no_port = || FabricError::NoPort(instance.clone());
         let spec = self.spec.clone().ok_or_else(no_port)?;
-        let (lan, seat, _) = spec.port(instance).ok_or_else(no_port)?;
-        let name = OurName::port(lan, seat);
+        let (lan, _, port) = spec.port(instance).ok_or_else(no_port)?;
+        let name = OurName::port(lan, port);
         let (tap, over_card) = (name.text(), lan.mode == NetworkMode::Macvlan);
-        let plugged = |observed: &Observed| {
-            observed.our(name).is_some_and(|link| link.up && (over_card || link.master.is_some()))
-        };
+        let plugged = |observed: &Observed| observed.our(name).is_some_and(|link| link.up && is_in(lan, link));
         // Attaching to a name that is not there would make a tap outside the bridge: the guest would be deaf.
         let mut ready = self.kernel.observe().await.is_ok_and(|observed| plugged(&observed));
         if !ready {
@@ -460,6 +459,11 @@ impl<'a> Reconciler<'a> {
             Err(no_lan(self.problems.first().map_or("its port could not be plugged in", |p| p)))
         }
     }
+}
+
+/// Whether a port is plugged into that LAN; over the node's card there is but one to be in.
+fn is_in(lan: &LanSpec, link: &Link) -> bool {
+    lan.mode == NetworkMode::Macvlan || link.master.as_ref() == Some(&OurName::Bridge(lan.vni).text())
 }
 
 /// Opens a tap of this namespace, which is made if it does not exist.

@@ -8,7 +8,8 @@ use std::{
 };
 
 use model::{
-    Identity, InstanceId, LanName, MacAddr, NetworkMode, NodeName, PlacedInstance, Rules, Seat, Snapshot, Subnet, Vni,
+    Card, Identity, InstanceId, LanName, MacAddr, NetworkMode, NodeName, PlacedInstance, Rules, Seat, Snapshot, Subnet,
+    Vni,
 };
 
 /// What one node must have.
@@ -47,6 +48,8 @@ pub struct LanSpec {
 pub struct PortSpec {
     pub instance: InstanceId,
     pub identity: Identity,
+    /// The guest's network card. Its port is called after it, so that a guest which moves keeps its port.
+    pub card: Card,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +82,6 @@ impl FabricSpec {
             placed_in.entry(&placed.lan).or_default().push(placed);
         }
         let lans = snapshot.lans().map(|lan| {
-            let identity = |seat| lan.identity(seat).expect("a snapshot holds only seats that its LANs have");
             let mut spec = LanSpec {
                 name: lan.name().clone(),
                 vni: lan.vni(),
@@ -96,9 +98,10 @@ impl FabricSpec {
                 peers: BTreeMap::new(),
             };
             for placed in placed_in.get(lan.name()).into_iter().flatten() {
-                let identity = identity(placed.seat);
+                let who = snapshot.identity(placed).zip(snapshot.card(placed));
+                let (identity, card) = who.expect("a snapshot holds only seats that its LANs have");
                 if placed.node == *node {
-                    spec.ports.insert(placed.seat, PortSpec { instance: placed.id.clone(), identity });
+                    spec.ports.insert(placed.seat, PortSpec { instance: placed.id.clone(), identity, card });
                 } else if let Some(home) = snapshot.node(&placed.node) {
                     spec.remote.insert(placed.id.clone(), RemoteGuest { identity, vtep: home.underlay_ip });
                     spec.peers.entry(home.underlay_ip).or_insert_with(|| {
@@ -172,6 +175,7 @@ mod tests {
             lan: lan.parse().unwrap(),
             seat: Seat(seat),
             node: node.parse().unwrap(),
+            card: None,
         };
         Snapshot::new(
             [lan("party", 4200), lan("other", 7)],

@@ -23,7 +23,7 @@ pub struct UpFlags {
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = value_parser!(u8).range(1..=254))]
     pub guests: u8,
 
-    /// LANs that the guests are divided over; only 1 so far
+    /// LANs that the guests are divided over
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u8).range(1..=16))]
     pub lans: u8,
 
@@ -91,8 +91,6 @@ pub enum UsageError {
     NotEncrypted,
     #[error("--lans {lans} is more than --guests {guests}; give every LAN at least one guest")]
     EmptyLan { lans: u8, guests: u8 },
-    #[error("--lans {0}: the page shows one LAN so far, so the guests of the others would be hidden; use 1")]
-    SeveralLans(u8),
     #[error("--ipx-relay needs --mode vxlan: in mode {0} the nodes have no station on the LAN")]
     Relay(String),
 }
@@ -145,9 +143,6 @@ impl UpFlags {
         }
         if self.lans > self.guests {
             return Err(UsageError::EmptyLan { lans: self.lans, guests: self.guests });
-        }
-        if self.lans > 1 {
-            return Err(UsageError::SeveralLans(self.lans));
         }
         Ok(())
     }
@@ -220,7 +215,6 @@ mod tests {
         refuses("--encryption wireguard --mode socket", "--mode socket cannot be encrypted");
         refuses("--no-such-flag", "--no-such-flag");
         refuses("--guests 2 --lans 3", "--lans 3 is more than --guests 2");
-        refuses("--guests 4 --lans 2", "the page shows one LAN so far");
     }
 
     #[test]

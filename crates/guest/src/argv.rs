@@ -242,7 +242,7 @@ impl MachineSpec {
         argv.put("-device", "sb16,audiodev=snd0");
         argv.put("-netdev", self.netdev.arg());
         // Without its boot ROM: nobody boots from the network, and the start is faster.
-        argv.put("-device", format!("{},netdev=net0,mac={},romfile=", self.nic, self.mac));
+        argv.put("-device", format!("{},netdev={},mac={},romfile=", self.nic, crate::netdev::ID, self.mac));
         for monitor in Monitor::ALL {
             let name = monitor.as_str();
             let mut value = OsString::from(format!("socket,id=qmp-{name},server=on,wait=off,path="));

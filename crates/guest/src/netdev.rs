@@ -5,6 +5,9 @@ use model::Subnet;
 
 use crate::argv::FD_NET;
 
+/// What QEMU calls the card's other end.
+pub const ID: &str = "net0";
+
 /// What the guest's card is plugged into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Netdev {
@@ -20,14 +23,14 @@ impl Netdev {
     /// The value of `-netdev`.
     pub(crate) fn arg(self) -> String {
         match self {
-            Self::Tap => format!("tap,id=net0,fd={FD_NET}"),
-            Self::Socket => format!("dgram,id=net0,local.type=fd,local.str={FD_NET}"),
+            Self::Tap => format!("tap,id={ID},fd={FD_NET}"),
+            Self::Socket => format!("dgram,id={ID},local.type=fd,local.str={FD_NET}"),
             Self::User { subnet, ip } => {
                 let edge = subnet.edge();
                 // QEMU wants an address for its name server, too; nothing answers there.
                 let below = |address: Ipv4Addr| Ipv4Addr::from_bits(address.to_bits().wrapping_sub(1));
                 let names = if below(edge) == ip { below(ip) } else { below(edge) };
-                format!("user,id=net0,restrict=on,ipv6=off,net={subnet},host={edge},dns={names},dhcpstart={ip}")
+                format!("user,id={ID},restrict=on,ipv6=off,net={subnet},host={edge},dns={names},dhcpstart={ip}")
             }
         }
     }

@@ -161,9 +161,68 @@ pub struct Lan {
     guard: Rules,
 }
 
-/// What a seat gives its guest. Nothing else may invent an address.
+/// The network card of a guest, called after the seat that its QEMU was started for: a card's MAC cannot change while QEMU runs.
+///
+/// MAC: `02` (locally administered, unicast), `4c`, the VNI's three octets, seat + 1. So it is unique over all LANs of a cluster, and a
+/// capture tells LAN and seat of a guest that was not moved without a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Card {
+    vni: Vni,
+    seat: Seat,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no card of a seat; those are 02:4c, the VNI's three octets, and the seat's number from 01 to fe")]
+pub struct InvalidCard(pub String);
+
+impl Card {
+    pub const fn vni(self) -> Vni {
+        self.vni
+    }
+
+    pub const fn seat(self) -> Seat {
+        self.seat
+    }
+
+    pub fn mac(self) -> MacAddr {
+        mac(self.vni, self.seat.0 + 1)
+    }
+}
+
+impl FromStr for Card {
+    type Err = InvalidCard;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || InvalidCard(text.chars().take(40).collect());
+        let MacAddr([first, second, a, b, c, number]) = MacAddr::parse(text).ok_or_else(invalid)?;
+        let vni = Vni::new(u32::from_be_bytes([0, a, b, c])).map_err(|_| invalid())?;
+        if [first, second] != PREFIX || !(1..EDGE).contains(&number) {
+            return Err(invalid());
+        }
+        Ok(Self { vni, seat: Seat(number - 1) })
+    }
+}
+
+impl fmt::Display for Card {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.mac().fmt(f)
+    }
+}
+
+/// Of the MACs of cards and edges: locally administered, unicast.
+const PREFIX: [u8; 2] = [0x02, 0x4c];
+/// The last octet of an edge's MAC: no seat has it, as seats end at 253.
+const EDGE: u8 = 0xff;
+
+fn mac(vni: Vni, last: u8) -> MacAddr {
+    let [_, a, b, c] = vni.get().to_be_bytes();
+    let [first, second] = PREFIX;
+    MacAddr([first, second, a, b, c, last])
+}
+
+/// Who a guest is on its LAN. Nothing else may invent an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
+    /// The card's; the seat's own, unless the guest was moved here.
     pub mac: MacAddr,
     pub ip: Ipv4Addr,
     pub subnet: Subnet,
@@ -212,31 +271,32 @@ impl Lan {
         self.seats
     }
 
-    /// The seat's MAC, address and name.
-    ///
-    /// MAC: `02` (locally administered, unicast), `4c`, the VNI's three octets, seat + 1. So it is unique over all LANs
-    /// of a cluster, and a capture tells LAN and seat without a table.
-    pub fn identity(&self, seat: Seat) -> Result<Identity, InvalidLan> {
+    /// The card of a guest that is started for the seat.
+    pub fn card(&self, seat: Seat) -> Result<Card, InvalidLan> {
         if seat.0 >= self.seats {
             return Err(InvalidLan::Seat { lan: self.name.clone(), seat: seat.0, last: self.seats - 1 });
         }
-        let number = seat.0 + 1;
-        Ok(Identity {
-            mac: self.mac(number),
+        Ok(Card { vni: self.vni, seat })
+    }
+
+    /// MAC, address and name of a guest that is started for the seat.
+    pub fn identity(&self, seat: Seat) -> Result<Identity, InvalidLan> {
+        Ok(self.identity_with(seat, self.card(seat)?))
+    }
+
+    /// Address and name are the seat's, the MAC is the card's. The seat is one that the LAN has.
+    pub(crate) fn identity_with(&self, seat: Seat, card: Card) -> Identity {
+        Identity {
+            mac: card.mac(),
             ip: self.subnet.seat(seat),
             subnet: self.subnet,
-            host_name: format!("LOCO{:X}-{number}", self.vni.get()),
-        })
+            host_name: format!("LOCO{:X}-{}", self.vni.get(), seat.0 + 1),
+        }
     }
 
-    /// MAC of the edge: no seat has it, as seats end at 253 (`02:4c:VNI:ff`).
+    /// MAC of the edge (`02:4c:VNI:ff`).
     pub fn edge_mac(&self) -> MacAddr {
-        self.mac(0xff)
-    }
-
-    fn mac(&self, last: u8) -> MacAddr {
-        let [_, a, b, c] = self.vni.get().to_be_bytes();
-        MacAddr([0x02, 0x4c, a, b, c, last])
+        mac(self.vni, EDGE)
     }
 }
 
@@ -269,6 +329,19 @@ mod tests {
                 assert!(identity.host_name.len() <= 15 && !identity.mac.is_group());
             }
             assert!(macs.insert(lan.edge_mac()));
+        }
+    }
+
+    #[test]
+    fn a_card_is_read_from_its_mac_and_nothing_else_is_one() {
+        for (vni, seat) in [(1, 0), (4200, 3), (0x00ff_ffff, 253)] {
+            let card = Card { vni: Vni::new(vni).unwrap(), seat: Seat(seat) };
+            assert_eq!(card.to_string().parse::<Card>().unwrap(), card);
+        }
+        let edge = lan(4200, "10.98.0.0/24", 9).unwrap().edge_mac().to_string();
+        for bad in [&edge, "02:4c:00:10:68:00", "02:4c:00:00:00:01", "02:4d:00:10:68:01", "52:54:00:12:34:56", "x", ""]
+        {
+            assert!(bad.parse::<Card>().unwrap_err().to_string().contains("no card of a seat"), "{bad}");
         }
     }
 

@@ -27,7 +27,7 @@ pub fn facts(snapshot: &Snapshot, agents: &AgentViews, at: f64, meter: &mut Mete
         .filter_map(|placed| {
             // A checked snapshot always has the LAN and the seat.
             let lan = snapshot.lan(&placed.lan)?;
-            let identity = lan.identity(placed.seat).ok()?;
+            let identity = snapshot.identity(placed)?;
             Some(Place {
                 id: placed.id.to_string(),
                 lan: placed.lan.to_string(),

@@ -86,6 +86,7 @@ impl Ours {
                     lan: of.name().parse()?,
                     seat: Seat(seat),
                     node,
+                    card: None,
                 });
             }
         }

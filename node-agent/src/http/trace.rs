@@ -119,7 +119,7 @@ fn guest(api: &Api, id: &str) -> Result<Guest, ApiError> {
     let directory = api.source.directory.borrow();
     let snapshot = &directory.snapshot;
     let placed = snapshot.instances().find(|placed| placed.id == id).ok_or_else(unknown)?;
-    let identity = snapshot.lan(&placed.lan).and_then(|lan| lan.identity(placed.seat).ok()).ok_or_else(unknown)?;
+    let identity = snapshot.identity(placed).ok_or_else(unknown)?;
     let fabric = api.source.fabric.borrow();
     let port = fabric.ports.get(&id);
     // Who set an address by hand has another one than the directory says.

@@ -211,7 +211,7 @@ impl Task {
                 names: BTreeMap::new(),
             });
             for placed in snapshot.instances().filter(|placed| placed.lan == *lan.name()) {
-                let Ok(identity) = lan.identity(placed.seat) else { continue };
+                let Some(identity) = snapshot.identity(placed) else { continue };
                 if ours.names.get(&identity.mac) != Some(&placed.id) {
                     ours.observer.name(identity.mac, placed.id.as_str());
                     ours.names.insert(identity.mac, placed.id.clone());

@@ -5,6 +5,7 @@ mod encryption;
 mod flow;
 mod macvlan;
 mod modes;
+mod moves;
 mod observe;
 mod pcap;
 mod plug;

@@ -1,5 +1,5 @@
 use model::{NetworkMode, Vni};
-use proptest::prelude::*;
+use proptest::{prelude::*, sample::select};
 
 use super::*;
 
@@ -78,6 +78,61 @@ fn the_seat_is_the_labels_else_the_names_last_number() {
     let (snapshot, _) = assemble(&lans(), &pods, []);
     let seats: Vec<_> = snapshot.instances().map(|i| (i.id.as_str(), i.seat.0)).collect();
     assert_eq!(seats, [("instance-7", 2), ("instance-other-3", 3), ("job-1-x8k2p", 1)]);
+}
+
+/// With the guest moved by its pod's annotation.
+fn moved(to: &str, pod: PodFact) -> PodFact {
+    PodFact { moved_to: Some(to.into()), ..pod }
+}
+
+fn places(snapshot: &Snapshot) -> Vec<String> {
+    let card = |i: &PlacedInstance| i.card.map(|card| format!(" {card}")).unwrap_or_default();
+    snapshot.instances().map(|i| format!("{} {}/{}{}", i.id, i.lan, i.seat.0, card(i))).collect()
+}
+
+#[test]
+fn a_guest_is_where_its_pods_annotation_says_and_keeps_its_card() {
+    let at = |name: &str, lan: &str| pod(name, lan, "n1", "10.77.0.11");
+    let pods = [moved("other/2", at("instance-0", "party")), at("instance-1", "party"), at("o-1", "other")];
+    let (snapshot, problems) = assemble(&lans(), &pods, []);
+    assert_eq!(places(&snapshot), ["instance-0 other/2 02:4c:00:10:68:01", "instance-1 party/1", "o-1 other/1"]);
+    assert_eq!(problems.count, 0);
+    // Its own seat is no move, and a new pod of the name is at home.
+    let home = ["instance-0 party/0", "instance-1 party/1", "o-1 other/1"];
+    for first in [moved("party/0", at("instance-0", "party")), at("instance-0", "party")] {
+        assert_eq!(places(&assemble(&lans(), &[first, pods[1].clone(), pods[2].clone()], []).0), home);
+    }
+}
+
+#[test]
+fn an_annotation_that_cannot_be_leaves_its_guest_at_home_in_words() {
+    let at = |name: &str, lan: &str| pod(name, lan, "n1", "10.77.0.11");
+    let others = [at("instance-1", "party"), at("o-1", "other"), moved("other/3", at("o-2", "other"))];
+    for (to, words) in [
+        ("other/1", "taken by `o-1`"),
+        ("other/2", "kept for `o-2`"),
+        ("other/9", "seats 0 to 3"),
+        ("nowhere/1", "no LAN `nowhere`"),
+        ("user/1", "cannot move to LAN `user` of mode user"),
+        ("other", "`other`, which is no LAN/SEAT"),
+        ("other/x", "no LAN/SEAT"),
+    ] {
+        let pods: Vec<_> = others.iter().cloned().chain([moved(to, at("instance-0", "party"))]).collect();
+        let user = "10.99.0.0/24".parse().unwrap();
+        let user = Lan::new("user".parse().unwrap(), Vni::new(7).unwrap(), NetworkMode::User, user, 9).unwrap();
+        let lans: Vec<_> = lans().into_iter().chain([user]).collect();
+        let (snapshot, problems) = assemble(&lans, &pods, []);
+        let want = ["instance-0 party/0", "instance-1 party/1", "o-1 other/1", "o-2 other/3 02:4c:00:10:69:03"];
+        assert_eq!(places(&snapshot), want, "{to}");
+        says(&problems, "instance-0", words);
+        assert_eq!(problems.count, 1);
+    }
+    // Two for one seat: the newer pod's guest has it.
+    let mut newer = moved("other/0", at("instance-1", "party"));
+    newer.created = 101;
+    let (snapshot, problems) = assemble(&lans(), &[moved("other/0", at("instance-0", "party")), newer], []);
+    assert_eq!(places(&snapshot), ["instance-0 party/0", "instance-1 other/0 02:4c:00:10:68:02"]);
+    says(&problems, "instance-0", "taken by `instance-1`");
 }
 
 #[test]
@@ -175,8 +230,14 @@ fn any_pod() -> impl Strategy<Value = PodFact> {
     let seat =
         prop_oneof![4 => Just(None), 2 => (0u32..300).prop_map(|s| Some(s.to_string())), 1 => any::<Option<String>>()];
     let ip = prop_oneof![6 => (11u8..15).prop_map(|i| Some(Ipv4Addr::new(10, 77, 0, i))), 1 => Just(None)];
-    (name, any::<u16>(), 0i64..5, node, ip, lan, seat, prop::bool::weighted(0.1), any::<Option<String>>()).prop_map(
-        |(name, uid, created, node, host_ip, lan, seat, ended, unscheduled)| PodFact {
+    let moved_to = prop_oneof![
+        3 => Just(None),
+        3 => (select(&["party", "other"][..]), 0u8..10).prop_map(|(lan, seat)| Some(format!("{lan}/{seat}"))),
+        1 => any::<Option<String>>(),
+    ];
+    let ended = prop::bool::weighted(0.1);
+    (name, any::<u16>(), 0i64..5, node, ip, lan, seat, moved_to, ended, any::<Option<String>>()).prop_map(
+        |(name, uid, created, node, host_ip, lan, seat, moved_to, ended, unscheduled)| PodFact {
             name,
             uid: uid.to_string(),
             created,
@@ -184,6 +245,7 @@ fn any_pod() -> impl Strategy<Value = PodFact> {
             host_ip,
             lan,
             seat,
+            moved_to,
             ended,
             unscheduled,
         },

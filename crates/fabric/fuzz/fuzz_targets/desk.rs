@@ -25,6 +25,7 @@ fn spec() -> FabricSpec {
         lan: "party".parse().expect("a name"),
         seat: Seat(0),
         node: node.name.clone(),
+        card: None,
     };
     let name = node.name.clone();
     FabricSpec::from_snapshot(&Snapshot::new([lan], [node], [placed]).expect("sound"), &name)
@@ -35,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
     let lan = spec.lans.values().next().expect("there is one");
     let port = lan.ports.values().next().expect("there is one");
     let (start, mut books) = (Instant::now(), Books::default());
-    let mut desk = Desk::new(lan, port, start);
+    let mut desk = Desk::new(lan, port.instance.clone(), &port.identity, start);
     // The bytes as they are, and as what this guest sends: most else ends at its address.
     let mut own = data.to_vec();
     if let Some(source) = own.get_mut(6..12) {

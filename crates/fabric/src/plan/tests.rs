@@ -37,6 +37,7 @@ fn snapshot(modes: [NetworkMode; 3], seats: &[(u8, u8, &str)]) -> Snapshot {
         lan: format!("lan-{lan}").parse().unwrap(),
         seat: Seat(*seat),
         node: node.parse().unwrap(),
+        card: None,
     });
     Snapshot::new((0..).zip(modes).map(lan), [node("a", 11), node("b", 12), node("c", 13)], placed.collect::<Vec<_>>())
         .unwrap()
@@ -50,14 +51,25 @@ fn spec_with(modes: [NetworkMode; 3], seats: &[(u8, u8, &str)]) -> FabricSpec {
     FabricSpec::from_snapshot(&snapshot(modes, seats), &"a".parse::<NodeName>().unwrap())
 }
 
-/// Which node each of 3 x 4 seats is on, if any, in LANs of which each is of either mode of the kernel's.
+/// Moves guests one after the other, each given by LAN and seat of its start and the LAN it goes to, as far as that may be.
+fn moved(mut snapshot: Snapshot, moves: &[(u8, u8, u8)]) -> Snapshot {
+    for (lan, seat, to) in moves {
+        let (id, to) = (format!("i-{lan}-{seat}").parse().unwrap(), format!("lan-{to}").parse().unwrap());
+        // What cannot be changes nothing.
+        snapshot.move_to(&id, &to, None).ok();
+    }
+    snapshot
+}
+
+/// Which node each of 3 x 4 seats is on, if any, in LANs of which each is of either mode of the kernel's; and some that were moved.
 fn specs() -> impl Strategy<Value = FabricSpec> {
-    let modes = || select(&[NetworkMode::Vxlan, NetworkMode::Macvlan][..]);
+    let modes = || select(&[NetworkMode::Vxlan, NetworkMode::Vxlan, NetworkMode::Macvlan][..]);
     let places = vec(select(&[None, Some("a"), Some("b"), Some("c")][..]), 12);
-    (places, [modes(), modes(), modes()]).prop_map(|(places, modes)| {
+    let gone = vec((0u8..3, 0u8..4, 0u8..3), 0..5);
+    (places, [modes(), modes(), modes()], gone).prop_map(|(places, modes, gone)| {
         let seats: Vec<(u8, u8, &str)> =
             (0u8..).zip(places).filter_map(|(at, place)| Some((at / 4, at % 4, place?))).collect();
-        spec_with(modes, &seats)
+        FabricSpec::from_snapshot(&moved(snapshot(modes, &seats), &gone), &"a".parse::<NodeName>().unwrap())
     })
 }
 
@@ -222,6 +234,7 @@ fn assert_stands(lan: &LanSpec, state: &Observed, away: &Away) {
     if lan.mode == NetworkMode::Macvlan {
         let Parent::Fit(nic) = &state.parent else { return };
         for (seat, port) in &lan.ports {
+            assert_eq!((port.card.vni(), port.card.seat()), (lan.vni, *seat), "nobody moves over the card");
             let link = &state.links[&format!("locom{:06x}-{}", lan.vni.get(), seat.0)];
             let meets = link.kind == LinkKind::Macvtap { parent: Some(NIC), submode: Submode::Bridge };
             assert!(meets && link.up && link.all_groups, "{link:?}");
@@ -239,8 +252,8 @@ fn assert_stands(lan: &LanSpec, state: &Observed, away: &Away) {
     assert_eq!(link.kind, LinkKind::Vxlan(tunnel));
     assert!(link.up && link.mtu == 1500 && link.mac == lan.vxlan_mac && link.master.as_ref() == Some(&bridge));
     assert_eq!(link.fdb, lan.fdb(away));
-    for seat in lan.ports.keys() {
-        let link = &state.links[&format!("locot{:06x}-{}", lan.vni.get(), seat.0)];
+    for port in lan.ports.values() {
+        let link = &state.links[&format!("locot{:06x}-{}", port.card.vni().get(), port.card.seat().0)];
         assert!(link.kind == LinkKind::Tap && link.up && link.mtu == 1500 && link.master.as_ref() == Some(&bridge));
     }
     if let Some(link) = state.links.get(&format!("locoix{:06x}", lan.vni.get())).filter(|l| l.kind == LinkKind::Tap) {
@@ -287,8 +300,8 @@ proptest! {
             }
             if ours && link.kind == LinkKind::Tap && link.carrier {
                 prop_assert!(end.links.contains_key(name), "{} was deleted under a guest", name);
-                let placed = matches!(OurName::parse(name), Some(OurName::Tap(vni, seat))
-                    if spec.lans.get(&vni).is_some_and(|lan| lan.mode == NetworkMode::Vxlan && lan.ports.contains_key(&seat)));
+                let mut ports = spec.lans.values().filter(|lan| lan.mode == NetworkMode::Vxlan).flat_map(|lan| lan.ports.values());
+                let placed = ports.any(|port| *name == format!("locot{:06x}-{}", port.card.vni().get(), port.card.seat().0));
                 if let Some(master) = link.master.as_ref().filter(|_| !placed) {
                     prop_assert!(end.links.contains_key(master), "the bridge of {} was deleted under a guest", name);
                 }
@@ -322,6 +335,26 @@ fn a_held_tap_of_a_guest_that_moved_is_a_problem_that_is_told() {
     assert!(!plan.steps.iter().any(|step| matches!(step, Step::DeleteLink { .. })), "{:?}", plan.steps);
     assert_eq!(plan.problems.len(), 1);
     assert!(plan.problems[0].contains("locot001068-0") && plan.problems[0].contains("stop that guest"));
+}
+
+#[test]
+fn a_guest_that_moves_takes_its_port_along_in_one_step() {
+    let seats = [(0, 0, "a"), (0, 1, "a"), (1, 0, "a"), (1, 1, "b")];
+    let before = snapshot([NetworkMode::Vxlan; 3], &seats);
+    let on_a = |snapshot: &Snapshot| FabricSpec::from_snapshot(snapshot, &"a".parse::<NodeName>().unwrap());
+    let mut state = run(&on_a(&before), &Observed::default());
+    state.links.get_mut("locot001068-0").unwrap().carrier = true;
+    let after = moved(before, &[(0, 0, 1)]);
+    let done = plan(&on_a(&after), VTEP, &state, &Away::new());
+    let unplugged = Step::SetMaster { name: "locot001068-0".to_owned(), bridge: "locobr001069".to_owned() };
+    assert_eq!((done.steps, done.problems), (vec![unplugged], vec![]));
+    // From there to the third LAN, which has nobody yet: it comes, and the port goes on.
+    let on = moved(after, &[(0, 0, 2)]);
+    let end = run(&on_a(&on), &run(&on_a(&moved(on.clone(), &[(0, 0, 1)])), &state));
+    assert_eq!(end.links["locot001068-0"].master.as_deref(), Some("locobr00106a"));
+    // Home again, with an agent that knows of none of it: nothing is left of the third.
+    let home = run(&on_a(&snapshot([NetworkMode::Vxlan; 3], &seats)), &end);
+    assert_eq!(home, state);
 }
 
 #[test]

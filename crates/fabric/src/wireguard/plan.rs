@@ -290,6 +290,7 @@ mod tests {
             lan: lan.parse().unwrap(),
             seat: Seat(seat),
             node: node.parse().unwrap(),
+            card: None,
         };
         let snapshot = Snapshot::new(
             [

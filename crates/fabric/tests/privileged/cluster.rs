@@ -65,6 +65,7 @@ fn snapshot_of(mode: NetworkMode, nodes: usize, places: &[usize]) -> Snapshot {
         lan: "party".parse().unwrap(),
         seat: Seat(u8::try_from(seat).unwrap()),
         node: node_name(*at),
+        card: None,
     });
     Snapshot::new([party_of(mode)], (0..nodes).map(node), instances.collect::<Vec<_>>()).unwrap()
 }

@@ -6,19 +6,19 @@ use testkit::{Frame, IpxFraming, NetNs, Numbered, Tap, Underlay, eventually};
 
 use crate::cluster::{SOON, VXLAN_PORT, node_name};
 
-/// Two LANs with the same subnet, each with a seat on each of two nodes.
-fn lans() -> [Lan; 2] {
-    [("party", 4200), ("other", 4201)].map(|(name, vni)| {
+/// Two LANs, each on each of two nodes; the second one with the subnet given.
+pub(crate) fn lans(other: &str) -> [Lan; 2] {
+    [("party", 4200, "10.98.0.0/24"), ("other", 4201, other)].map(|(name, vni, subnet)| {
         let vni = Vni::new(vni).unwrap();
-        Lan::new(name.parse().unwrap(), vni, NetworkMode::Vxlan, "10.98.0.0/24".parse().unwrap(), 9).unwrap()
+        Lan::new(name.parse().unwrap(), vni, NetworkMode::Vxlan, subnet.parse().unwrap(), 9).unwrap()
     })
 }
 
-fn id(lan: &str, seat: u8) -> InstanceId {
+pub(crate) fn id(lan: &str, seat: u8) -> InstanceId {
     format!("{lan}-{seat}").parse().unwrap()
 }
 
-fn snapshot(placed: &[(&str, u8, usize)]) -> Snapshot {
+pub(crate) fn snapshot(lans: [Lan; 2], placed: &[(&str, u8, usize)]) -> Snapshot {
     let node = |index: usize| Node {
         name: node_name(index),
         underlay_ip: Underlay::address(u8::try_from(index).unwrap()),
@@ -31,19 +31,23 @@ fn snapshot(placed: &[(&str, u8, usize)]) -> Snapshot {
             lan: lan.parse().unwrap(),
             seat: Seat(*seat),
             node: node_name(*at),
+            card: None,
         })
         .collect();
-    Snapshot::new(lans(), (0..2).map(node), instances).unwrap()
+    Snapshot::new(lans, (0..2).map(node), instances).unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-#[ignore = "privileged: run by `cargo xtask test --privileged`"]
-async fn nothing_leaks_between_lans() {
-    let underlay = Underlay::new(2).unwrap();
-    let placed = [("party", 0, 0), ("party", 1, 1), ("other", 0, 0), ("other", 1, 1)];
-    let snapshot = snapshot(&placed);
-    let configs: Vec<_> = (0..2)
-        .map(|index| FabricConfig {
+/// Two nodes that share a directory.
+pub(crate) struct Nodes {
+    pub(crate) fabrics: Vec<Fabric>,
+    pub(crate) configs: Vec<FabricConfig>,
+    _underlay: Underlay,
+}
+
+impl Nodes {
+    pub(crate) async fn start(snapshot: &Snapshot) -> Self {
+        let underlay = Underlay::new(2).unwrap();
+        let config = |index| FabricConfig {
             node: node_name(index),
             netns: NetNs::free_path(&format!("lans{index}")),
             underlay_ip: Underlay::address(u8::try_from(index).unwrap()),
@@ -51,19 +55,44 @@ async fn nothing_leaks_between_lans() {
             underlay_netns: Some(underlay.node(index).path().to_owned()),
             macvlan_parent: None,
             encryption: None,
-        })
-        .collect();
-    let mut fabrics = Vec::new();
-    for config in &configs {
-        let fabric = Fabric::start(config.clone(), &Registry::new()).await.unwrap();
-        fabric.set_spec(FabricSpec::from_snapshot(&snapshot, &config.node));
-        fabrics.push(fabric);
+        };
+        let configs: Vec<_> = (0..2).map(config).collect();
+        let mut nodes = Self { fabrics: Vec::new(), configs, _underlay: underlay };
+        for config in nodes.configs.clone() {
+            nodes.fabrics.push(Fabric::start(config, &Registry::new()).await.unwrap());
+        }
+        nodes.follow(snapshot);
+        nodes
     }
+
+    pub(crate) fn follow(&self, snapshot: &Snapshot) {
+        for (fabric, config) in self.fabrics.iter().zip(&self.configs) {
+            fabric.set_spec(FabricSpec::from_snapshot(snapshot, &config.node));
+        }
+    }
+}
+
+impl Drop for Nodes {
+    fn drop(&mut self) {
+        self.fabrics.clear();
+        for config in &self.configs {
+            fabric::uninstall(config).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "privileged: run by `cargo xtask test --privileged`"]
+async fn nothing_leaks_between_lans() {
+    let placed = [("party", 0, 0), ("party", 1, 1), ("other", 0, 0), ("other", 1, 1)];
+    let lans = lans("10.98.0.0/24");
+    let nodes = Nodes::start(&snapshot(lans.clone(), &placed)).await;
+    let fabrics = &nodes.fabrics;
     let mut taps = Vec::new();
     for (lan, seat, node) in placed {
         taps.push(Tap::from_fd(fabrics[node].open_tap(&id(lan, seat)).await.unwrap().net).unwrap());
     }
-    for fabric in &fabrics {
+    for fabric in fabrics {
         let status = fabric.status();
         let joined = || status.borrow().lans.values().all(|lan| lan.mode == Some(NetworkMode::Vxlan)).then_some(());
         eventually(SOON, joined).await.unwrap();
@@ -72,7 +101,7 @@ async fn nothing_leaks_between_lans() {
     let cards: Vec<[u8; 6]> = placed
         .iter()
         .map(|(lan, seat, _)| {
-            let lan = lans().into_iter().find(|known| known.name().as_str() == *lan).unwrap();
+            let lan = lans.iter().find(|known| known.name().as_str() == *lan).unwrap();
             lan.identity(Seat(*seat)).unwrap().mac.0
         })
         .collect();
@@ -109,8 +138,4 @@ async fn nothing_leaks_between_lans() {
     }
     // Of its neighbour's frames: for it, to all, to a group, and those that nobody knows the place of.
     assert!(heard.iter().all(|count| *count >= 4 * 3), "{heard:?}");
-    drop(fabrics);
-    for config in &configs {
-        fabric::uninstall(config).unwrap();
-    }
 }

@@ -13,6 +13,7 @@ mod hostile;
 mod install;
 mod lans;
 mod macvlan;
+mod moves;
 mod peers;
 mod reach;
 mod repair;

@@ -61,6 +61,7 @@ impl Rig {
             lan: lan().name().clone(),
             seat: Seat(n),
             node: node_name(n),
+            card: None,
         });
         let snapshot = Snapshot::new([lan()], (0..nodes).map(node), seats.collect::<Vec<_>>()).unwrap();
         let mut rig = Self { underlay, configs: Vec::new(), fabrics: Vec::new(), relays: Vec::new() };

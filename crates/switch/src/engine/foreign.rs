@@ -15,7 +15,7 @@ use std::{
 };
 
 use fabric::{
-    LanSpec, PortSpec,
+    LanSpec,
     desk::{Books, Desk},
 };
 use model::{Identity, InstanceId, MacAddr, Rules, Vni};
@@ -82,7 +82,7 @@ impl ForeignPort {
             let MacAddr([_, _, _, a, b, c]) = card;
             let host_name = format!("PLUG-{a:02X}{b:02X}{c:02X}");
             let identity = Identity { mac: card, ip, subnet: lan.subnet, host_name };
-            (ip, Desk::new(lan, &PortSpec { instance, identity }, Instant::now()))
+            (ip, Desk::new(lan, instance, &identity, Instant::now()))
         });
     }
 
@@ -141,7 +141,7 @@ pub(super) fn plug_in(
     };
     lan.foreign_plugged += 1;
     let id = ForeignId(lan.foreign_plugged);
-    port.jack.plug(node, vni, Port::Foreign(id), socket);
+    port.jack.plug(node, vni, Port::Foreign(id), Rc::new(socket));
     lan.table.plug(id);
     lan.foreign.insert(id, port);
     Ok(end)

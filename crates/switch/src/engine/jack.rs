@@ -45,8 +45,8 @@ impl Jack {
     }
 
     /// One that was plugged in before is unplugged.
-    pub(super) fn plug(&mut self, node: &Rc<RefCell<Node>>, vni: Vni, port: Port, socket: FrameSocket) {
-        let (socket, wake) = (Rc::new(socket), Wake::new(Notify::new()));
+    pub(super) fn plug(&mut self, node: &Rc<RefCell<Node>>, vni: Vni, port: Port, socket: Rc<FrameSocket>) {
+        let wake = Wake::new(Notify::new());
         let reader = spawn_local(read(Rc::clone(node), vni, port, Rc::clone(&socket)));
         let writer = spawn_local(write(Rc::clone(node), vni, port, Rc::clone(&socket), Rc::clone(&wake)));
         self.outlet.plugged();
@@ -59,9 +59,10 @@ impl Jack {
         self.plugged.as_ref().is_some_and(|plugged| Rc::ptr_eq(&plugged.socket, socket))
     }
 
-    pub(super) fn unplug(&mut self) {
-        self.plugged = None;
+    /// The cable that was in it. What waited to go out by it is nobody's.
+    pub(super) fn unplug(&mut self) -> Option<Rc<FrameSocket>> {
         self.outlet.unplugged();
+        self.plugged.take().map(|plugged| Rc::clone(&plugged.socket))
     }
 
     /// A frame for whom is at the other end. `false`: it gets there in no case.

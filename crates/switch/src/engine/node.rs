@@ -129,7 +129,18 @@ fn serve(node: &Rc<RefCell<Node>>, request: Request) {
 /// Takes a spec over, and listens for the other nodes if there is a LAN to share with them.
 fn follow(node: &Rc<RefCell<Node>>, (number, spec): &Wish) {
     if node.borrow().spec_seen != *number {
-        node.borrow_mut().follow(*number, spec);
+        let moved = node.borrow_mut().follow(*number, spec);
+        for (instance, mut jack) in moved {
+            let mut borrowed = node.borrow_mut();
+            let Some((vni, seat)) = borrowed.place(&instance) else { continue };
+            if let Some(cable) = jack.unplug() {
+                jack.plug(node, vni, Port::Seat(seat), cable);
+            }
+            if let Some(port) = borrowed.lans.get_mut(&vni).and_then(|lan| lan.ports.get_mut(&seat)) {
+                port.jack = jack;
+                tracing::info!(%instance, "plugged in elsewhere");
+            }
+        }
         listen(node);
     }
 }
@@ -187,7 +198,7 @@ fn plug_in(node: &Rc<RefCell<Node>>, instance: &InstanceId, socket: FrameSocket)
     let mut borrowed = node.borrow_mut();
     let (vni, seat) = borrowed.place(instance).ok_or_else(|| SwitchError::NoPort(instance.clone()))?;
     if let Some(jack) = borrowed.jack(vni, Port::Seat(seat)) {
-        jack.plug(node, vni, Port::Seat(seat), socket);
+        jack.plug(node, vni, Port::Seat(seat), Rc::new(socket));
         tracing::info!(%instance, "plugged in");
     }
     Ok(())
@@ -295,10 +306,23 @@ impl Node {
         }
     }
 
-    /// Makes LANs and ports those of the directory; what stays keeps its guest and its counters.
-    fn follow(&mut self, number: u64, spec: &FabricSpec) {
+    /// Makes LANs and ports those of the directory; what stays keeps its guest and its counters. Returns the jacks of guests that have
+    /// another port now, with their cables still in.
+    fn follow(&mut self, number: u64, spec: &FabricSpec) -> Vec<(InstanceId, Jack)> {
         self.spec_seen = number;
         let (now, instant) = (self.now(), Instant::now());
+        let mut moved = Vec::new();
+        for (vni, lan) in &mut self.lans {
+            let elsewhere = |seat: &Seat, port: &mut GuestPort| {
+                let card = lan.spec.ports.get(seat).map(|port| port.card);
+                let now = spec.port(&port.instance);
+                now.is_some_and(|(to, at, port)| (to.vni, at) != (*vni, *seat) && Some(port.card) == card)
+            };
+            moved.extend(lan.ports.extract_if(.., elsewhere).map(|(_, port)| (port.instance, port.jack)));
+        }
+        for (instance, _) in &moved {
+            self.books.leave(instance);
+        }
         let gone = self.lans.extract_if(.., |vni, _| !spec.lans.contains_key(vni));
         gone.for_each(|(_, lan)| lan.end());
         for (vni, wanted) in &spec.lans {
@@ -313,14 +337,12 @@ impl Node {
                 foreign_gone: ForeignTotals::default(),
             });
             let readdressed = lan.spec.edge_ip != wanted.edge_ip;
-            lan.ports.retain(|seat, port| {
-                wanted.ports.get(seat).is_some_and(|wanted| wanted.instance == port.instance) && !readdressed
-            });
+            lan.ports.retain(|seat, _| wanted.ports.get(seat) == lan.spec.ports.get(seat) && !readdressed);
             for (seat, port) in &wanted.ports {
                 lan.ports.entry(*seat).or_insert_with(|| GuestPort {
                     instance: port.instance.clone(),
                     guard: Guard::new(port.identity.mac, wanted.guard, now),
-                    desk: Desk::new(wanted, port, instant),
+                    desk: Desk::new(wanted, port.instance.clone(), &port.identity, instant),
                     jack: Jack::new(now),
                 });
             }
@@ -345,6 +367,7 @@ impl Node {
         self.eyes.sight.keep(&ports, &lans);
         self.eyes.sight.tick();
         self.forget();
+        moved
     }
 
     fn forget(&mut self) {
@@ -368,7 +391,7 @@ impl Node {
             Port::Seat(seat) => {
                 if let Some(port) = lan.ports.get_mut(&seat) {
                     tracing::info!(instance = %port.instance, "unplugged");
-                    port.jack.unplug();
+                    drop(port.jack.unplug());
                 }
                 self.forget();
             }

@@ -465,3 +465,72 @@ async fn full_frames_are_asked_about_over_the_mesh() {
     let full = || a.status().borrow().lans.values().next()?.peers.values().next()?.full_frames;
     assert!(eventually(WAIT, full).await.unwrap());
 }
+
+/// Of two LANs, `party` and `other` (VNI 4201, another subnet), with `i-0` where it is said.
+fn two_lans(place: &str) -> Snapshot {
+    let lan = |name: &str, vni: u32, net: u8| {
+        format!(r#"{{"name":"{name}","vni":{vni},"mode":"socket","subnet":"10.{net}.0.0/24","seats":9}}"#)
+    };
+    let text = format!(
+        r#"{{"version":1,"lans":[{},{}],
+        "nodes":[{{"name":"a","underlay_ip":"127.0.0.2","agent_url":"u"}},{{"name":"b","underlay_ip":"127.0.0.3","agent_url":"u"}}],
+        "instances":[{{"id":"i-0","node":"a",{place}}},{{"id":"i-1","lan":"party","seat":1,"node":"a"}},
+                     {{"id":"i-2","lan":"other","seat":0,"node":"a"}},{{"id":"i-3","lan":"other","seat":1,"node":"b"}}]}}"#,
+        lan("party", 4200, 98),
+        lan("other", 4201, 97)
+    );
+    api::snapshot::parse(&text).unwrap()
+}
+
+#[tokio::test]
+async fn a_guest_that_moves_is_heard_in_its_new_lan_alone_and_keeps_its_cable() {
+    let home = two_lans(r#""lan":"party","seat":0"#);
+    let (a, b) = (node("a", 2, PORT + 14, &home).await, node("b", 3, PORT + 14, &home).await);
+    let zero = Guest::at(&a, "i-0").await;
+    let (one, two) = (Guest::at(&a, "i-1").await, Guest::at(&a, "i-2").await);
+    let three = Guest::at(&b, "i-3").await;
+    let to_all = |sequence| Frame::ethernet([0xff; 6], mac(0).0, number(sequence), 60);
+    zero.say(&to_all(1));
+    assert_eq!(one.hears().await, number(1));
+    let shown = |seat: u8| {
+        let lan = if seat == 0 { "party" } else { "other" };
+        let status = a.status().borrow().ports.get(&id("i-0")).cloned();
+        status.filter(|port| port.lan.as_str() == lan && port.seat.0 == seat && port.plugged)
+    };
+    assert_eq!(
+        eventually(WAIT, || shown(0).filter(|port| port.counters.tx_frames == 1)).await.unwrap().counters.tx_frames,
+        1
+    );
+
+    let there = two_lans(r#""lan":"other","seat":5,"card":"02:4c:00:10:68:01""#);
+    for (switch, name) in [(&a, "a"), (&b, "b")] {
+        switch.set_spec(&FabricSpec::from_snapshot(&there, &name.parse().unwrap()));
+    }
+    eventually(WAIT, || shown(5)).await.unwrap();
+    eventually(WAIT, || (b.status().borrow().spec_seen == 2).then_some(())).await.unwrap();
+    // One that was asked before it listened is flooded for once it has answered.
+    let answers = |switch: &Switch| {
+        let status = switch.status().borrow().clone();
+        let lan = status.lans.get(&"other".parse().unwrap());
+        lan.is_some_and(|lan| lan.peers.values().all(|peer| peer.alive == Some(true)))
+    };
+    eventually(WAIT, || (answers(&a) && answers(&b)).then_some(())).await.unwrap();
+    zero.say(&to_all(2));
+    assert_eq!((two.hears().await, three.hears().await), (number(2), number(2)));
+    // Over the mesh to its card, and not to those it left.
+    three.say(&Frame::ethernet(mac(0).0, [2, 0x4c, 0, 0x10, 0x69, 2], number(3), 60));
+    assert_eq!(zero.hears().await, number(3));
+    one.say(&Frame::ethernet([0xff; 6], mac(1).0, number(4), 60));
+    two.say(&Frame::ethernet([0xff; 6], [2, 0x4c, 0, 0x10, 0x69, 1], number(5), 60));
+    assert_eq!(zero.hears().await, number(5), "only its own LAN's");
+    assert!(one.hears_nothing_numbered(), "the LAN it left hears nothing");
+    let counters = eventually(WAIT, || shown(5).filter(|port| port.counters.tx_frames == 2)).await.unwrap().counters;
+    assert_eq!(counters.tx_frames, 2, "it is the same port, so its counters go on");
+
+    // And home again.
+    a.set_spec(&FabricSpec::from_snapshot(&home, &"a".parse().unwrap()));
+    eventually(WAIT, || shown(0)).await.unwrap();
+    zero.say(&to_all(6));
+    assert_eq!(one.hears().await, number(6));
+    assert!(two.hears_nothing_numbered());
+}
