@@ -8,7 +8,7 @@
 use std::fs::File;
 
 use anyhow::{Context as _, Result};
-use api::snapshot::SnapshotFile;
+use api::{MOVED_TO, snapshot::SnapshotFile};
 use clap::Args;
 use model::{InstanceId, LanName, PlacedInstance, Seat, Snapshot};
 
@@ -18,9 +18,6 @@ use crate::{
     paths::Paths,
     state,
 };
-
-/// The pod's annotation that says where its guest was moved to; the directory reads it (`crates/directory`).
-const MOVED_TO: &str = "loco.dev/moved-to";
 
 #[derive(Debug, Args)]
 pub(crate) struct MoveFlags {
@@ -45,28 +42,53 @@ pub(crate) struct MoveFlags {
 }
 
 impl MoveFlags {
+    fn kubectl(&self, words: &[&str]) -> Cmd {
+        let context = self.context.iter().flat_map(|context| ["--context", context]);
+        Cmd::of(&self.kubectl, context.chain(words.iter().copied()).map(str::to_owned))
+    }
+
     /// What notes the move at the guest's pod.
-    fn annotate(&self, namespace: &str, seat: u8) -> Cmd {
-        let context = self.context.iter().flat_map(|context| ["--context", context]).map(str::to_owned);
-        let (instance, place) = (self.instance.to_string(), format!("{MOVED_TO}={}/{seat}", self.lan));
-        let words = ["--namespace", namespace, "annotate", "pod", &instance, &place, "--overwrite"].map(str::to_owned);
-        Cmd::of(&self.kubectl, context.chain(words))
+    fn annotate(&self, namespace: &str, place: &str) -> Cmd {
+        let note = format!("{MOVED_TO}={place}");
+        self.kubectl(&["--namespace", namespace, "annotate", "pod", self.instance.as_str(), &note, "--overwrite"])
+    }
+
+    /// In Kubernetes' directory.
+    async fn in_pods(&self, namespace: &str, seat: u8) -> Result<Answer> {
+        let place = format!("{}/{seat}", self.lan);
+        // Of two pods that ask for one seat the newer gets it: whoever plays there would be thrown out.
+        let pods = answer(&self.kubectl(&["--namespace", namespace, "get", "pods", "--output", "json"])).await?;
+        let pods = serde_json::from_str(&pods).context("kubectl did not answer with JSON")?;
+        if let Some(by) = asks_for(&pods, &place).find(|by| *by != self.instance.as_str()) {
+            let text = format!(
+                "seat {seat} of LAN {} is that of pod `{by}`, by its annotation {MOVED_TO}; choose another one",
+                self.lan
+            );
+            return Ok(Answer::Usage(text));
+        }
+        answer(&self.annotate(namespace, &place)).await?;
+        let text = format!(
+            "the pod of {} asks for seat {seat} of LAN {}; if the guest stays where it was, `/api/instances/discovery-info` says why",
+            self.instance, self.lan
+        );
+        Ok(Answer::Said { text, ok: true })
     }
 }
 
 pub(crate) async fn run(flags: &MoveFlags, paths: &Paths) -> Result<Answer> {
     if let (Some(namespace), Some(seat)) = (&flags.namespace, flags.seat) {
-        answer(&flags.annotate(namespace, seat)).await?;
-        let text = format!(
-            "the pod of {} says that it is at seat {seat} of LAN {}; if it stays where it was, `/api/instances/discovery-info` says why",
-            flags.instance, flags.lan
-        );
-        return Ok(Answer::Said { text, ok: true });
+        return flags.in_pods(namespace, seat).await;
     }
     if !paths.wall().try_exists().with_context(|| format!("cannot look at {}", paths.wall().display()))? {
         return Ok(Answer::NothingRuns);
     }
     in_file(flags, paths)
+}
+
+/// Names of the pods whose annotation says that place.
+fn asks_for<'a>(pods: &'a serde_json::Value, place: &'a str) -> impl Iterator<Item = &'a str> {
+    let pods = pods["items"].as_array().into_iter().flatten().map(|pod| &pod["metadata"]);
+    pods.filter(move |pod| pod["annotations"][MOVED_TO] == place).filter_map(|pod| pod["name"].as_str())
 }
 
 /// In the directory of this machine's wall.
@@ -123,9 +145,36 @@ mod tests {
     fn in_a_cluster_the_pod_is_told_by_who_calls() {
         let flags = MoveFlags { context: Some("here".to_owned()), ..flags("instance-3", "party-2", None) };
         assert_eq!(
-            flags.annotate("loco", 4).line(),
+            flags.annotate("loco", "party-2/4").line(),
             "cargo xtask tool kubectl -- --context here --namespace loco annotate pod instance-3 loco.dev/moved-to=party-2/4 --overwrite"
         );
+    }
+
+    #[tokio::test]
+    async fn nobody_is_thrown_out_of_a_seat_in_a_cluster() {
+        let pods = r#"{"items":[{"metadata":{"name":"o-1","annotations":{"loco.dev/moved-to":"party-2/4"}}},{"metadata":{"name":"o-2"}}]}"#;
+        let dir = std::env::temp_dir().join(format!("loco-pods-test-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let kubectl = dir.join("kubectl");
+        // It notes what it is asked, and answers with the pods.
+        let text = format!("#!/bin/sh\necho \"$@\" >>{0}/calls\ncat {0}/pods\n", dir.display());
+        fs::write(dir.join("pods"), pods).unwrap();
+        fs::write(&kubectl, text).unwrap();
+        fs::set_permissions(&kubectl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let told = async |instance: &str, seat: u8| {
+            let flags = MoveFlags { kubectl: kubectl.display().to_string(), ..flags(instance, "party-2", Some(seat)) };
+            flags.in_pods("loco", seat).await.unwrap()
+        };
+        let Answer::Usage(said) = told("instance-3", 4).await else { panic!() };
+        assert!(said.contains("pod `o-1`"), "{said}");
+        for (instance, seat) in [("o-1", 4), ("instance-3", 5)] {
+            assert!(matches!(told(instance, seat).await, Answer::Said { ok: true, .. }));
+        }
+        let calls = fs::read_to_string(dir.join("calls")).unwrap();
+        let annotated: Vec<_> = calls.lines().filter(|call| call.contains(" annotate ")).collect();
+        assert_eq!(annotated.len(), 2, "{calls}");
+        assert!(annotated[1].ends_with("annotate pod instance-3 loco.dev/moved-to=party-2/5 --overwrite"), "{calls}");
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

@@ -382,15 +382,12 @@ impl Runner {
 
     /// Puts the guest's cable in, or pulls it; whether QEMU has taken it. There is no other way to tell a guest that it is elsewhere.
     async fn set_cable(&mut self, up: bool) -> bool {
-        if up {
-            tracing::info!("the guest's cable is in again");
-        } else {
-            tracing::info!("the guest's port is in another place: its cable is pulled for a moment");
-        }
         let Some(monitor) = &mut self.monitor else { return true };
         let done = monitor.execute(qmp::set_link { name: netdev::ID.to_owned(), up }).await;
-        if let Err(error) = &done {
-            tracing::warn!(error = %chain(error), up, "QEMU did not move the guest's cable");
+        match &done {
+            Ok(_) if up => tracing::info!("the guest's cable is in again"),
+            Ok(_) => tracing::info!("the guest's port is in another place: its cable is pulled for a moment"),
+            Err(error) => tracing::warn!(error = %chain(error), up, "QEMU did not move the guest's cable"),
         }
         done.is_ok()
     }

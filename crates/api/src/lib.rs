@@ -16,3 +16,6 @@ pub mod status;
 pub mod trace;
 
 pub use error::{ErrorBody, ErrorDetail};
+
+/// Annotation of a pod: `LAN/SEAT`, where its guest was moved to. It goes with the pod, so a guest that is started anew is at home.
+pub const MOVED_TO: &str = "loco.dev/moved-to";

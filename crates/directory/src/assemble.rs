@@ -8,6 +8,7 @@ use std::{
     net::Ipv4Addr,
 };
 
+use api::MOVED_TO;
 use model::{InstanceId, Lan, LanName, Node, NodeName, PlacedInstance, Seat, Snapshot};
 
 /// Port of an agent whose endpoint does not tell another.
@@ -153,22 +154,19 @@ pub fn assemble<'a>(
 }
 
 /// Moves guests to where their pods' annotations say, as far as that may be. A seat that is a pod's own stays that pod's, so whatever is
-/// refused leaves its guest at home, and nobody is moved by another's annotation. The newest pod is first.
+/// refused leaves its guest at home. Of two that ask for one seat the newer pod gets it, as of two pods of one seat.
 fn move_guests(home: Snapshot, moves: &[(InstanceId, &str)], problems: &mut Problems) -> Snapshot {
     let mut snapshot = home;
     for (id, to) in moves {
         let place = to.split_once('/').and_then(|(lan, seat)| Some((lan.parse().ok()?, Seat(seat.parse().ok()?))));
         let refused = match place {
-            None => format!("its annotation loco.dev/moved-to says `{to}`, which is no LAN/SEAT such as party/3"),
+            None => format!("its annotation {MOVED_TO} says `{to}`, which is no LAN/SEAT such as party/3"),
             Some((lan, seat)) => match snapshot.move_to(id, &lan, Some(seat)) {
                 Ok(()) => continue,
                 Err(error) => error.to_string(),
             },
         };
-        problems.add(
-            id.as_str(),
-            format!("it stays at its own seat: {refused}; or remove the annotation loco.dev/moved-to"),
-        );
+        problems.add(id.as_str(), format!("it stays at its own seat: {refused}; or remove the annotation {MOVED_TO}"));
     }
     snapshot
 }

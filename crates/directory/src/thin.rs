@@ -1,6 +1,7 @@
 //! Kubernetes' objects, as much of them as is used: the rest is passed over while it is read and never kept.
 use std::{borrow::Cow, net::Ipv4Addr};
 
+use api::MOVED_TO;
 use k8s_openapi::{
     NamespaceResourceScope,
     api::{core::v1::Pod, discovery::v1::EndpointSlice},
@@ -11,8 +12,6 @@ use serde::Deserialize;
 use crate::assemble::{AGENT_PORT, AgentFact, PodFact};
 
 const LAN_LABEL: &str = "loco.dev/lan";
-/// An annotation: `LAN/SEAT`, where the pod's guest was moved to. It goes with the pod, so a guest that is started anew is at home.
-const MOVED_TO: &str = "loco.dev/moved-to";
 /// Set by the `StatefulSet` controller from Kubernetes 1.28 on.
 const POD_INDEX: &str = "apps.kubernetes.io/pod-index";
 /// An annotation, and from 1.28 on a label too; set by the Job controller.

@@ -68,7 +68,8 @@ impl Edge {
         for lan in spec.lans.values().filter(|lan| lan.has_bridge()) {
             for port in lan.ports.values() {
                 let name = OurName::port(lan, port);
-                let Some(link) = observed.our(name) else { continue };
+                // At a tap that is still in the LAN which its guest is to leave, no address of this one is given.
+                let Some(link) = observed.our(name).filter(|link| link.is_in(lan)) else { continue };
                 let duty = Reservation::new(&lan.name, &port.identity, lan.edge_mac);
                 let old = self.taps.remove(&port.instance);
                 if old.as_ref().is_some_and(|old| old.duty != duty) {

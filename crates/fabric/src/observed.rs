@@ -55,6 +55,13 @@ pub(crate) struct Link {
     pub(crate) counters: PortCounters,
 }
 
+impl Link {
+    /// Whether a port is plugged into that LAN; over the node's card there is but one to be in.
+    pub(crate) fn is_in(&self, lan: &LanSpec) -> bool {
+        lan.mode == NetworkMode::Macvlan || self.master.as_ref() == Some(&OurName::Bridge(lan.vni).text())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LinkKind {
     Bridge {

@@ -181,7 +181,7 @@ pub(crate) fn plan(spec: &FabricSpec, vtep: Vtep, observed: &Observed, away: &Aw
         .values()
         .flat_map(|lan| lan.ports.values().map(|port| (OurName::port(lan, port), (lan.vni, lan.mode))))
         .collect();
-    let held = held(&ports, observed);
+    let held = held(&ports, observed, &blocked);
     let of_mode = |mode| spec.lans.values().filter(move |lan| lan.mode == mode);
     let active: Vec<&LanSpec> = of_mode(NetworkMode::Vxlan)
         .filter(|lan| !blocked.contains(&lan.vni))
@@ -212,10 +212,13 @@ pub(crate) fn plan(spec: &FabricSpec, vtep: Vtep, observed: &Observed, away: &Aw
 /// The LAN of each port that is to be here, and its mode.
 type Ports = BTreeMap<OurName, (Vni, NetworkMode)>;
 
-/// LANs that a guest still uses which the directory does not place here: of its tap's name, and of the bridge it is on.
-fn held(ports: &Ports, observed: &Observed) -> BTreeSet<Vni> {
+/// LANs that a guest still uses which the directory does not place here, or where it cannot be built: of its tap's name, and of the
+/// bridge it is on.
+fn held(ports: &Ports, observed: &Observed, blocked: &BTreeSet<Vni>) -> BTreeSet<Vni> {
     let placed = |name| match name {
-        OurName::Tap(..) => ports.get(&name).is_some_and(|(_, mode)| *mode == NetworkMode::Vxlan),
+        OurName::Tap(..) => {
+            ports.get(&name).is_some_and(|(vni, mode)| *mode == NetworkMode::Vxlan && !blocked.contains(vni))
+        }
         // It needs no bridge.
         OurName::Macvtap(..) | OurName::Bridge(_) | OurName::Vxlan(_) => true,
     };

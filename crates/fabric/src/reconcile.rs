@@ -359,7 +359,7 @@ impl<'a> Reconciler<'a> {
             for (seat, port) in &lan.ports {
                 let name = OurName::port(lan, port);
                 // One that is plugged in elsewhere is no port of this LAN.
-                let link = observed.our(name).filter(|link| is_in(lan, link));
+                let link = observed.our(name).filter(|link| link.is_in(lan));
                 let state = PortStatus {
                     lan: lan.name.clone(),
                     seat: *seat,
@@ -406,7 +406,7 @@ impl<'a> Reconciler<'a> {
         let (lan, _, port) = spec.port(instance).ok_or_else(no_port)?;
         let name = OurName::port(lan, port);
         let (tap, over_card) = (name.text(), lan.mode == NetworkMode::Macvlan);
-        let plugged = |observed: &Observed| observed.our(name).is_some_and(|link| link.up && is_in(lan, link));
+        let plugged = |observed: &Observed| observed.our(name).is_some_and(|link| link.up && link.is_in(lan));
         // Attaching to a name that is not there would make a tap outside the bridge: the guest would be deaf.
         let mut ready = self.kernel.observe().await.is_ok_and(|observed| plugged(&observed));
         if !ready {
@@ -459,11 +459,6 @@ impl<'a> Reconciler<'a> {
             Err(no_lan(self.problems.first().map_or("its port could not be plugged in", |p| p)))
         }
     }
-}
-
-/// Whether a port is plugged into that LAN; over the node's card there is but one to be in.
-fn is_in(lan: &LanSpec, link: &Link) -> bool {
-    lan.mode == NetworkMode::Macvlan || link.master.as_ref() == Some(&OurName::Bridge(lan.vni).text())
 }
 
 /// Opens a tap of this namespace, which is made if it does not exist.

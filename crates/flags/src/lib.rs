@@ -61,7 +61,7 @@ pub struct UpFlags {
     #[arg(long)]
     pub no_autoplay: bool,
 
-    /// Join DOSBox, DOSBox-X and `IPXWrapper` to the LAN by IPX: the first node listens at this UDP port (DOSBox's own is 213)
+    /// Join DOSBox, DOSBox-X and `IPXWrapper` to the (first) LAN by IPX: the first node listens at this UDP port (DOSBox's own is 213)
     #[arg(long, value_name = "PORT", value_parser = relay_port)]
     pub ipx_relay: Option<u16>,
 
@@ -91,6 +91,10 @@ pub enum UsageError {
     NotEncrypted,
     #[error("--lans {lans} is more than --guests {guests}; give every LAN at least one guest")]
     EmptyLan { lans: u8, guests: u8 },
+    #[error(
+        "--lans {0} --mode macvlan: all guests over one card are on the one real LAN; use --lans 1, or another mode"
+    )]
+    OneRealLan(u8),
     #[error("--ipx-relay needs --mode vxlan: in mode {0} the nodes have no station on the LAN")]
     Relay(String),
 }
@@ -140,6 +144,9 @@ impl UpFlags {
         }
         if self.encryption == "wireguard" && self.mode == "socket" {
             return Err(UsageError::NotEncrypted);
+        }
+        if self.lans > 1 && self.mode == "macvlan" {
+            return Err(UsageError::OneRealLan(self.lans));
         }
         if self.lans > self.guests {
             return Err(UsageError::EmptyLan { lans: self.lans, guests: self.guests });
@@ -214,6 +221,7 @@ mod tests {
         refuses("--encryption rot13", "none or wireguard");
         refuses("--encryption wireguard --mode socket", "--mode socket cannot be encrypted");
         refuses("--no-such-flag", "--no-such-flag");
+        refuses("--lans 2 --mode macvlan", "on the one real LAN");
         refuses("--guests 2 --lans 3", "--lans 3 is more than --guests 2");
     }
 

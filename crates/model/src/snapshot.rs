@@ -80,10 +80,10 @@ pub enum NoSeat {
     Lan(LanName),
     #[error(transparent)]
     Seat(#[from] InvalidLan),
-    #[error("seat {seat} of LAN `{lan}` is taken by `{by}`; give another by --seat, or none")]
+    #[error("seat {seat} of LAN `{lan}` is taken by `{by}`; choose another one")]
     Taken { lan: LanName, seat: u8, by: InstanceId },
     #[error(
-        "seat {seat} of LAN `{lan}` is kept for `{by}`, which was started there and moved away; give another by --seat, or none"
+        "seat {seat} of LAN `{lan}` is kept for `{by}`, which was started there and moved away; choose another one"
     )]
     Kept { lan: LanName, seat: u8, by: InstanceId },
     #[error("LAN `{lan}` has no free seat: {seats} are taken, or kept for guests that moved away; give it more seats")]
@@ -201,8 +201,8 @@ impl Snapshot {
         Some(lan.identity_with(placed.seat, placed.card.unwrap_or(own)))
     }
 
-    /// Moves an instance into `lan`: to `seat`, or by default to the one that it was started for, else to the first that is nobody's. A seat
-    /// whose guest has moved away stays that guest's, so that it can come back.
+    /// Moves an instance into `lan`: to `seat`, or by default to the one that it was started for, else to the one where it is, else to the
+    /// first that is nobody's. A seat whose guest has moved away stays that guest's, so that it can come back.
     ///
     /// # Errors
     /// When that cannot be; then nothing has changed.
@@ -233,7 +233,7 @@ impl Snapshot {
         let stays = (placed.lan == *lan).then_some(placed.seat);
         let home = card.filter(|card| card.vni() == to.vni()).map(Card::seat);
         let full = || NoSeat::Full { lan: lan.clone(), seats: to.seats() };
-        let seat = match seat.or(stays).or(home.filter(is_free)) {
+        let seat = match seat.or(home.filter(is_free)).or(stays) {
             Some(seat) => seat,
             None => (0..to.seats()).map(Seat).find(is_free).ok_or_else(full)?,
         };

@@ -127,14 +127,17 @@ struct Lan {
     names: BTreeMap<MacAddr, InstanceId>,
 }
 
+/// The LAN where it was told, QEMU's process, and since when that runs.
+type Powered = (LanName, u32, Option<SystemTime>);
+
 struct Task {
     watching: Watching,
     wanted: watch::Sender<Option<Wanted>>,
     lans: BTreeMap<LanName, Lan>,
     /// LAN of each instance of this node.
     homes: BTreeMap<InstanceId, LanName>,
-    /// QEMU of each instance whose start was told to the model: a pod's next one may have the same number.
-    powered: BTreeMap<InstanceId, (u32, Option<SystemTime>)>,
+    /// QEMU of each instance whose start was told to the model of its LAN: a pod's next one may have the same number.
+    powered: BTreeMap<InstanceId, Powered>,
     /// Programs put back, as far as they are counted.
     mended: u64,
 }
@@ -232,16 +235,17 @@ impl Task {
         for (id, instance) in instances.iter() {
             let report = instance.report();
             let Some(pid) = report.qemu_pid else { continue };
-            if self.powered.get(id) == Some(&(pid, report.qemu_since)) || self.powered.len() >= POWERED_MAX {
+            let powered = (instance.spec.lan.clone(), pid, report.qemu_since);
+            if self.powered.get(id) == Some(&powered) || self.powered.len() >= POWERED_MAX {
                 continue;
             }
-            let Some(lan) = self.lans.get_mut(&instance.spec.lan) else { continue };
+            let Some(lan) = self.lans.get_mut(&powered.0) else { continue };
             // An agent that has just started meets machines that have long been running.
             let said = || report.qemu_since?.duration_since(UNIX_EPOCH).ok();
             if let Some(at) = if self.watching.pods { said() } else { started(pid) } {
                 lan.observer.power(instance.spec.identity.mac, at);
             }
-            self.powered.insert(id.clone(), (pid, report.qemu_since));
+            self.powered.insert(id.clone(), powered);
         }
     }
 

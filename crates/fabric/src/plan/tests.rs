@@ -261,6 +261,15 @@ fn assert_stands(lan: &LanSpec, state: &Observed, away: &Away) {
     }
 }
 
+/// Whether something of somebody else's has a name that this LAN needs, or a guest holds what would have to be made anew.
+fn in_the_way(lan: &LanSpec, start: &Observed) -> bool {
+    let is_in_the_way = |name: OurName, link: &Link| {
+        let astray = matches!(link.kind, LinkKind::Macvtap { parent, submode } if parent != Some(NIC) || submode == Submode::Passthru);
+        !name.fits(&link.kind) || astray && link.carrier
+    };
+    names(lan).any(|name| start.links.get(&name.text()).is_some_and(|link| is_in_the_way(name, link)))
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -270,14 +279,7 @@ proptest! {
         let away: Away = gone.collect();
         let end = run_without(&spec, &start, &away);
         prop_assert_eq!(plan(&spec, VTEP, &end, &away).steps, vec![]);
-        let in_the_way = |lan: &LanSpec| names(lan).any(|name| {
-            start.links.get(&name.text()).is_some_and(|link| {
-                // Or a guest holds what would have to be made anew.
-                let astray = matches!(link.kind, LinkKind::Macvtap { parent, submode } if parent != Some(NIC) || submode == Submode::Passthru);
-                !name.fits(&link.kind) || astray && link.carrier
-            })
-        });
-        for lan in spec.lans.values().filter(|lan| !lan.ports.is_empty() && !in_the_way(lan)) {
+        for lan in spec.lans.values().filter(|lan| !lan.ports.is_empty() && !in_the_way(lan, &start)) {
             assert_stands(lan, &end, &away);
         }
     }
@@ -300,7 +302,8 @@ proptest! {
             }
             if ours && link.kind == LinkKind::Tap && link.carrier {
                 prop_assert!(end.links.contains_key(name), "{} was deleted under a guest", name);
-                let mut ports = spec.lans.values().filter(|lan| lan.mode == NetworkMode::Vxlan).flat_map(|lan| lan.ports.values());
+                let can_be = |lan: &&LanSpec| lan.mode == NetworkMode::Vxlan && !in_the_way(lan, &start);
+                let mut ports = spec.lans.values().filter(can_be).flat_map(|lan| lan.ports.values());
                 let placed = ports.any(|port| *name == format!("locot{:06x}-{}", port.card.vni().get(), port.card.seat().0));
                 if let Some(master) = link.master.as_ref().filter(|_| !placed) {
                     prop_assert!(end.links.contains_key(master), "the bridge of {} was deleted under a guest", name);
@@ -355,6 +358,24 @@ fn a_guest_that_moves_takes_its_port_along_in_one_step() {
     // Home again, with an agent that knows of none of it: nothing is left of the third.
     let home = run(&on_a(&snapshot([NetworkMode::Vxlan; 3], &seats)), &end);
     assert_eq!(home, state);
+}
+
+#[test]
+fn a_guest_that_cannot_get_where_it_is_to_move_keeps_the_lan_where_it_is() {
+    let before = snapshot([NetworkMode::Vxlan; 3], &[(0, 0, "a"), (0, 1, "b")]);
+    let on_a = |snapshot: &Snapshot| FabricSpec::from_snapshot(snapshot, &"a".parse::<NodeName>().unwrap());
+    let mut state = run(&on_a(&before), &Observed::default());
+    state.links.get_mut("locot001068-0").unwrap().carrier = true;
+    let stray = Link { kind: LinkKind::Other("dummy".to_owned()), master: None, ..state.links["locobr001068"].clone() };
+    state.links.insert("locobr001069".to_owned(), stray);
+    let done = plan(&on_a(&moved(before, &[(0, 0, 1)])), VTEP, &state, &Away::new());
+    let gone: Vec<_> = done.steps.iter().filter(|step| matches!(step, Step::DeleteLink { .. })).collect();
+    assert!(gone.is_empty(), "{gone:?}");
+    assert!(
+        done.problems.iter().any(|problem| problem.contains("`locobr001069` is in the way")),
+        "{:?}",
+        done.problems
+    );
 }
 
 #[test]
