@@ -54,9 +54,12 @@ impl Wiretap {
         let mut receiver = node.run(open).unwrap();
         let (book, ended) = (Arc::clone(&frames), Arc::clone(&end));
         let thread = thread::spawn(move || {
-            while !ended.load(Ordering::Relaxed) {
-                if let Ok(frame) = receiver.next() {
-                    book.lock().unwrap().push(frame.to_vec());
+            // Until the end was said and nothing more waits: what has crossed has also come here.
+            loop {
+                match receiver.next() {
+                    Ok(frame) => book.lock().unwrap().push(frame.to_vec()),
+                    Err(_) if ended.load(Ordering::Relaxed) => break,
+                    Err(_) => {}
                 }
             }
         });

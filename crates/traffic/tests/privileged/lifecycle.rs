@@ -1,5 +1,14 @@
 //! Agents come and go, taps are made anew, pins are lost: counting goes on.
-use std::{fs, process::Command, thread, time::Duration};
+use std::{
+    fs,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use aya::programs::{SchedClassifier, TcAttachType};
 use model::InstanceId;
@@ -11,7 +20,9 @@ use crate::{
     shapes,
 };
 
+/// So many at least go through while agents come and go, and so many agents while they do.
 const FRAMES: u64 = 40_000;
+const AGENTS: u32 = 5;
 
 fn ids() -> (InstanceId, InstanceId) {
     ("a".parse().unwrap(), "b".parse().unwrap())
@@ -23,8 +34,12 @@ async fn agents_that_follow_each_other_under_traffic_lose_no_count() {
     let rig = Rig::new();
     let (first, events) = rig.watch(None).await;
     let tap = rig.taps["locota"].try_clone().unwrap();
+    let sent = Arc::new((AtomicU64::new(0), AtomicBool::new(false)));
+    let book = Arc::clone(&sent);
     let sender = thread::spawn(move || {
-        for number in 0..FRAMES {
+        let (sent, end) = &*book;
+        while !end.load(Ordering::Relaxed) {
+            let number = sent.fetch_add(1, Ordering::Relaxed);
             send(&tap, &shapes::other(u16::try_from(number % 1000).unwrap(), 100));
             if number % 20 == 0 {
                 thread::sleep(Duration::from_millis(1));
@@ -33,19 +48,20 @@ async fn agents_that_follow_each_other_under_traffic_lose_no_count() {
     });
     drop((first, events));
     let mut agents = 1;
-    while !sender.is_finished() {
+    while agents < AGENTS || sent.0.load(Ordering::Relaxed) < FRAMES {
         drop(rig.watch(None).await);
         agents += 1;
     }
+    sent.1.store(true, Ordering::Relaxed);
     sender.join().unwrap();
+    let frames = sent.0.load(Ordering::Relaxed);
     let (last, _events) = rig.watch(None).await;
     let (a, b) = ids();
-    let report = until(&last, |report| report.ports[&b].classes.egress.total().frames >= FRAMES).await;
-    println!("{agents} agents while {FRAMES} frames went through");
-    assert!(agents > 3, "{agents}");
+    let report = until(&last, |report| report.ports[&b].classes.egress.total().frames >= frames).await;
+    println!("{agents} agents while {frames} frames went through");
     let class = TrafficClass::UdpOther;
-    assert_eq!(report.ports[&a].classes.ingress[class].frames, FRAMES);
-    assert_eq!(report.ports[&b].classes.egress[class].frames, FRAMES);
+    assert_eq!(report.ports[&a].classes.ingress[class].frames, frames);
+    assert_eq!(report.ports[&b].classes.egress[class].frames, frames);
 }
 
 #[tokio::test]
