@@ -117,6 +117,9 @@ pub struct Session {
     /// Where the host is one of ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_instance: Option<String>,
+    /// Where it is, as the gateway says, which merges LANs; an observer knows but one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lan: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -175,6 +178,9 @@ pub struct Player {
     pub evidence: Option<Evidence>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
+    /// Where it is, as the gateway says, which merges LANs; an observer knows but one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lan: Option<String>,
 }
 
 /// One machine in a session.

@@ -179,6 +179,14 @@ impl Observer {
         self.machines.power(mac, Stamp { at, frame: self.frames, point: Point::Wire });
     }
 
+    /// The machine was plugged into another LAN: it is gone from its games here, and its way into one is told there.
+    pub fn moved_away(&mut self, mac: MacAddr, at: Duration) {
+        let stamp = Stamp { at, frame: self.frames, point: Point::Wire };
+        let machines = &self.machines;
+        self.games.moved(stamp, |station| machines.mac_of(station) == Some(mac));
+        self.machines.moved_away(mac);
+    }
+
     /// Something is wrong with the capture itself, as whoever reads it says.
     pub fn damaged(&mut self, what: &str) {
         let stamp = Stamp { at: self.now, frame: self.frames, point: Point::Wire };

@@ -95,6 +95,11 @@ impl Machines {
         machine.steps.insert(Step::Power, Fact::new(stamp, "switched on"));
     }
 
+    /// It is on this LAN no more. Its name stays: what was seen of it was its own.
+    pub(crate) fn moved_away(&mut self, mac: MacAddr) {
+        self.cards.remove(&mac);
+    }
+
     fn machine(&mut self, mac: MacAddr, stamp: Stamp) -> &mut Machine {
         self.cards.entry(mac, || Machine {
             ips: Vec::new(),

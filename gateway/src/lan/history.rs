@@ -141,7 +141,7 @@ impl History {
         }
         for session in status.sessions.iter().filter(|session| doctor::is_alive(session.certainty)) {
             let host = session.host_instance.clone();
-            let lan = host.as_ref().and_then(|id| status.instances.get(id)).map(|i| i.lan.clone()).unwrap_or_default();
+            let lan = session.lan.clone().unwrap_or_default();
             now.sessions.insert((session.name.clone().unwrap_or_default(), lan), host);
         }
         for diagnosis in &status.diagnosis {
@@ -273,6 +273,7 @@ mod tests {
         let sessions = session.then(|| Session {
             name: Some("Loco".into()),
             host_instance: Some("instance-0".into()),
+            lan: Some("party".into()),
             ..Session::default()
         });
         LanStatus {

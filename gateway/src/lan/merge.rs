@@ -5,7 +5,7 @@ use api::{
     agent::{AgentStatus, LanOnNode, State},
     gateway::Instance,
     lan::{DirectPlay, IpxPort, LanInstance, LanRole, LanStatus, LanSummary},
-    observe::{Evidence, Machine, Player},
+    observe::{Evidence, Machine, Player, Session},
 };
 use doctor::{AgentWord, Facts, Place, SeatFacts, is_alive};
 use model::Snapshot;
@@ -111,8 +111,9 @@ pub fn status(
     };
     for (name, lan) in &facts.lans {
         let seen = &lan.seen;
-        status.sessions.extend(seen.sessions.iter().cloned());
-        status.players.extend(seen.players.iter().cloned());
+        let lan = || Some(name.clone());
+        status.sessions.extend(seen.sessions.iter().map(|session| Session { lan: lan(), ..session.clone() }));
+        status.players.extend(seen.players.iter().map(|player| Player { lan: lan(), ..player.clone() }));
         status.timelines.extend(seen.timelines.iter().filter(|timeline| timeline.instance.is_some()).cloned());
         status.lags.extend(seen.lags.iter().cloned());
         status.anomalies.extend(seen.anomalies.iter().cloned());

@@ -20,7 +20,7 @@ use std::{
 
 use directory::Directory;
 use fabric::FabricStatus;
-use model::{InstanceId, LanName, MacAddr, NetworkMode};
+use model::{InstanceId, LanName, MacAddr, NetworkMode, Snapshot};
 use observe::{Frame, Limits, Observer, PortId};
 use telemetry::Heartbeat;
 use tokio::{
@@ -206,6 +206,12 @@ impl Task {
         let directory = self.watching.directory.borrow().clone();
         let snapshot = &directory.snapshot;
         self.lans.retain(|name, _| snapshot.lan(name).is_some());
+        for (name, ours) in &mut self.lans {
+            for mac in moved_away(&ours.names, name, snapshot) {
+                ours.observer.moved_away(mac, now());
+                ours.names.remove(&mac);
+            }
+        }
         for lan in snapshot.lans().filter(|lan| fabric.ports.values().any(|port| port.lan == *lan.name())) {
             let ours = self.lans.entry(lan.name().clone()).or_insert_with(|| Lan {
                 observer: Observer::new(Limits::default()),
@@ -275,7 +281,7 @@ impl Task {
     }
 
     fn tell(&mut self, report: &Report) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = now();
         let observed = self.lans.iter_mut().map(|(name, lan)| {
             lan.observer.tick(now);
             (name.to_string(), lan.observer.observed())
@@ -303,6 +309,21 @@ fn wanted(fabric: &FabricStatus) -> Wanted {
         guards: taps().map(|(id, port)| (id.clone(), (port.mac, port.guard))).collect(),
         answers: lans().map(|(name, lan)| (name.clone(), lan.bridge_mac)).collect(),
     }
+}
+
+/// Since the epoch.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Cards that were named to the model of `lan` and are now in another LAN. One that the directory does not list is not said to be gone: it
+/// may be listed again.
+fn moved_away(names: &BTreeMap<MacAddr, InstanceId>, lan: &LanName, snapshot: &Snapshot) -> Vec<MacAddr> {
+    let is_elsewhere = |(mac, id): &(&MacAddr, &InstanceId)| {
+        let placed = snapshot.instance(id).filter(|placed| placed.lan != *lan);
+        placed.and_then(|placed| snapshot.identity(placed)).is_some_and(|identity| identity.mac == **mac)
+    };
+    names.iter().filter(is_elsewhere).map(|(mac, _)| *mac).collect()
 }
 
 /// When a process of this machine was started, since the epoch (`proc_pid_stat(5)`, field 22).
@@ -338,6 +359,40 @@ mod tests {
     fn a_name_with_brackets_is_no_field() {
         let stat = "7 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
         assert_eq!(start_ticks(stat), Some(4711.0));
+    }
+
+    #[test]
+    fn only_who_is_in_another_lan_now_has_moved_away() {
+        let lan = |name: &str, vni| {
+            let subnet = "10.98.0.0/24".parse().unwrap();
+            model::Lan::new(name.parse().unwrap(), model::Vni::new(vni).unwrap(), NetworkMode::Vxlan, subnet, 9)
+                .unwrap()
+        };
+        let node = model::Node {
+            name: "a".parse().unwrap(),
+            underlay_ip: std::net::Ipv4Addr::new(10, 99, 0, 11),
+            agent_url: String::new(),
+        };
+        let placed = |id: &str, seat| model::PlacedInstance {
+            id: id.parse().unwrap(),
+            lan: "party".parse().unwrap(),
+            seat: model::Seat(seat),
+            node: "a".parse().unwrap(),
+            card: None,
+        };
+        let (party, other) = ("party".parse().unwrap(), "other".parse().unwrap());
+        let mut snapshot =
+            Snapshot::new([lan("party", 1), lan("other", 2)], [node], [placed("i-0", 0), placed("i-1", 1)]).unwrap();
+        let cards = |snapshot: &Snapshot| -> BTreeMap<MacAddr, InstanceId> {
+            snapshot.instances().map(|it| (snapshot.identity(it).unwrap().mac, it.id.clone())).collect()
+        };
+        let mut names = cards(&snapshot);
+        // One that the directory does not list at the moment.
+        names.insert(MacAddr([2, 9, 9, 9, 9, 9]), "i-2".parse().unwrap());
+        assert_eq!(moved_away(&names, &party, &snapshot), []);
+        snapshot.move_to(&"i-0".parse().unwrap(), &other, None).unwrap();
+        assert_eq!(moved_away(&names, &party, &snapshot), [MacAddr([2, 0x4c, 0, 0, 1, 1])]);
+        assert_eq!(moved_away(&cards(&snapshot), &other, &snapshot), [MacAddr([2, 0x4c, 0, 0, 1, 2])]);
     }
 
     #[test]

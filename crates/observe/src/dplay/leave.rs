@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use wire::dplay::{Id, QUERY_PORT};
 
-use super::{Ends, Games, Leave, Process, SessionKey, Via};
+use super::{Ends, Games, Leave, Process, SessionKey, System, Via};
 use crate::{
     stamp::{Stamp, Station},
     tcp::End,
@@ -22,6 +22,8 @@ pub(crate) enum Why {
     Reset,
     Icmp,
     Silence,
+    /// Who plugs machines in says that it is on another LAN.
+    Moved,
     /// Another machine says that it is host now: the old one is gone, or wrongly taken for it.
     NameServer,
 }
@@ -35,6 +37,7 @@ impl Why {
             Self::Reset => "TCP RST",
             Self::Icmp => "ICMP port unreachable",
             Self::Silence => "silence",
+            Self::Moved => "moved to another LAN",
             Self::NameServer => "IAMNAMESERVER",
         }
     }
@@ -168,18 +171,26 @@ impl Games {
 
     /// Machines of which no frame came for so long are gone. `heard`: when a station last sent any frame.
     pub(crate) fn silent(&mut self, stamp: Stamp, limit: Duration, heard: impl Fn(Station) -> Option<Duration>) {
-        let mut silent = Vec::new();
+        self.all_gone(stamp, Why::Silence, |system| {
+            let last = system.station.and_then(&heard).unwrap_or(system.last_heard).max(system.last_heard);
+            stamp.at.saturating_sub(last) > limit
+        });
+    }
+
+    /// Machines at these stations are on this LAN no more.
+    pub(crate) fn moved(&mut self, stamp: Stamp, is_it: impl Fn(Station) -> bool) {
+        self.all_gone(stamp, Why::Moved, |system| system.station.is_some_and(&is_it));
+    }
+
+    fn all_gone(&mut self, stamp: Stamp, why: Why, is_gone: impl Fn(&System) -> bool) {
+        let mut gone = Vec::new();
         for (key, session) in self.sessions.iter() {
-            for (id, system) in session.systems.iter().filter(|(_, system)| system.left.is_none()) {
-                let last = system.station.and_then(&heard).unwrap_or(system.last_heard).max(system.last_heard);
-                if stamp.at.saturating_sub(last) > limit {
-                    silent.push((*key, *id));
-                }
-            }
+            let there = session.systems.iter().filter(|(_, system)| system.left.is_none());
+            gone.extend(there.filter(|(_, system)| is_gone(system)).map(|(id, _)| (*key, *id)));
         }
-        silent.sort_unstable();
-        for (key, id) in silent {
-            self.gone(key, id, stamp, Why::Silence);
+        gone.sort_unstable();
+        for (key, id) in gone {
+            self.gone(key, id, stamp, why);
         }
     }
 }
@@ -200,7 +211,8 @@ impl Leave {
             Some(Why::Fin) => Certainty::GoneByFin,
             Some(Why::Reset) => Certainty::GoneByReset,
             Some(Why::Icmp) => Certainty::GoneByIcmp,
-            Some(Why::Silence) => Certainty::GoneBySilence,
+            // Nothing more will be heard of it.
+            Some(Why::Silence | Why::Moved) => Certainty::GoneBySilence,
             Some(Why::Message | Why::YouAreDead | Why::NameServer) | None => Certainty::GoneByMessage,
         }
     }
@@ -210,7 +222,7 @@ impl Leave {
 fn add(left: &mut impl Slot, why: Why, at: Duration, order: u64) {
     let left = left.slot(at, order);
     let only = |it: Why| left.reasons.as_slice() == [it];
-    if only(Why::NameServer) || only(Why::Silence) {
+    if only(Why::NameServer) || only(Why::Silence) || only(Why::Moved) {
         left.reasons.clear();
     }
     let confirms = left.reasons.is_empty() || why == Why::Message && left.reasons.iter().all(|it| it.is_weak());

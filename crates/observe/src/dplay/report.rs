@@ -62,6 +62,7 @@ impl Games {
                     certainty: certainty(player.left.as_ref(), player.announced),
                     evidence: Some(evidence(&player.fact)),
                     instance: station.and_then(|station| machines.instance_at(station)),
+                    lan: None,
                 });
             }
             for (id, group) in &session.groups {
@@ -170,6 +171,7 @@ impl State {
             certainty: certainty(end, self.guid.is_some()),
             evidence: Some(machines.evidence(&self.fact)),
             host_instance: host.and_then(|host| machines.instance_at(host)),
+            lan: None,
         }
     }
 }

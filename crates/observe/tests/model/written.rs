@@ -4,6 +4,7 @@ use observe::{Point, PortId};
 use serde_json::json;
 use std::{collections::HashMap, time::Duration};
 use wire::{
+    MacAddr,
     dplay::{Body, Chat, Create, Dialect, HResult, IAmNameServer, Id, Ids, Membership, Piece, Player, PlayerFlags},
     tcp::Flags,
 };
@@ -199,6 +200,29 @@ fn silence_is_told_by_the_clock_alone() {
     assert_eq!(leaves(&mut net), json!([{"name": "Alice", "evidence": "silence"}]));
 }
 
+/// The machine goes on, where nobody here hears it.
+#[test]
+fn a_host_that_moves_to_another_lan_is_gone_at_once_and_may_come_back() {
+    let mut net = Net::new();
+    party(&mut net);
+    net.observer.moved_away(MacAddr(mac(1)), net.now);
+    assert_eq!(leaves(&mut net), json!([{"name": "Alice", "evidence": "moved to another LAN"}]));
+    let observed = net.observed();
+    let host = observed.system_players.iter().find(|system| system.host).unwrap();
+    assert_eq!(host.certainty, Certainty::GoneBySilence);
+    // The others may go on without it, and one of them may become host.
+    assert_eq!(observed.sessions[0].certainty, Certainty::Announced);
+    assert!(observed.machines.iter().all(|machine| machine.mac != MacAddr(mac(1)).to_string()));
+    net.wait(2_000);
+    HOST.user(&mut net, BOB, ALICE_ID, true);
+    assert_eq!(leaves(&mut net), json!([]));
+    assert!(net.observed().machines.iter().any(|machine| machine.mac == MacAddr(mac(1)).to_string()));
+    for machine in 1..=3 {
+        net.observer.moved_away(MacAddr(mac(machine)), net.now);
+    }
+    assert_eq!(net.observed().sessions[0].certainty, Certainty::GoneBySilence);
+}
+
 #[test]
 fn groups_chat_and_pieces() {
     let mut net = Net::new();
@@ -332,8 +356,8 @@ fn round_trips_are_split_where_both_ports_are_ours() {
     for port in [(near, "instance-1"), (far, "instance-2")] {
         net.observer.name_port(port.0, port.1);
     }
-    net.observer.name(wire::MacAddr(mac(1)), "instance-1");
-    net.observer.power(wire::MacAddr(mac(1)), net.now);
+    net.observer.name(MacAddr(mac(1)), "instance-1");
+    net.observer.power(MacAddr(mac(1)), net.now);
     let (from, to) = (end(1, 2301), end(2, 2300));
     for _ in 0..20 {
         exchange(&mut net, from, to, near, far);
@@ -378,7 +402,7 @@ fn another_tunnel_at_another_port() {
         packet.write(&mut bytes).unwrap();
         bytes
     };
-    let at = |node: [u8; 6], socket: u16| wire::ipx::Address { network: 0, node: wire::MacAddr(node), socket };
+    let at = |node: [u8; 6], socket: u16| wire::ipx::Address { network: 0, node: MacAddr(node), socket };
     let node = [2, 0x11, 0x22, 0x33, 0x44, 0x55];
     // Two questions, one answer, as ipxbox answers.
     for _ in 0..2 {

@@ -971,6 +971,8 @@ export interface components {
             id: string;
             instance?: string | null;
             ip?: string | null;
+            /** @description Where it is, as the gateway says, which merges LANs; an observer knows but one. */
+            lan?: string | null;
             long?: string | null;
             name?: string | null;
             /** @description The session's name. */
@@ -1048,6 +1050,8 @@ export interface components {
             host_system_id?: string | null;
             id_xor_key?: string | null;
             instance_guid_wire?: string | null;
+            /** @description Where it is, as the gateway says, which merges LANs; an observer knows but one. */
+            lan?: string | null;
             /**
              * Format: int32
              * @description 0: no limit.

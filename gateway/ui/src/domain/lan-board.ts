@@ -45,14 +45,17 @@ const title = (session: Session): string => session.name ?? "A session without a
 /** Sessions that stand and have a seat on this board; all that stand if nobody's seat is known of one. */
 export function sessionTabs(status: LanStatus | undefined, seats: readonly LanSeat[]): SessionTab[] {
   if (!status) return [];
-  const standing = (status.sessions ?? []).filter((session) => !session.certainty.startsWith("gone"));
   const ids = new Set(seats.flatMap((seat) => (seat.instance ? [seat.instance.id] : [])));
+  // Two LANs may have a session of one name, and do where both play the demo.
+  const lan = seats.find((seat) => seat.instance)?.instance?.lan;
+  const here = (one: { lan?: string | null }): boolean => lan === undefined || (one.lan ?? lan) === lan;
+  const standing = (status.sessions ?? []).filter((session) => here(session) && !session.certainty.startsWith("gone"));
   return standing.flatMap((session, index): SessionTab[] => {
     const name = session.name ?? undefined;
     const seated = seats.some((seat) => name !== undefined && seat.session === name) || ids.has(session.host_instance ?? "");
-    const elsewhere = name !== undefined && Object.entries(status.instances).some(([id, i]) => !ids.has(id) && i.directplay?.session === name);
+    const elsewhere = name !== undefined && Object.entries(status.instances).some(([id, i]) => !ids.has(id) && here(i) && i.directplay?.session === name);
     if (!seated && (elsewhere || (session.host_instance ?? undefined) !== undefined)) return [];
-    const players = (status.players ?? []).filter((p) => !p.certainty.startsWith("gone") && (standing.length === 1 || p.session === session.name));
+    const players = (status.players ?? []).filter((p) => here(p) && !p.certainty.startsWith("gone") && (standing.length === 1 || p.session === session.name));
     const hostPlace = seats.find((seat) => seat.instance !== undefined && seat.instance.id === session.host_instance)?.place;
     const tab: SessionTab = { key: session.instance_guid_wire ?? `${title(session)} ${index}`, title: title(session), session, players };
     if (hostPlace !== undefined) tab.hostPlace = hostPlace;

@@ -49,6 +49,22 @@ describe("session board", () => {
     expect(sessionTabs(undefined, seats)).toEqual([]);
     expect(NO_SESSION).toBe("No session yet. In the game: two-player case, then the red button with the wand.");
   });
+  test("another LAN's session of the same name is another session", () => {
+    const both = [...instances, ...[0, 1].map((seat) => instance(seat, "other"))];
+    const other = boardsOf(both, ["party", "other"]).find((one) => one.lan === "other");
+    if (!other) throw new Error("no board");
+    const player = (id: string, lan: string) => ({ id, lan, host: false, session: "Friday", certainty: "announced" }) as const;
+    const two = status({
+      sessions: [session("Friday", { lan: "party", host_instance: "party-0", max_players: 9 }), session("Friday", { lan: "other", host_instance: "other-0", instance_guid_wire: "guid-2", max_players: 9 })],
+      instances: { ...one.instances, "other-0": { ...seen(0, "host", "Friday"), lan: "other" }, "other-1": { ...seen(1, "joined", "Friday"), lan: "other" } },
+      players: [player("1", "party"), player("2", "party"), player("3", "party"), player("4", "other"), player("5", "other")],
+    });
+    const counted = ([board, other] as const).map((on) => {
+      const seats = lanSeats(on, both, two, "then");
+      return sessionTabs(two, seats).map((tab) => [tab.key, headCount(tab, seats)]);
+    });
+    expect(counted).toEqual([[["Friday-guid", "3 of 9"]], [["guid-2", "2 of 9"]]]);
+  });
   test("head count: the players that are seen, else the host's word, else seats; no limit is no limit", () => {
     const seats = lanSeats(board, instances, one, "then");
     const [tab] = sessionTabs(one, seats);

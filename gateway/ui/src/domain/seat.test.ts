@@ -139,4 +139,8 @@ test("counts leave zero out; labels carry the words", () => {
   const live = view({ instance: instance(), session: playing });
   expect(counts([live, live, view()])).toEqual([{ word: "live", count: 2 }, { word: "empty", count: 1 }]);
   expect(label(live)).toBe("Seat 5, Live, On the LAN");
+  // On a board that is not on the screen nobody asks for pictures, and the agent's word counts.
+  const unwatched = view({ instance: instance({ status: status({}) }) });
+  expect([unwatched.state, counts([live, unwatched])]).toEqual(["connecting", [{ word: "live", count: 2 }]]);
+  expect(counts([view({ instance: instance({ status: status({}), agent_silent_for: 9 }) })])).toEqual([{ word: "stale", count: 1 }]);
 });

@@ -75,6 +75,8 @@ export interface SeatView {
   /** 0 to 4; 0 = not measured. */
   bars: number;
   quality: string;
+  /** It is live, as its agent says, and no picture is asked for: its board is not on the screen. */
+  unwatched: boolean;
   /** There is a picture, moving or kept. */
   hasPicture: boolean;
   /** The grey canvas is shown instead of the video. */
@@ -121,6 +123,8 @@ interface Core {
   word: string;
   note?: Note;
   frozen?: boolean;
+  /** It is live, as its agent says, and nobody looks at it here: its board is not on the screen. */
+  unwatched?: true;
 }
 
 function core(input: SeatInput): Core {
@@ -208,7 +212,9 @@ function core(input: SeatInput): Core {
   const waiting = sent ? `The offer is sent. Waiting for ${instance.node}.` : `Waiting for ${instance.node}.`;
   const note: Note = { title: "Opening the picture", text: input.away ? "Waiting for the gateway." : waiting, over: false };
   if (trying >= WHY_AFTER_MS) note.action = { act: "why", label: "Why?" };
-  return { state: "connecting", tone: "lunar", word: `Connecting, ${duration(trying / 1000)}`, note };
+  const connecting: Core = { state: "connecting", tone: "lunar", word: `Connecting, ${duration(trying / 1000)}`, note };
+  if (fresh && session === undefined && instance.state === "live") connecting.unwatched = true;
+  return connecting;
 }
 
 /** Four bars from what the browser measured of the line; 0 while nothing was. */
@@ -257,6 +263,7 @@ export function seatView(input: SeatInput): SeatView {
     controls: lease ? CONTROLS[lease] : (instance?.node ?? `Seat ${input.seat}`),
     bars: measured && !session?.paused ? barsOf(session?.lossPercent, session?.rttMs) : 0,
     quality: qualityWords(what.state, input),
+    unwatched: what.unwatched ?? false,
     hasPicture: (session !== undefined && session.frames > 0) || (what.frozen ?? false),
     frozen: what.frozen ?? false,
     held,
@@ -292,7 +299,7 @@ export function counts(views: readonly SeatView[]): { word: Count; count: number
   const order: Count[] = ["live", "starting", "restarting", "stale", "failed", "stopped", "empty"];
   const sums = new Map<Count, number>();
   for (const view of views) {
-    const word = of[view.state];
+    const word = view.unwatched ? "live" : of[view.state];
     if (word) sums.set(word, (sums.get(word) ?? 0) + 1);
   }
   return order.flatMap((word) => (sums.get(word) ? [{ word, count: sums.get(word) ?? 0 }] : []));
