@@ -59,7 +59,7 @@ impl MoveFlags {
         // Of two pods that ask for one seat the newer gets it: whoever plays there would be thrown out.
         let pods = answer(&self.kubectl(&["--namespace", namespace, "get", "pods", "--output", "json"])).await?;
         let pods = serde_json::from_str(&pods).context("kubectl did not answer with JSON")?;
-        if let Some(by) = asks_for(&pods, &place).find(|by| *by != self.instance.as_str()) {
+        if let Some(by) = asks_for(&pods, (self.lan.as_str(), seat)).find(|by| *by != self.instance.as_str()) {
             let text = format!(
                 "seat {seat} of LAN {} is that of pod `{by}`, by its annotation {MOVED_TO}; choose another one",
                 self.lan
@@ -85,10 +85,15 @@ pub(crate) async fn run(flags: &MoveFlags, paths: &Paths) -> Result<Answer> {
     in_file(flags, paths)
 }
 
-/// Names of the pods whose annotation says that place.
-fn asks_for<'a>(pods: &'a serde_json::Value, place: &'a str) -> impl Iterator<Item = &'a str> {
-    let pods = pods["items"].as_array().into_iter().flatten().map(|pod| &pod["metadata"]);
-    pods.filter(move |pod| pod["annotations"][MOVED_TO] == place).filter_map(|pod| pod["name"].as_str())
+/// Names of the pods whose annotation says that place. Of one that has ended it says nothing any more.
+fn asks_for<'a>(pods: &'a serde_json::Value, place: (&'a str, u8)) -> impl Iterator<Item = &'a str> {
+    let runs = |pod: &&serde_json::Value| !["Failed", "Succeeded"].map(Some).contains(&pod["status"]["phase"].as_str());
+    let asks = move |pod: &&serde_json::Value| {
+        let says = pod["metadata"]["annotations"][MOVED_TO].as_str().and_then(|says| says.split_once('/'));
+        says.and_then(|(lan, seat)| Some((lan, seat.parse().ok()?))) == Some(place)
+    };
+    let pods = pods["items"].as_array().into_iter().flatten();
+    pods.filter(runs).filter(asks).filter_map(|pod| pod["metadata"]["name"].as_str())
 }
 
 /// In the directory of this machine's wall.
@@ -152,7 +157,8 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_is_thrown_out_of_a_seat_in_a_cluster() {
-        let pods = r#"{"items":[{"metadata":{"name":"o-1","annotations":{"loco.dev/moved-to":"party-2/4"}}},{"metadata":{"name":"o-2"}}]}"#;
+        let pods = r#"{"items":[{"metadata":{"name":"o-1","annotations":{"loco.dev/moved-to":"party-2/04"}}},{"metadata":{"name":"o-2"}},
+            {"metadata":{"name":"o-3","annotations":{"loco.dev/moved-to":"party-2/5"}},"status":{"phase":"Failed"}}]}"#;
         let dir = std::env::temp_dir().join(format!("loco-pods-test-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let kubectl = dir.join("kubectl");
@@ -160,9 +166,9 @@ mod tests {
         let text = format!("#!/bin/sh\necho \"$@\" >>{0}/calls\ncat {0}/pods\n", dir.display());
         fs::write(dir.join("pods"), pods).unwrap();
         fs::write(&kubectl, text).unwrap();
-        fs::set_permissions(&kubectl, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let told = async |instance: &str, seat: u8| {
-            let flags = MoveFlags { kubectl: kubectl.display().to_string(), ..flags(instance, "party-2", Some(seat)) };
+            let flags =
+                MoveFlags { kubectl: format!("sh {}", kubectl.display()), ..flags(instance, "party-2", Some(seat)) };
             flags.in_pods("loco", seat).await.unwrap()
         };
         let Answer::Usage(said) = told("instance-3", 4).await else { panic!() };

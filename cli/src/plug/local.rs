@@ -12,9 +12,6 @@ use wire::framed::{LEN_MAX, Next, Prefix};
 
 use crate::tell;
 
-/// How long another machine that connects waits for the one that is there: one that comes back may be accepted before it is read that
-/// it had gone, or while frames for it are still under way.
-const WAIT_FOR_THE_FIRST: Duration = Duration::from_secs(1);
 /// Pause after `accept` failed, which it does when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -23,6 +20,9 @@ pub(super) enum Local {
         listener: TcpListener,
         /// It connected while another one was there.
         waiting: Option<TcpStream>,
+        /// How long it waits for the one that is there: one that comes back may be accepted before it is read that it had gone, or while
+        /// frames for it are still under way.
+        wait: Duration,
     },
     Vde {
         path: PathBuf,
@@ -31,12 +31,12 @@ pub(super) enum Local {
 }
 
 impl Local {
-    pub(super) async fn listen(address: SocketAddr) -> Result<Self> {
+    pub(super) async fn listen(address: SocketAddr, wait: Duration) -> Result<Self> {
         let listener = TcpListener::bind(address).await;
         let listener = listener.with_context(|| {
             format!("cannot listen on {address}; if another `loco plug` does, give this one another port by --listen")
         })?;
-        Ok(Self::Qemu { listener, waiting: None })
+        Ok(Self::Qemu { listener, waiting: None, wait })
     }
 
     pub(super) const fn vde(path: PathBuf) -> Self {
@@ -54,7 +54,7 @@ impl Local {
     /// The next machine.
     pub(super) async fn next(&mut self) -> Result<Machine> {
         match self {
-            Self::Qemu { listener, waiting } => {
+            Self::Qemu { listener, waiting, .. } => {
                 let stream = match waiting.take() {
                     Some(stream) => stream,
                     None => accept(listener).await,
@@ -81,12 +81,12 @@ impl Local {
 
     /// Sends away who else connects meanwhile, unless the first one goes soon: then [`Local::next`] gives the other.
     pub(super) async fn refuse_others(&mut self) -> Infallible {
-        let Self::Qemu { listener, waiting } = self else { return std::future::pending().await };
+        let Self::Qemu { listener, waiting, wait } = self else { return std::future::pending().await };
         loop {
             if waiting.is_none() {
                 *waiting = Some(accept(listener).await);
             }
-            sleep(WAIT_FOR_THE_FIRST).await;
+            sleep(*wait).await;
             *waiting = None;
             tell(
                 "loco: another machine was sent away: one at a time; run another `loco plug` with another --listen for it",

@@ -13,7 +13,7 @@ mod local;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt::Write as _, net::SocketAddr, path::PathBuf};
+use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
@@ -25,6 +25,9 @@ use self::{
     local::Local,
 };
 use crate::{backoff::Backoff, paths::Paths, plan::Wall, print, secrets, state, tell};
+
+/// Longer than a busy machine takes to read that a stream has ended.
+const WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(crate) struct PlugFlags {
@@ -101,7 +104,7 @@ pub(crate) async fn run(flags: &PlugFlags, paths: &Paths) -> Result<bool> {
     let Some(server) = flags.server(paths, &machine)? else { return Ok(false) };
     let mut local = match &flags.vde {
         Some(path) => Local::vde(path.clone()),
-        None => Local::listen(flags.listen).await?,
+        None => Local::listen(flags.listen, WAIT).await?,
     };
     // A wrong token or LAN is told now, and not when the machine comes.
     let plugged = server.connect().await?.plugged;

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -108,7 +106,7 @@ async fn what_comes_from_the_cluster_has_its_length_in_front() {
 /// It may connect before anybody has read that it had gone.
 #[tokio::test]
 async fn a_machine_that_comes_back_at_once_is_not_sent_away_as_another_one() {
-    let mut local = Local::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let mut local = Local::listen("127.0.0.1:0".parse().unwrap(), Duration::from_mins(5)).await.unwrap();
     let address = local.address().unwrap();
     let first = TcpStream::connect(address).await.unwrap();
     let mut there = local.next().await.unwrap();
@@ -123,7 +121,7 @@ async fn a_machine_that_comes_back_at_once_is_not_sent_away_as_another_one() {
 
 #[tokio::test]
 async fn a_second_machine_is_sent_away_and_the_first_one_stays() {
-    let mut local = Local::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let mut local = Local::listen("127.0.0.1:0".parse().unwrap(), Duration::ZERO).await.unwrap();
     let address = local.address().unwrap();
     let mut first = TcpStream::connect(address).await.unwrap();
     let mut there = local.next().await.unwrap();

@@ -120,10 +120,13 @@ impl Facts {
         for instance in answering.iter().flat_map(|status| &status.instances) {
             statuses.insert(&instance.id, instance);
         }
-        let mut timelines: BTreeMap<String, Timeline> = lans
-            .values()
-            .flat_map(|lan: &LanFacts| &lan.seen.timelines)
-            .filter_map(|timeline| Some((timeline.instance.clone()?, timeline.clone())))
+        // By LAN too: one that was in another LAN before may have one there.
+        let mut timelines: BTreeMap<(String, String), Timeline> = lans
+            .iter()
+            .flat_map(|(name, lan): (&String, &LanFacts)| {
+                lan.seen.timelines.iter().map(move |timeline| (name, timeline))
+            })
+            .filter_map(|(lan, timeline)| Some(((lan.clone(), timeline.instance.clone()?), timeline.clone())))
             .collect();
         let seats = places
             .into_iter()
@@ -131,7 +134,7 @@ impl Facts {
                 let machine =
                     lans.get(&place.lan).and_then(|lan| lan.seen.machines.get(&place.mac)).cloned().map(Box::new);
                 let status = statuses.get(place.id.as_str()).map(|status| Arc::clone(status));
-                let timeline = timelines.remove(&place.id).map(Box::new);
+                let timeline = timelines.remove(&(place.lan.clone(), place.id.clone())).map(Box::new);
                 let pairs = status.as_ref().map(|status| status.pairs.clone()).unwrap_or_default();
                 (place.id.clone(), SeatFacts { place, status, pairs, machine, timeline })
             })

@@ -68,14 +68,14 @@ impl Edge {
         for lan in spec.lans.values().filter(|lan| lan.has_bridge()) {
             for port in lan.ports.values() {
                 let name = OurName::port(lan, port);
-                // At a tap that is still in the LAN which its guest is to leave, no address of this one is given.
-                let Some(link) = observed.our(name).filter(|link| link.is_in(lan)) else { continue };
                 let duty = Reservation::new(&lan.name, &port.identity, lan.edge_mac);
                 let old = self.taps.remove(&port.instance);
                 if old.as_ref().is_some_and(|old| old.duty != duty) {
                     // It has another place on a LAN: what it was seen to use was in the old one.
                     self.books.lock().leave(&port.instance);
                 }
+                // At a tap that is still in the LAN which its guest is to leave, no address of this one is given.
+                let Some(link) = observed.our(name).filter(|link| link.is_in(lan)) else { continue };
                 let old = old.filter(|old| old.index == link.index && old.duty == duty);
                 let start = |socket| tap_task(socket, port.instance.clone(), duty.clone(), self.books.clone());
                 match old.map_or_else(|| station(link.index, duty.clone(), start), Ok) {

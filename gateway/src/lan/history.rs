@@ -56,11 +56,19 @@ impl Span {
     }
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Role {
+    role: LanRole,
+    session: String,
+    lan: String,
+    name: String,
+}
+
 /// What was last seen, to tell what has changed.
 #[derive(Debug, Default)]
 struct Last {
-    /// By instance: role and session.
-    roles: BTreeMap<String, (LanRole, String)>,
+    /// By instance: role, session, and where it was with what name.
+    roles: BTreeMap<String, Role>,
     /// By name and LAN: instance of the host.
     sessions: BTreeMap<(String, String), Option<String>>,
     /// From, to and cause.
@@ -136,7 +144,9 @@ impl History {
         let mut now = Last::default();
         for (id, instance) in &status.instances {
             if let Some(directplay) = &instance.directplay {
-                now.roles.insert(id.clone(), (directplay.role, directplay.session.clone().unwrap_or_default()));
+                let session = directplay.session.clone().unwrap_or_default();
+                let role = Role { role: directplay.role, session, lan: instance.lan.clone(), name: name(id) };
+                now.roles.insert(id.clone(), role);
             }
         }
         for session in status.sessions.iter().filter(|session| doctor::is_alive(session.certainty)) {
@@ -171,14 +181,20 @@ impl History {
         for (session, lan) in last.sessions.keys().filter(|key| !now.sessions.contains_key(*key)) {
             tell(format!("“{session}” ends"), None, Some(lan));
         }
-        for (id, (role, session)) in &now.roles {
-            let Some((was, _)) = last.roles.get(id) else { continue };
-            match (was, role) {
+        for (id, now) in &now.roles {
+            let Some(was) = last.roles.get(id) else { continue };
+            let moved = was.lan != now.lan;
+            match (was.role, now.role) {
                 // Whoever played plays on, or nobody knows.
-                (LanRole::Joined | LanRole::Host, LanRole::Joined | LanRole::Host | LanRole::Unknown) => {}
-                (_, LanRole::Joined) => tell(format!("{} joins “{session}”", name(id)), Some(id), None),
-                (LanRole::Joined, _) => tell(format!("{} leaves", name(id)), Some(id), None),
-                _ => {}
+                (LanRole::Joined | LanRole::Host, LanRole::Joined | LanRole::Host | LanRole::Unknown) if !moved => {}
+                (before, after) => {
+                    if before == LanRole::Joined {
+                        tell(format!("{} leaves", was.name), Some(id), Some(&was.lan));
+                    }
+                    if after == LanRole::Joined {
+                        tell(format!("{} joins “{}”", now.name, now.session), Some(id), Some(&now.lan));
+                    }
+                }
             }
         }
         for (key, sentence) in now.faults.iter().filter(|(key, _)| !last.faults.contains_key(*key)) {

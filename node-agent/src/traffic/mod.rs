@@ -127,17 +127,15 @@ struct Lan {
     names: BTreeMap<MacAddr, InstanceId>,
 }
 
-/// The LAN where it was told, QEMU's process, and since when that runs.
-type Powered = (LanName, u32, Option<SystemTime>);
-
 struct Task {
     watching: Watching,
     wanted: watch::Sender<Option<Wanted>>,
     lans: BTreeMap<LanName, Lan>,
     /// LAN of each instance of this node.
     homes: BTreeMap<InstanceId, LanName>,
-    /// QEMU of each instance whose start was told to the model of its LAN: a pod's next one may have the same number.
-    powered: BTreeMap<InstanceId, Powered>,
+    /// QEMU of each instance whose start was told to the model: a pod's next one may have the same number. A guest that goes to another
+    /// LAN is not switched on there.
+    powered: BTreeMap<InstanceId, (u32, Option<SystemTime>)>,
     /// Programs put back, as far as they are counted.
     mended: u64,
 }
@@ -202,14 +200,24 @@ impl Task {
             *old = Some(wanted);
             differs
         });
-        self.homes = fabric.ports.iter().map(|(id, port)| (id.clone(), port.lan.clone())).collect();
+        self.homes.retain(|id, _| fabric.ports.contains_key(id));
+        for (id, port) in &fabric.ports {
+            // Until it is plugged in there, what it says is heard where it was.
+            if port.exists || !self.homes.contains_key(id) {
+                self.homes.insert(id.clone(), port.lan.clone());
+            }
+        }
         let directory = self.watching.directory.borrow().clone();
         let snapshot = &directory.snapshot;
         self.lans.retain(|name, _| snapshot.lan(name).is_some());
         for (name, ours) in &mut self.lans {
-            for mac in moved_away(&ours.names, name, snapshot) {
+            for (mac, id) in moved_away(&ours.names, name, snapshot) {
+                if self.homes.get(&id) == Some(name) {
+                    continue;
+                }
+                // Said again each time: frames of before may have been under way.
                 ours.observer.moved_away(mac, now());
-                ours.names.remove(&mac);
+                ours.ports.remove(&id);
             }
         }
         for lan in snapshot.lans().filter(|lan| fabric.ports.values().any(|port| port.lan == *lan.name())) {
@@ -241,17 +249,16 @@ impl Task {
         for (id, instance) in instances.iter() {
             let report = instance.report();
             let Some(pid) = report.qemu_pid else { continue };
-            let powered = (instance.spec.lan.clone(), pid, report.qemu_since);
-            if self.powered.get(id) == Some(&powered) || self.powered.len() >= POWERED_MAX {
+            if self.powered.get(id) == Some(&(pid, report.qemu_since)) || self.powered.len() >= POWERED_MAX {
                 continue;
             }
-            let Some(lan) = self.lans.get_mut(&powered.0) else { continue };
+            let Some(lan) = self.lans.get_mut(&instance.spec.lan) else { continue };
             // An agent that has just started meets machines that have long been running.
             let said = || report.qemu_since?.duration_since(UNIX_EPOCH).ok();
             if let Some(at) = if self.watching.pods { said() } else { started(pid) } {
                 lan.observer.power(instance.spec.identity.mac, at);
             }
-            self.powered.insert(id.clone(), powered);
+            self.powered.insert(id.clone(), (pid, report.qemu_since));
         }
     }
 
@@ -318,12 +325,12 @@ fn now() -> Duration {
 
 /// Cards that were named to the model of `lan` and are now in another LAN. One that the directory does not list is not said to be gone: it
 /// may be listed again.
-fn moved_away(names: &BTreeMap<MacAddr, InstanceId>, lan: &LanName, snapshot: &Snapshot) -> Vec<MacAddr> {
+fn moved_away(names: &BTreeMap<MacAddr, InstanceId>, lan: &LanName, snapshot: &Snapshot) -> Vec<(MacAddr, InstanceId)> {
     let is_elsewhere = |(mac, id): &(&MacAddr, &InstanceId)| {
         let placed = snapshot.instance(id).filter(|placed| placed.lan != *lan);
         placed.and_then(|placed| snapshot.identity(placed)).is_some_and(|identity| identity.mac == **mac)
     };
-    names.iter().filter(is_elsewhere).map(|(mac, _)| *mac).collect()
+    names.iter().filter(is_elsewhere).map(|(mac, id)| (*mac, id.clone())).collect()
 }
 
 /// When a process of this machine was started, since the epoch (`proc_pid_stat(5)`, field 22).
@@ -391,8 +398,11 @@ mod tests {
         names.insert(MacAddr([2, 9, 9, 9, 9, 9]), "i-2".parse().unwrap());
         assert_eq!(moved_away(&names, &party, &snapshot), []);
         snapshot.move_to(&"i-0".parse().unwrap(), &other, None).unwrap();
-        assert_eq!(moved_away(&names, &party, &snapshot), [MacAddr([2, 0x4c, 0, 0, 1, 1])]);
-        assert_eq!(moved_away(&cards(&snapshot), &other, &snapshot), [MacAddr([2, 0x4c, 0, 0, 1, 2])]);
+        assert_eq!(moved_away(&names, &party, &snapshot), [(MacAddr([2, 0x4c, 0, 0, 1, 1]), "i-0".parse().unwrap())]);
+        assert_eq!(
+            moved_away(&cards(&snapshot), &other, &snapshot),
+            [(MacAddr([2, 0x4c, 0, 0, 1, 2]), "i-1".parse().unwrap())]
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A guest goes to another LAN while it plays: real agents, a real runner, a real QEMU, and ends of both LANs that the test holds.
 use std::time::{Duration, Instant};
 
+use model::MacAddr;
 use testkit::{Tap, Underlay, eventually};
 
 use crate::{
@@ -76,6 +77,17 @@ impl End {
     }
 }
 
+/// The model of the one LAN knows the guest, and that of the other does not.
+async fn is_seen_in(rig: &Rig, lan: &str, not: &str) {
+    let mac = MacAddr(MOVER).to_string();
+    let seen = || {
+        let observed = rig.status(0)?.observed;
+        let knows = |lan: &str| observed.get(lan).is_some_and(|seen| seen.machines.iter().any(|it| it.mac == mac));
+        (knows(lan) && !knows(not)).then_some(())
+    };
+    eventually(SOON, seen).await.unwrap_or_else(|error| panic!("{error}: {lan} and not {not}\n{}", rig.logs()));
+}
+
 /// The guest's cable has been pulled and put in again so many times.
 async fn told(rig: &Rig, times: usize) {
     let done = || {
@@ -98,6 +110,7 @@ async fn a_guest_that_plays_goes_to_another_lan_and_back_without_a_restart() {
     let (before, _) = rig.until_live(0, 0);
     assert!(before.qemu_pid.is_some());
     party.hears(&rig).await;
+    is_seen_in(&rig, "party", "other").await;
     other.is_deaf_to_whom(&party, &rig).await;
 
     let is_in = |lan: &'static str, seat: u8| {
@@ -119,6 +132,7 @@ async fn a_guest_that_plays_goes_to_another_lan_and_back_without_a_restart() {
     // What was on its way when it moved has arrived: from now on its old LAN hears nothing of it.
     party.heard();
     party.is_deaf_to_whom(&other, &rig).await;
+    is_seen_in(&rig, "other", "party").await;
     told(&rig, 1).await;
 
     // Its agent dies, and it goes home meanwhile; the next agent finds it so, and the guest is told all the same.
@@ -130,6 +144,7 @@ async fn a_guest_that_plays_goes_to_another_lan_and_back_without_a_restart() {
     party.hears(&rig).await;
     other.heard();
     other.is_deaf_to_whom(&party, &rig).await;
+    is_seen_in(&rig, "party", "other").await;
     told(&rig, 2).await;
     assert_eq!(rig.status(0).unwrap().fabric_problems, Vec::<String>::new());
 }

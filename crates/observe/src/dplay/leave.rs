@@ -180,6 +180,20 @@ impl Games {
     /// Machines at these stations are on this LAN no more.
     pub(crate) fn moved(&mut self, stamp: Stamp, is_it: impl Fn(Station) -> bool) {
         self.all_gone(stamp, Why::Moved, |system| system.station.is_some_and(&is_it));
+        let mut lone = Vec::new();
+        for (key, session) in self.sessions.iter() {
+            let waits = session.systems.is_empty() && session.host_left.is_none();
+            if waits && session.host.is_some_and(|host| is_it(host.station)) {
+                lone.push(*key);
+            }
+        }
+        lone.sort_unstable();
+        for key in lone {
+            let order = self.next_order();
+            if let Some(session) = self.sessions.get_mut(&key) {
+                add(&mut session.host_left, Why::Moved, stamp.at, order);
+            }
+        }
     }
 
     fn all_gone(&mut self, stamp: Stamp, why: Why, is_gone: impl Fn(&System) -> bool) {

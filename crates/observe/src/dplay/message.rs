@@ -304,6 +304,7 @@ impl Games {
         program.session = Some(key);
         if let Some(session) = self.sessions.get_mut(&key) {
             session.host = Some(process);
+            session.host_left = None;
             session.host_mac = Some(via.hop.source);
             if answers {
                 session.answered = Some((via.to, now));

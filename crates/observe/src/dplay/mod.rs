@@ -83,6 +83,8 @@ struct Session {
     host: Option<Process>,
     host_mac: Option<MacAddr>,
     host_system: Option<Id>,
+    /// Its host is gone before any machine of it was known: it waited for the first to join.
+    host_left: Option<Leave>,
     /// Oldest first; the last sixteen.
     former_hosts: VecDeque<Id>,
     /// Who was last answered, and when: two answers by two hosts to one asker are one too many.
@@ -409,6 +411,7 @@ impl Session {
             host: None,
             host_mac: None,
             host_system: None,
+            host_left: None,
             former_hosts: VecDeque::new(),
             answered: None,
             claimed: None,

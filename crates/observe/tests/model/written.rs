@@ -224,6 +224,22 @@ fn a_host_that_moves_to_another_lan_is_gone_at_once_and_may_come_back() {
 }
 
 #[test]
+fn a_session_that_waits_for_the_first_to_join_goes_with_its_host() {
+    let mut net = Net::new();
+    let game = game(HOST, "Allein", 1);
+    BOB.asks(&mut net, APPLICATION, None);
+    game.answers(&mut net, BOB);
+    assert_eq!(net.observed().sessions[0].certainty, Certainty::Announced);
+    net.observer.moved_away(MacAddr(mac(2)), net.now);
+    assert_eq!(net.observed().sessions[0].certainty, Certainty::Announced, "it was only asked by that one");
+    net.observer.moved_away(MacAddr(mac(1)), net.now);
+    assert_eq!(net.observed().sessions[0].certainty, Certainty::GoneBySilence);
+    BOB.asks(&mut net, APPLICATION, None);
+    game.answers(&mut net, BOB);
+    assert_eq!(net.observed().sessions[0].certainty, Certainty::Announced, "it is back");
+}
+
+#[test]
 fn groups_chat_and_pieces() {
     let mut net = Net::new();
     party(&mut net);

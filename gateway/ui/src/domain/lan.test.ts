@@ -35,18 +35,18 @@ describe("session board", () => {
   });
   test("rails join neighbours of one session, and do not run round a corner", () => {
     const seats = lanSeats(board, instances, one, "then");
-    const [tab] = sessionTabs(one, seats);
+    const [tab] = sessionTabs(one, board.lan, seats);
     expect(seats.map((s) => seatedIn(s, tab))).toEqual([true, true, false, false, true, false, false, false, false]);
     expect(seats.map((_, i) => rails(seats, i, tab)).flatMap((r, i) => [r.right ? `${i + 1}-${i + 2}` : "", r.down ? `${i + 1}-${i + 4}` : ""]).filter(Boolean)).toEqual(["1-2", "2-5"]);
     const wrap = lanSeats(board, instances, status({ sessions: one.sessions ?? [], instances: { "party-2": seen(2, "host", "Friday"), "party-3": seen(3, "joined", "Friday") } }), "then");
-    expect(rails(wrap, 2, sessionTabs(one, wrap)[0]).right).toBe(false);
+    expect(rails(wrap, 2, sessionTabs(one, board.lan, wrap)[0]).right).toBe(false);
   });
   test("as many tabs as sessions stand; gone ones and other boards' have none", () => {
     const two = status({ ...one, sessions: [...(one.sessions ?? []), session("Other", { host_instance: "party-7" }), session("Old", { certainty: "gone-by-message", host_instance: "party-1" }), session("Elsewhere", { host_instance: "else-0" })] });
     const seats = lanSeats(board, instances, two, "then");
-    expect(sessionTabs(two, seats).map((t) => [t.title, t.hostPlace])).toEqual([["Friday", 1], ["Other", 8]]);
-    expect(sessionTabs(status(), seats)).toEqual([]);
-    expect(sessionTabs(undefined, seats)).toEqual([]);
+    expect(sessionTabs(two, board.lan, seats).map((t) => [t.title, t.hostPlace])).toEqual([["Friday", 1], ["Other", 8]]);
+    expect(sessionTabs(status(), board.lan, seats)).toEqual([]);
+    expect(sessionTabs(undefined, board.lan, seats)).toEqual([]);
     expect(NO_SESSION).toBe("No session yet. In the game: two-player case, then the red button with the wand.");
   });
   test("another LAN's session of the same name is another session", () => {
@@ -61,13 +61,13 @@ describe("session board", () => {
     });
     const counted = ([board, other] as const).map((on) => {
       const seats = lanSeats(on, both, two, "then");
-      return sessionTabs(two, seats).map((tab) => [tab.key, headCount(tab, seats)]);
+      return sessionTabs(two, on.lan, seats).map((tab) => [tab.key, headCount(tab, seats)]);
     });
     expect(counted).toEqual([[["Friday-guid", "3 of 9"]], [["guid-2", "2 of 9"]]]);
   });
   test("head count: the players that are seen, else the host's word, else seats; no limit is no limit", () => {
     const seats = lanSeats(board, instances, one, "then");
-    const [tab] = sessionTabs(one, seats);
+    const [tab] = sessionTabs(one, board.lan, seats);
     if (!tab) throw new Error("no tab");
     expect(headCount(tab, seats)).toBe("3 of 9");
     const player = { id: "1", host: false, certainty: "announced" } as const;

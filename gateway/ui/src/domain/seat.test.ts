@@ -142,5 +142,7 @@ test("counts leave zero out; labels carry the words", () => {
   // On a board that is not on the screen nobody asks for pictures, and the agent's word counts.
   const unwatched = view({ instance: instance({ status: status({}) }) });
   expect([unwatched.state, counts([live, unwatched])]).toEqual(["connecting", [{ word: "live", count: 2 }]]);
+  // Also of a gateway that is away, whose last word that was.
+  expect(counts([view({ instance: instance({ status: status({}) }), away: true })])).toEqual([{ word: "live", count: 1 }]);
   expect(counts([view({ instance: instance({ status: status({}), agent_silent_for: 9 }) })])).toEqual([{ word: "stale", count: 1 }]);
 });

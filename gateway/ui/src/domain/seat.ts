@@ -213,7 +213,7 @@ function core(input: SeatInput): Core {
   const note: Note = { title: "Opening the picture", text: input.away ? "Waiting for the gateway." : waiting, over: false };
   if (trying >= WHY_AFTER_MS) note.action = { act: "why", label: "Why?" };
   const connecting: Core = { state: "connecting", tone: "lunar", word: `Connecting, ${duration(trying / 1000)}`, note };
-  if (fresh && session === undefined && instance.state === "live") connecting.unwatched = true;
+  if (session === undefined && instance.state === "live") connecting.unwatched = true;
   return connecting;
 }
 

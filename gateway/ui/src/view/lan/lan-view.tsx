@@ -26,7 +26,7 @@ export default function LanView(): ReactNode {
   const board = (route.board === undefined ? boardAt(boards, route.pair?.from ?? 1) : boards[route.board - 1]) ?? boards[0];
   const when = at !== undefined ? "then" : page.api === "away" ? "away" : "now";
   const seats = useMemo(() => (board ? lanSeats(board, instances, status, when) : []), [board, instances, status, when]);
-  const tabs = useMemo(() => sessionTabs(status, seats), [status, seats]);
+  const tabs = useMemo(() => (board ? sessionTabs(status, board.lan, seats) : []), [board, status, seats]);
   const tab = tabs.find((one) => one.key === wanted) ?? tabs[0];
   const matrixSeats = useMemo(
     () =>
