@@ -57,7 +57,7 @@ impl Span {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Role {
+struct Standing {
     role: LanRole,
     session: String,
     lan: String,
@@ -68,7 +68,7 @@ struct Role {
 #[derive(Debug, Default)]
 struct Last {
     /// By instance: role, session, and where it was with what name.
-    roles: BTreeMap<String, Role>,
+    roles: BTreeMap<String, Standing>,
     /// By name and LAN: instance of the host.
     sessions: BTreeMap<(String, String), Option<String>>,
     /// From, to and cause.
@@ -145,8 +145,8 @@ impl History {
         for (id, instance) in &status.instances {
             if let Some(directplay) = &instance.directplay {
                 let session = directplay.session.clone().unwrap_or_default();
-                let role = Role { role: directplay.role, session, lan: instance.lan.clone(), name: name(id) };
-                now.roles.insert(id.clone(), role);
+                let standing = Standing { role: directplay.role, session, lan: instance.lan.clone(), name: name(id) };
+                now.roles.insert(id.clone(), standing);
             }
         }
         for session in status.sessions.iter().filter(|session| doctor::is_alive(session.certainty)) {
@@ -352,6 +352,20 @@ mod tests {
             (8.0, "the agent on node-a falls silent"),
         ];
         assert_eq!(told, want.map(|(at, what)| (at, what.to_owned())));
+    }
+
+    #[test]
+    fn who_goes_to_another_lan_leaves_the_one_where_it_was() {
+        let mut history = History::default();
+        history.record(&status(0.0, [LanRole::Host, LanRole::Joined], true), &seats());
+        let mut moved = status(1.0, [LanRole::Host, LanRole::Joined], true);
+        moved.instances.get_mut("instance-1").unwrap().lan = "other".into();
+        let mut there = seats();
+        (there[1].lan, there[1].name) = ("other".into(), "Seat 5".into());
+        history.record(&moved, &there);
+        let told: Vec<_> = between(&history, 0.0, 10.0).events.into_iter().map(|e| (e.what, e.lan.unwrap())).collect();
+        let want = [("Seat 2 leaves", "party"), ("Seat 5 joins “Loco”", "other")];
+        assert_eq!(told, want.map(|(what, lan)| (what.to_owned(), lan.to_owned())));
     }
 
     #[test]

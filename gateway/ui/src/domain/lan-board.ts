@@ -43,11 +43,11 @@ export function lanSeats(board: Board, instances: readonly Instance[], status: L
 const title = (session: Session): string => session.name ?? "A session without a name";
 
 /** Sessions that stand and have a seat on this board; all that stand if nobody's seat is known of one. */
-export function sessionTabs(status: LanStatus | undefined, lan: string, seats: readonly LanSeat[]): SessionTab[] {
+export function sessionTabs(status: LanStatus | undefined, lan: string | undefined, seats: readonly LanSeat[]): SessionTab[] {
   if (!status) return [];
   const ids = new Set(seats.flatMap((seat) => (seat.instance ? [seat.instance.id] : [])));
   // Two LANs may have a session of one name, and do where both play the demo.
-  const here = (one: { lan?: string | null }): boolean => (one.lan ?? lan) === lan;
+  const here = (one: { lan?: string | null }): boolean => lan === undefined || (one.lan ?? lan) === lan;
   const standing = (status.sessions ?? []).filter((session) => here(session) && !session.certainty.startsWith("gone"));
   return standing.flatMap((session, index): SessionTab[] => {
     const name = session.name ?? undefined;
