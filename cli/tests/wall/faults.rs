@@ -46,8 +46,7 @@ fn diagnosis(from: &str, to: &str) -> Diagnosis {
     ask(&[from, to]).diagnosis.remove(0)
 }
 
-fn plays(from: &str) -> bool {
-    let now = diagnosis(from, "1");
+fn plays(now: &Diagnosis) -> bool {
     now.ok && ["in-game", "hosts"].contains(&now.cause.as_str())
 }
 
@@ -223,7 +222,8 @@ fn each_fault_in_a_live_wall_is_told_by_its_name() {
         says(&loco(&["up", "--detach", "--nodes", "3", "--guests", "9"]), 0, "all 9 pictures are live");
         let wall = status();
         let mut lab = Lab { remembered: None, began: Instant::now() };
-        until(LIMIT, "all nine play", || (1..=9).filter(|n| !plays(&n.to_string())).collect::<Vec<_>>(), Vec::is_empty);
+        let idle = || (1..=9).map(|n| diagnosis(&n.to_string(), "1")).filter(|now| !plays(now)).collect::<Vec<_>>();
+        until(LIMIT, "all nine play", idle, Vec::is_empty);
         until(LIMIT, "nothing is wrong", || ask(&[]), |doctor| doctor.ok);
         own_captures_are_clean();
         let of_node_b = ["instance-1", "instance-4", "instance-7"];

@@ -151,9 +151,9 @@ impl State {
     fn report(&self, machines: &Machines) -> Session {
         let system = self.host_system.and_then(|id| self.systems.get(&id));
         let host = system.and_then(|system| system.station).or(self.host.map(|host| host.station));
-        let all_gone = self.systems.values().all(|system| system.left.is_some());
-        let last = || self.systems.values().filter_map(|system| system.left.as_ref()).max_by_key(|left| left.order);
-        let end = system.and_then(|system| system.left.as_ref()).or_else(last).filter(|_| all_gone);
+        let all_gone = !self.systems.is_empty() && self.systems.values().all(|system| system.left.is_some());
+        // Who was first seen leaving says nothing of a host that was not seen at all.
+        let end = system.and_then(|system| system.left.as_ref()).filter(|_| all_gone);
         let end = end.or(self.host_left.as_ref().filter(|_| self.systems.is_empty()));
         Session {
             name: self.name.clone(),

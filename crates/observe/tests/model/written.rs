@@ -239,6 +239,21 @@ fn a_session_that_waits_for_the_first_to_join_goes_with_its_host() {
     assert_eq!(net.observed().sessions[0].certainty, Certainty::Announced, "it is back");
 }
 
+/// Of the host nothing is known but that it answers: whoever comes and goes there, its session stands.
+#[test]
+fn a_session_outlives_a_guest_that_leaves_a_host_which_was_not_seen() {
+    let mut net = Net::new();
+    let game = game(HOST, "Allein", 1);
+    BOB.asks(&mut net, APPLICATION, None);
+    game.answers(&mut net, BOB);
+    BOB.creates(&mut net, HOST, BOB_ID, "Bob");
+    let membership = Membership { to: Id::NONE, player: BOB.system, group: Id::NONE };
+    BOB.says(&mut net, HOST, &Body::DeletePlayer(membership));
+    let observed = net.observed();
+    assert_eq!(observed.system_players.iter().map(|it| it.certainty).collect::<Vec<_>>(), [Certainty::GoneByMessage]);
+    assert_eq!((observed.sessions.len(), observed.sessions[0].certainty), (1, Certainty::Announced));
+}
+
 #[test]
 fn groups_chat_and_pieces() {
     let mut net = Net::new();
