@@ -217,10 +217,11 @@ impl Agent {
     /// starts it again, and the new one adopts what is there.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
         let (changed, news) = watch::channel(0);
+        let watched = watch::Sender::new(false);
         let pods = self.kubelet.is_some();
         let seats_dir = self.config.run_dir.join("seats");
         let shared = Shared {
-            taps: Taps::of(Arc::clone(&self.lans)),
+            taps: Taps::of(Arc::clone(&self.lans), watched.subscribe()),
             cables: Cables::of(Arc::clone(&self.lans)),
             fabric: self.lans.status(),
             streams: self.streams,
@@ -279,6 +280,7 @@ impl Agent {
             instances: seats.watch(),
             switched: self.switched,
             repairs: self.lans.kernel().map(|fabric| fabric.repairs()),
+            watched,
             seen: self.seen,
             heartbeat: self.health.heartbeat("traffic", WATCH_LIMIT),
             pods,

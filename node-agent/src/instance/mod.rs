@@ -22,7 +22,7 @@ use std::{
     path::PathBuf,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use fabric::{FabricError, FabricStatus, OpenPort};
@@ -32,6 +32,7 @@ use switch::SwitchError;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
+    time::timeout,
 };
 
 pub(crate) use greet::{Candidate, Refusal, refuse};
@@ -42,6 +43,9 @@ use crate::{desired::SeatSpec, doors::DoorState, lans::Lans, metrics::Metrics};
 /// Injections that may wait for QMP. Each is one message of a browser; QEMU takes thousands a second. Full = the
 /// stream waits: input is never dropped while there is a guest to take it.
 const INJECTIONS_MAX: usize = 64;
+
+/// How long a guest's start waits for the observer, whose programs the kernel takes a second or two to check.
+const WATCHED_LIMIT: Duration = Duration::from_secs(4);
 
 /// Opens the tap or macvtap of an instance. A function and not the fabric itself, as a fabric needs root and a kernel of its own.
 #[derive(Clone)]
@@ -57,10 +61,16 @@ impl Taps {
         Self(Arc::new(move |id| Box::pin(open(id))))
     }
 
-    pub(crate) fn of(lans: Arc<Lans>) -> Self {
+    /// `watched`: the observer's programs are there, or will not be. What a guest says before is seen by nobody, and who has joined a game
+    /// does not say so again.
+    pub(crate) fn of(lans: Arc<Lans>, watched: watch::Receiver<bool>) -> Self {
         Self::new(move |id| {
-            let lans = Arc::clone(&lans);
-            async move { lans.open_tap(&id).await }
+            let (lans, mut watched) = (Arc::clone(&lans), watched.clone());
+            async move {
+                // A guest that is seen late is better than none.
+                drop(timeout(WATCHED_LIMIT, watched.wait_for(|watched| *watched)).await);
+                lans.open_tap(&id).await
+            }
         })
     }
 
@@ -259,7 +269,7 @@ impl Instance {
         let error = |reason: &str| PowerError { id: self.id.clone(), reason: reason.to_owned() };
         let (reply, answer) = oneshot::channel();
         self.orders.send(orders::OrderRequest { order, reply }).await.map_err(|_| error("it is being taken down"))?;
-        tokio::time::timeout(orders::ANSWER_LIMIT, answer)
+        timeout(orders::ANSWER_LIMIT, answer)
             .await
             .map_err(|_| error("its runner does not answer"))?
             .map_err(|_| error("it is being taken down"))?

@@ -54,6 +54,8 @@ pub(crate) struct Watching {
     pub(crate) switched: Switched,
     /// Where programs that were put back are counted.
     pub(crate) repairs: Option<fabric::Repairs>,
+    /// Becomes true once ports are watched, or it is known that they cannot be.
+    pub(crate) watched: watch::Sender<bool>,
     pub(crate) seen: watch::Sender<Arc<Seen>>,
     pub(crate) heartbeat: Heartbeat,
     /// Runners are in pods: a process id of theirs is a number in their own PID namespace, and means somebody else here.
@@ -86,6 +88,7 @@ pub(crate) async fn watch(watching: Watching) -> anyhow::Error {
         }
         None => (None, None),
     };
+    watching.watched.send_replace(true);
     Task::new(watching, wanted).run(taps, problem).await
 }
 
