@@ -108,6 +108,7 @@ pub struct Agent {
     health: Health,
     captures: Captures,
     seen: watch::Sender<Arc<traffic::Seen>>,
+    watched: watch::Sender<bool>,
     relay: Option<relay::Relay>,
     follower: Follower,
     kubelet: Option<Offer>,
@@ -194,6 +195,7 @@ impl Agent {
             health,
             captures,
             seen,
+            watched: watch::Sender::new(false),
             relay,
             follower,
             kubelet,
@@ -217,11 +219,9 @@ impl Agent {
     /// starts it again, and the new one adopts what is there.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
         let (changed, news) = watch::channel(0);
-        let watched = watch::Sender::new(false);
-        let pods = self.kubelet.is_some();
         let seats_dir = self.config.run_dir.join("seats");
         let shared = Shared {
-            taps: Taps::of(Arc::clone(&self.lans), watched.subscribe()),
+            taps: Taps::of(Arc::clone(&self.lans), self.watched.subscribe()),
             cables: Cables::of(Arc::clone(&self.lans)),
             fabric: self.lans.status(),
             streams: self.streams,
@@ -280,10 +280,10 @@ impl Agent {
             instances: seats.watch(),
             switched: self.switched,
             repairs: self.lans.kernel().map(|fabric| fabric.repairs()),
-            watched,
+            watched: self.watched,
             seen: self.seen,
             heartbeat: self.health.heartbeat("traffic", WATCH_LIMIT),
-            pods,
+            pods: self.kubelet.is_some(),
         }));
         if let (Some(offer), Some(doors), Some(resources)) = (self.kubelet, seats.slots(), resources) {
             let kubelet = kubelet::Kubelet::new(&offer.seats, seats_dir, doors, resources, offer.metrics);

@@ -32,7 +32,6 @@ use switch::SwitchError;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
-    time::timeout,
 };
 
 pub(crate) use greet::{Candidate, Refusal, refuse};
@@ -68,7 +67,7 @@ impl Taps {
             let (lans, mut watched) = (Arc::clone(&lans), watched.clone());
             async move {
                 // A guest that is seen late is better than none.
-                drop(timeout(WATCHED_LIMIT, watched.wait_for(|watched| *watched)).await);
+                drop(tokio::time::timeout(WATCHED_LIMIT, watched.wait_for(|watched| *watched)).await);
                 lans.open_tap(&id).await
             }
         })
@@ -269,7 +268,7 @@ impl Instance {
         let error = |reason: &str| PowerError { id: self.id.clone(), reason: reason.to_owned() };
         let (reply, answer) = oneshot::channel();
         self.orders.send(orders::OrderRequest { order, reply }).await.map_err(|_| error("it is being taken down"))?;
-        timeout(orders::ANSWER_LIMIT, answer)
+        tokio::time::timeout(orders::ANSWER_LIMIT, answer)
             .await
             .map_err(|_| error("its runner does not answer"))?
             .map_err(|_| error("it is being taken down"))?
