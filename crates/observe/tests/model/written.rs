@@ -28,6 +28,14 @@ fn party(net: &mut Net) -> Game {
     game
 }
 
+/// Alice's session waits for the first to join; Bob has asked for it.
+fn waits(net: &mut Net) -> Game {
+    let game = game(HOST, "Allein", 1);
+    BOB.asks(net, APPLICATION, None);
+    game.answers(net, BOB);
+    game
+}
+
 fn leaves(net: &mut Net) -> serde_json::Value {
     json!(net.observed().leave_order)
 }
@@ -226,9 +234,7 @@ fn a_host_that_moves_to_another_lan_is_gone_at_once_and_may_come_back() {
 #[test]
 fn a_session_that_waits_for_the_first_to_join_goes_with_its_host() {
     let mut net = Net::new();
-    let game = game(HOST, "Allein", 1);
-    BOB.asks(&mut net, APPLICATION, None);
-    game.answers(&mut net, BOB);
+    let game = waits(&mut net);
     assert_eq!(net.observed().sessions[0].certainty, Certainty::Announced);
     net.observer.moved_away(MacAddr(mac(2)), net.now);
     assert_eq!(net.observed().sessions[0].certainty, Certainty::Announced, "it was only asked by that one");
@@ -243,9 +249,7 @@ fn a_session_that_waits_for_the_first_to_join_goes_with_its_host() {
 #[test]
 fn a_session_outlives_a_guest_that_leaves_a_host_which_was_not_seen() {
     let mut net = Net::new();
-    let game = game(HOST, "Allein", 1);
-    BOB.asks(&mut net, APPLICATION, None);
-    game.answers(&mut net, BOB);
+    waits(&mut net);
     BOB.creates(&mut net, HOST, BOB_ID, "Bob");
     let membership = Membership { to: Id::NONE, player: BOB.system, group: Id::NONE };
     BOB.says(&mut net, HOST, &Body::DeletePlayer(membership));
