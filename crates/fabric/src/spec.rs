@@ -156,31 +156,17 @@ fn node_mac(kind: u8, node: &NodeName, vni: Vni) -> MacAddr {
 
 #[cfg(test)]
 mod tests {
-    use model::{Lan, Node, PlacedInstance};
+    use testkit::directory::{self, guest};
 
     use super::*;
 
     fn snapshot() -> Snapshot {
-        let lan = |name: &str, vni| {
-            let subnet = "10.98.0.0/24".parse().unwrap();
-            Lan::new(name.parse().unwrap(), Vni::new(vni).unwrap(), NetworkMode::Vxlan, subnet, 9).unwrap()
-        };
-        let node = |name: &str, last| Node {
-            name: name.parse().unwrap(),
-            underlay_ip: Ipv4Addr::new(10, 99, 0, last),
-            agent_url: String::new(),
-        };
-        let seat = |id: &str, lan: &str, seat, node: &str| PlacedInstance {
-            id: id.parse().unwrap(),
-            lan: lan.parse().unwrap(),
-            seat: Seat(seat),
-            node: node.parse().unwrap(),
-            card: None,
-        };
+        let lan = |name, vni| directory::lan(name, vni, NetworkMode::Vxlan, "10.98.0.0/24");
+        let node = |name, last| directory::node(name, Ipv4Addr::new(10, 99, 0, last));
         Snapshot::new(
             [lan("party", 4200), lan("other", 7)],
             [node("a", 11), node("b", 12), node("c", 13)],
-            [seat("i-0", "party", 0, "a"), seat("i-1", "party", 1, "b"), seat("i-2", "other", 0, "c")],
+            [guest("i-0", "party", 0, "a"), guest("i-1", "party", 1, "b"), guest("i-2", "other", 0, "c")],
         )
         .unwrap()
     }

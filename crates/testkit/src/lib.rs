@@ -2,6 +2,7 @@
 //!
 //! **Invariants.** Nothing here asserts: helpers return what they saw, tests judge. Everything made is removed on drop, and
 //! names carry the process's id, so that test runs do not meet. A development dependency only.
+pub mod directory;
 mod frame;
 mod netns;
 mod tap;

@@ -355,6 +355,8 @@ fn start_ticks(stat: &str) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use testkit::directory;
+
     use super::*;
 
     #[test]
@@ -373,23 +375,9 @@ mod tests {
 
     #[test]
     fn only_who_is_in_another_lan_now_has_moved_away() {
-        let lan = |name: &str, vni| {
-            let subnet = "10.98.0.0/24".parse().unwrap();
-            model::Lan::new(name.parse().unwrap(), model::Vni::new(vni).unwrap(), NetworkMode::Vxlan, subnet, 9)
-                .unwrap()
-        };
-        let node = model::Node {
-            name: "a".parse().unwrap(),
-            underlay_ip: std::net::Ipv4Addr::new(10, 99, 0, 11),
-            agent_url: String::new(),
-        };
-        let placed = |id: &str, seat| model::PlacedInstance {
-            id: id.parse().unwrap(),
-            lan: "party".parse().unwrap(),
-            seat: model::Seat(seat),
-            node: "a".parse().unwrap(),
-            card: None,
-        };
+        let lan = |name, vni| directory::lan(name, vni, NetworkMode::Vxlan, "10.98.0.0/24");
+        let node = directory::node("a", std::net::Ipv4Addr::new(10, 99, 0, 11));
+        let placed = |id, seat| directory::guest(id, "party", seat, "a");
         let (party, other) = ("party".parse().unwrap(), "other".parse().unwrap());
         let mut snapshot =
             Snapshot::new([lan("party", 1), lan("other", 2)], [node], [placed("i-0", 0), placed("i-1", 1)]).unwrap();

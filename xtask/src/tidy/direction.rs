@@ -7,7 +7,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("flags", &[]),
     ("telemetry", &[]),
-    ("testkit", &[]),
+    ("testkit", &["model"]),
     ("model", &["wire"]),
     ("api", &["model"]),
     ("seat", &["model"]),

@@ -1,8 +1,10 @@
 //! The plan against a small model of the kernel: random starting points, one pass, judged by what must hold.
 use std::collections::BTreeMap;
 
-use model::{InstanceId, Lan, Node, NodeName, PlacedInstance, Seat, Snapshot};
+use model::{InstanceId, NodeName, Seat, Snapshot};
 use proptest::{collection::vec, prelude::*, sample::select};
+
+use testkit::directory;
 
 use super::*;
 use crate::{PortCounters, observed::Nic};
@@ -23,22 +25,12 @@ fn bare() -> Observed {
 
 fn snapshot(modes: [NetworkMode; 3], seats: &[(u8, u8, &str)]) -> Snapshot {
     let lan = |(index, mode): (u8, NetworkMode)| {
-        let subnet = "10.98.0.0/24".parse().unwrap();
-        let name = format!("lan-{index}").parse().unwrap();
-        Lan::new(name, Vni::new(4200 + u32::from(index)).unwrap(), mode, subnet, 9).unwrap()
+        directory::lan(&format!("lan-{index}"), 4200 + u32::from(index), mode, "10.98.0.0/24")
     };
-    let node = |name: &str, last| Node {
-        name: name.parse().unwrap(),
-        underlay_ip: Ipv4Addr::new(10, 99, 0, last),
-        agent_url: String::new(),
-    };
-    let placed = seats.iter().map(|(lan, seat, node)| PlacedInstance {
-        id: format!("i-{lan}-{seat}").parse().unwrap(),
-        lan: format!("lan-{lan}").parse().unwrap(),
-        seat: Seat(*seat),
-        node: node.parse().unwrap(),
-        card: None,
-    });
+    let node = |name, last| directory::node(name, Ipv4Addr::new(10, 99, 0, last));
+    let placed = seats
+        .iter()
+        .map(|(lan, seat, node)| directory::guest(&format!("i-{lan}-{seat}"), &format!("lan-{lan}"), *seat, node));
     Snapshot::new((0..).zip(modes).map(lan), [node("a", 11), node("b", 12), node("c", 13)], placed.collect::<Vec<_>>())
         .unwrap()
 }

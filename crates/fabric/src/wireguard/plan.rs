@@ -168,8 +168,9 @@ pub(crate) fn peers(spec: &FabricSpec, keys: &Keys, own: PublicKey) -> (Peers, V
 
 #[cfg(test)]
 mod tests {
-    use model::{Lan, Node, PlacedInstance, Seat, Snapshot, Vni};
+    use model::Snapshot;
     use proptest::prelude::*;
+    use testkit::directory::{self, guest, lan};
 
     use super::*;
     use crate::wireguard::PeerKey;
@@ -277,21 +278,7 @@ mod tests {
     }
 
     fn spec() -> FabricSpec {
-        let lan = |name: &str, vni, mode, subnet: &str| {
-            Lan::new(name.parse().unwrap(), Vni::new(vni).unwrap(), mode, subnet.parse().unwrap(), 9).unwrap()
-        };
-        let node = |name: &str, last| Node {
-            name: name.parse().unwrap(),
-            underlay_ip: Ipv4Addr::new(10, 99, 0, last),
-            agent_url: String::new(),
-        };
-        let seat = |id: &str, lan: &str, seat, node: &str| PlacedInstance {
-            id: id.parse().unwrap(),
-            lan: lan.parse().unwrap(),
-            seat: Seat(seat),
-            node: node.parse().unwrap(),
-            card: None,
-        };
+        let node = |name, last| directory::node(name, Ipv4Addr::new(10, 99, 0, last));
         let snapshot = Snapshot::new(
             [
                 lan("party", 4200, NetworkMode::Vxlan, "10.98.0.0/24"),
@@ -299,11 +286,11 @@ mod tests {
             ],
             [node("a", 11), node("b", 12), node("c", 13), node("d", 14)],
             [
-                seat("i-0", "party", 0, "a"),
-                seat("i-1", "party", 1, "b"),
-                seat("i-2", "party", 2, "d"),
-                seat("i-3", "quiet", 0, "a"),
-                seat("i-4", "quiet", 1, "c"),
+                guest("i-0", "party", 0, "a"),
+                guest("i-1", "party", 1, "b"),
+                guest("i-2", "party", 2, "d"),
+                guest("i-3", "quiet", 0, "a"),
+                guest("i-4", "quiet", 1, "c"),
             ],
         );
         FabricSpec::from_snapshot(&snapshot.unwrap(), &"a".parse().unwrap())

@@ -5,9 +5,9 @@ use fabric::{
     Fabric, FabricConfig, FabricSpec, FabricStatus, OpenPort,
     wireguard::{self, KeyPair, Keys, Known, PeerKey, WireguardConfig},
 };
-use model::{InstanceId, Lan, MacAddr, NetworkMode, Node, NodeName, PlacedInstance, Seat, Snapshot, Vni};
+use model::{InstanceId, Lan, MacAddr, NetworkMode, Node, NodeName, Seat, Snapshot, Vni};
 use prometheus::Registry;
-use testkit::{NetNs, Tap, Underlay, eventually};
+use testkit::{NetNs, Tap, Underlay, directory, eventually};
 use tokio::sync::watch;
 
 pub(crate) const VXLAN_PORT: u16 = 14789;
@@ -50,24 +50,20 @@ pub(crate) fn ip(seat: usize) -> Ipv4Addr {
     party().identity(Seat(u8::try_from(seat).unwrap())).unwrap().ip
 }
 
+/// With its address on the underlay.
+pub(crate) fn node_at(index: usize) -> Node {
+    directory::node(node_name(index).as_str(), Underlay::address(u8::try_from(index).unwrap()))
+}
+
 pub(crate) fn snapshot(nodes: usize, places: &[usize]) -> Snapshot {
     snapshot_of(NetworkMode::Vxlan, nodes, places)
 }
 
 fn snapshot_of(mode: NetworkMode, nodes: usize, places: &[usize]) -> Snapshot {
-    let node = |index: usize| Node {
-        name: node_name(index),
-        underlay_ip: Underlay::address(u8::try_from(index).unwrap()),
-        agent_url: String::new(),
-    };
-    let instances = places.iter().enumerate().map(|(seat, at)| PlacedInstance {
-        id: instance(seat),
-        lan: "party".parse().unwrap(),
-        seat: Seat(u8::try_from(seat).unwrap()),
-        node: node_name(*at),
-        card: None,
+    let instances = places.iter().enumerate().map(|(seat, at)| {
+        directory::guest(instance(seat).as_str(), "party", u8::try_from(seat).unwrap(), node_name(*at).as_str())
     });
-    Snapshot::new([party_of(mode)], (0..nodes).map(node), instances.collect::<Vec<_>>()).unwrap()
+    Snapshot::new([party_of(mode)], (0..nodes).map(node_at), instances.collect::<Vec<_>>()).unwrap()
 }
 
 impl Cluster {

@@ -1,10 +1,10 @@
 //! Several LANs on the same nodes: whatever a guest of one sends, no guest of another hears.
 use fabric::{Fabric, FabricConfig, FabricSpec};
-use model::{InstanceId, Lan, NetworkMode, Node, PlacedInstance, Seat, Snapshot, Vni};
+use model::{InstanceId, Lan, NetworkMode, Seat, Snapshot, Vni};
 use prometheus::Registry;
-use testkit::{Frame, IpxFraming, NetNs, Numbered, Tap, Underlay, eventually};
+use testkit::{Frame, IpxFraming, NetNs, Numbered, Tap, Underlay, directory, eventually};
 
-use crate::cluster::{SOON, VXLAN_PORT, node_name};
+use crate::cluster::{SOON, VXLAN_PORT, node_at, node_name};
 
 /// Two LANs, each on each of two nodes; the second one with the subnet given.
 pub(crate) fn lans(other: &str) -> [Lan; 2] {
@@ -19,22 +19,11 @@ pub(crate) fn id(lan: &str, seat: u8) -> InstanceId {
 }
 
 pub(crate) fn snapshot(lans: [Lan; 2], placed: &[(&str, u8, usize)]) -> Snapshot {
-    let node = |index: usize| Node {
-        name: node_name(index),
-        underlay_ip: Underlay::address(u8::try_from(index).unwrap()),
-        agent_url: String::new(),
-    };
     let instances: Vec<_> = placed
         .iter()
-        .map(|(lan, seat, at)| PlacedInstance {
-            id: id(lan, *seat),
-            lan: lan.parse().unwrap(),
-            seat: Seat(*seat),
-            node: node_name(*at),
-            card: None,
-        })
+        .map(|(lan, seat, at)| directory::guest(id(lan, *seat).as_str(), lan, *seat, node_name(*at).as_str()))
         .collect();
-    Snapshot::new(lans, (0..2).map(node), instances).unwrap()
+    Snapshot::new(lans, (0..2).map(node_at), instances).unwrap()
 }
 
 /// Two nodes that share a directory.

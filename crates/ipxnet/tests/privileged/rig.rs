@@ -9,8 +9,8 @@ use std::{
 
 use fabric::{Fabric, FabricConfig, FabricSpec};
 use ipxnet::{Report, Settings, serve};
-use model::{InstanceId, Lan, NetworkMode, Node, NodeName, PlacedInstance, Seat, Snapshot, Vni};
-use testkit::{NetNs, Tap, Underlay, eventually};
+use model::{InstanceId, Lan, NetworkMode, NodeName, Seat, Snapshot, Vni};
+use testkit::{NetNs, Tap, Underlay, directory, eventually};
 use tokio::{net::UdpSocket, sync::watch, task::JoinHandle, time::timeout};
 use wire::{
     MacAddr,
@@ -54,15 +54,9 @@ impl Rig {
     /// `machines` on the underlay; the first `nodes` of them have a seat of the LAN (the node's number) and a relay.
     pub(crate) async fn new(machines: u8, nodes: u8, settings: impl Fn(u8) -> Settings) -> Self {
         let underlay = Underlay::new(machines).unwrap();
-        let node =
-            |index| Node { name: node_name(index), underlay_ip: Underlay::address(index), agent_url: String::new() };
-        let seats = (0..nodes).map(|n| PlacedInstance {
-            id: instance(n),
-            lan: lan().name().clone(),
-            seat: Seat(n),
-            node: node_name(n),
-            card: None,
-        });
+        let node = |index| directory::node(node_name(index).as_str(), Underlay::address(index));
+        let seats =
+            (0..nodes).map(|n| directory::guest(instance(n).as_str(), lan().name().as_str(), n, node_name(n).as_str()));
         let snapshot = Snapshot::new([lan()], (0..nodes).map(node), seats.collect::<Vec<_>>()).unwrap();
         let mut rig = Self { underlay, configs: Vec::new(), fabrics: Vec::new(), relays: Vec::new() };
         for index in 0..nodes {
