@@ -27,7 +27,8 @@ pub(crate) struct MoveFlags {
     /// The LAN it goes to
     #[arg(long, value_name = "NAME")]
     lan: LanName,
-    /// The seat there, from 0; when left out the one that it was started at, else the first that is nobody's
+    /// The seat there, from 0; when left out the one where it is if that is in this LAN, else the one that it was started at, else the first that
+    /// is nobody's
     #[arg(long, value_name = "N")]
     seat: Option<u8>,
     /// Not a guest of this machine's wall but a pod of this namespace; the seat must then be given

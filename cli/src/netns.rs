@@ -35,6 +35,14 @@ pub(crate) fn inside<T: Send>(path: &Path, work: impl FnOnce() -> Result<T> + Se
     })
 }
 
+/// Runs `work` in a new namespace that ends with it.
+pub(crate) fn inside_a_new_one<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    on_a_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace; root is needed")?;
+        work()
+    })
+}
+
 fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| scope.spawn(work).join()).map_err(|_| anyhow!("a helper thread panicked"))?
 }

@@ -125,21 +125,22 @@ impl Kernel {
 }
 
 fn inside<T: Send>(path: &Path, work: impl AsyncFnOnce(Kernel) -> Result<T> + Send) -> Result<T> {
-    netns::inside(path, || speak(work))
+    netns::inside(path, || speak(async |handle| work(Kernel(handle)).await))
 }
 
 /// In the caller's namespace, but on a thread of its own: the caller may be inside a runtime.
 fn here<T: Send>(work: impl AsyncFnOnce(Kernel) -> Result<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| scope.spawn(|| speak(work)).join())
+    std::thread::scope(|scope| scope.spawn(|| speak(async |handle| work(Kernel(handle)).await)).join())
         .map_err(|_| anyhow::anyhow!("a helper thread panicked"))?
 }
 
-fn speak<T>(work: impl AsyncFnOnce(Kernel) -> Result<T>) -> Result<T> {
+/// Speaks route netlink with the calling thread's namespace.
+pub(crate) fn speak<T>(work: impl AsyncFnOnce(Handle) -> Result<T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let (connection, handle, _) = rtnetlink::new_connection().context("cannot open a netlink socket")?;
         let speaking = tokio::spawn(connection);
-        let result = work(Kernel(handle)).await;
+        let result = work(handle).await;
         speaking.abort();
         result
     })

@@ -1,4 +1,4 @@
-//! `loco lan check`: whether this machine can be a node. Facts are read first, then judged; nothing is changed.
+//! `loco lan check`: whether this machine can be a node. Facts are read first, then judged; nothing that others see is changed.
 use std::{
     fmt::Write as _,
     fs, io,
@@ -9,9 +9,13 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
+use nix::errno::Errno;
 use serde::Serialize;
 
-use super::{Answer, FormFlag};
+use super::{
+    Answer, FormFlag,
+    devices::{self, Devices},
+};
 
 /// What VXLAN puts around a frame of 1514 octets: IPv4, UDP, VXLAN; the outer Ethernet header does not count for an MTU.
 const UNDERLAY_MTU: u32 = 1550;
@@ -67,11 +71,13 @@ pub(super) fn run(flags: &CheckFlags) -> Result<Answer> {
     let release = read("/proc/sys/kernel/osrelease");
     let mut checks = vec![
         kernel(&release),
+        types(Path::new("/sys/kernel/btf/vmlinux").exists()),
         offload(&release),
         tun(Path::new("/dev/net/tun").exists()),
         capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default()),
         firewall(&read("/proc/sys/net/bridge/bridge-nf-call-iptables")),
     ];
+    checks.extend(makes(&devices::ask()));
     let address = flags.address.or_else(own_address);
     checks.push(mtu(address, address.and_then(link_of)));
     checks.push(port(flags.port, UdpSocket::bind((Ipv4Addr::UNSPECIFIED, flags.port)).map(drop)));
@@ -121,6 +127,50 @@ fn kernel(release: &str) -> Finding {
         Some(_) => finding("kernel", Verdict::Failed, format!("{release} is too old; use 5.15 or newer, best 6.6")),
         None => finding("kernel", Verdict::Warning, "its release cannot be read"),
     }
+}
+
+/// The observers' programs and the guard are fitted to the kernel by its own types (BTF).
+fn types(there: bool) -> Finding {
+    if there {
+        finding("eBPF types", Verdict::Ok, "/sys/kernel/btf/vmlinux is there")
+    } else {
+        finding(
+            "eBPF types",
+            Verdict::Warning,
+            "/sys/kernel/btf/vmlinux is missing (CONFIG_DEBUG_INFO_BTF): games are neither seen nor guests guarded, and LANs play",
+        )
+    }
+}
+
+/// The mode `socket` needs none of them; `user` neither.
+fn makes(asked: &Result<Devices>) -> Vec<Finding> {
+    let asked = match asked {
+        Ok(asked) => asked,
+        Err(error) => {
+            return vec![finding("devices", Verdict::Warning, format!("not asked for: {error:#}"))];
+        }
+    };
+    let lacks = |module: &str, errno: Errno, then: &str| {
+        format!("the kernel made none ({}): `modprobe {module}`, or {then}", errno.desc())
+    };
+    let one = |what, got: Option<Errno>, lacking: Verdict, module, then: &str| match got {
+        None => finding(what, Verdict::Ok, "the kernel makes them"),
+        Some(errno) => finding(what, lacking, lacks(module, errno, then)),
+    };
+    let socket = "give LANs the mode socket, which needs none";
+    vec![
+        one("bridges", asked.bridge, Verdict::Failed, "bridge", socket),
+        one("tunnels", asked.vxlan, Verdict::Failed, "vxlan", socket),
+        one("macvtaps", asked.macvtap, Verdict::Warning, "macvtap", "do without the mode macvlan"),
+        match asked.wireguard {
+            None => finding("WireGuard", Verdict::Ok, "the kernel has it"),
+            Some(_) => finding(
+                "WireGuard",
+                Verdict::Ok,
+                "not the kernel's: with `encryption: wireguard` the agent does it itself, at the cost of some processor time",
+            ),
+        },
+    ]
 }
 
 /// Kernels to 5.7 spoil the check sums of what comes out of a tunnel over an underlay behind NAT.
@@ -301,6 +351,37 @@ mod tests {
             "CAP_NET_RAW, CAP_PERFMON, CAP_BPF missing",
         );
         check(&capabilities(""), Verdict::Warning, "cannot be read");
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_make_is_told_with_what_to_do() {
+        let all = Devices { bridge: None, vxlan: None, macvtap: None, wireguard: None };
+        let found = makes(&Ok(all));
+        assert!(found.len() == 4 && found.iter().all(|one| one.verdict == Verdict::Ok), "{found:?}");
+        let found = makes(&Ok(Devices {
+            vxlan: Some(Errno::EOPNOTSUPP),
+            macvtap: Some(Errno::EOPNOTSUPP),
+            wireguard: Some(Errno::EOPNOTSUPP),
+            ..all
+        }));
+        check(&found[1], Verdict::Failed, "`modprobe vxlan`, or give LANs the mode socket");
+        check(&found[2], Verdict::Warning, "modprobe macvtap");
+        check(&found[3], Verdict::Ok, "agent does it itself");
+        check(&makes(&Err(anyhow::anyhow!("root is needed")))[0], Verdict::Warning, "root is needed");
+        check(&types(false), Verdict::Warning, "CONFIG_DEBUG_INFO_BTF");
+    }
+
+    #[test]
+    #[ignore = "privileged: run by `cargo xtask test --privileged`"]
+    fn this_kernel_makes_the_devices_of_lans_and_keeps_none() {
+        let links = || fs::read_to_string("/proc/self/net/dev").unwrap();
+        let names = |text: &str| {
+            text.lines().filter_map(|line| Some(line.split_once(':')?.0.trim().to_owned())).collect::<Vec<_>>()
+        };
+        let before = names(&links());
+        let asked = devices::ask().unwrap();
+        assert_eq!((asked.bridge, asked.vxlan, asked.macvtap), (None, None, None));
+        assert_eq!(names(&links()), before);
     }
 
     #[test]

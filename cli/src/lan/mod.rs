@@ -7,6 +7,7 @@
 //! | `check` | this machine alone | 0 fit, 1 not |
 //! | `uninstall` | `node-agent uninstall` | 0; 1 something could not be removed |
 mod check;
+mod devices;
 mod trace;
 
 use std::{fmt::Write as _, path::PathBuf, process::Command, time::Duration};
@@ -35,7 +36,7 @@ pub(crate) enum LanVerb {
     ///
     /// A is asked by a ping that seems to come from B, so what is followed is a frame of A's own card.
     Trace(trace::TraceFlags),
-    /// Say whether this machine can be a node: kernel, rights, sysctls, MTU, UDP port
+    /// Say whether this machine can be a node: kernel and its devices, rights, sysctls, MTU, UDP port
     Check(check::CheckFlags),
     /// Remove what an agent left on this machine: namespaces, devices, programs. Its guests are cut off
     Uninstall {
