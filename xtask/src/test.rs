@@ -43,13 +43,22 @@ pub(crate) struct TestArgs {
     /// The chart, and a real cluster of three nodes with everything on it; needs root
     #[arg(long)]
     cluster: bool,
+    #[command(flatten)]
+    scenarios: cluster::ScenarioArgs,
     /// Peers that others wrote, for every night: Wine and Samba from Debian trixie; never run unless asked for
     #[arg(long, alias = "nightly")]
     genuine: bool,
 }
 
 impl TestArgs {
-    const EVERYTHING: Self = Self { unit: false, privileged: false, browser: false, cluster: false, genuine: false };
+    const EVERYTHING: Self = Self {
+        unit: false,
+        privileged: false,
+        browser: false,
+        cluster: false,
+        scenarios: cluster::ScenarioArgs::ALL,
+        genuine: false,
+    };
 
     /// No tier was named.
     const fn is_everything(&self) -> bool {
@@ -95,7 +104,8 @@ fn tiers(dirs: &Dirs, args: &TestArgs, left_out: Option<String>) -> Result<ExitC
     tier("privileged", everything || args.privileged, &privileged);
     tier("browser", everything || args.browser, &browser);
     tier("genuine", args.genuine, &genuine::run);
-    tier("cluster", args.cluster || (everything && left_out.is_none()), &cluster::test);
+    let scenarios = |dirs: &Dirs, count: &mut Count| cluster::test(dirs, &args.scenarios, count);
+    tier("cluster", args.cluster || (everything && left_out.is_none()), &scenarios);
     tiers.extend(left_out.map(|why| ("cluster", Outcome::Absent(why))));
     print(&table(&tiers));
     let total: Count = tiers.iter().map(|(_, outcome)| outcome.count()).sum();

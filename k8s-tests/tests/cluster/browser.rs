@@ -55,7 +55,7 @@ impl Forwarded {
 async fn the_page_shows_nine_tiles_of_three_nodes_through_a_forwarded_port() {
     scenario("browser", async |wall| {
         // Tiles of theirs show no picture.
-        wall.stateful_sets().delete("peer", &kube::api::DeleteParams::default()).await.ok();
+        peers::none(wall).await?;
         peers::remove(wall, "mover-8").await?;
         until(LONG, "a wall of guests alone", async || {
             let others = wall.instances().await?.into_iter().filter(|instance| instance.lan != "party").count();

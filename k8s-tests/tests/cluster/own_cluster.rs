@@ -14,7 +14,7 @@ use crate::harness::{
     commands::{helm, run},
     faults::{self, NODE_AWAY},
     measured,
-    peers::{Peers, RATE},
+    peers::{self, Peers, RATE},
     scenario, until,
     watcher::Watcher,
 };
@@ -78,7 +78,7 @@ async fn a_power_cut_takes_one_node_only_and_its_guests_come_back() {
         let others: Vec<usize> = (0..nodes.len()).filter(|seat| *seat != victim_seat).collect();
         let victim = &nodes[victim_seat];
         let of_victim = wall.live().await?.iter().filter(|i| i.node == *victim).count();
-        let fault = faults::power_cut(victim).await?;
+        let fault = faults::power_cut(victim).happens().await?;
         let cut = Instant::now();
         let silent = until(NODE_AWAY, "the gateway to say that the agent is silent", async || {
             let instances = wall.instances().await?;
@@ -107,7 +107,7 @@ async fn a_power_cut_takes_one_node_only_and_its_guests_come_back() {
         measured("power-cut", "frames lost among the other nodes", before, "frames");
         ensure!(before == 0, "{before} frames were lost between nodes that have power");
         let boot = Instant::now();
-        fault.mend().await?;
+        fault.mended().await?;
         wall.all_live(LONG).await?;
         measured("power-cut", "nine live again after the node's power is back", boot.elapsed().as_secs_f64(), "s");
         // And the LAN is whole again.
@@ -177,7 +177,7 @@ async fn without_the_api_server_everything_plays_on() {
     scenario("api-away", async |wall| {
         let watcher = Watcher::start(wall, LANS_SEATS).await?;
         nothing_lost_while("api-away", wall, async || {
-            let fault = faults::api_away().await?;
+            let fault = faults::api_away().happens().await?;
             until(NODE_AWAY, "the gateway to say that its directory is old", async || {
                 let info = wall.discovery_info().await?;
                 ensure!(info.problem.is_some(), "{info:?}");
@@ -186,7 +186,7 @@ async fn without_the_api_server_everything_plays_on() {
             .await?;
             let live = wall.live().await?.len();
             ensure!(live == LANS_SEATS, "{live} of {LANS_SEATS} are live while the API is away");
-            fault.mend().await?;
+            fault.mended().await?;
             until(NODE_AWAY, "the gateway to follow again", async || {
                 let info = wall.discovery_info().await?;
                 ensure!(info.problem.is_none(), "{:?}", info.problem);
@@ -211,7 +211,7 @@ async fn a_partition_cuts_two_nodes_from_each_other_and_heals() {
         peers.flow(RATE).await?;
         peers.crossing().await?;
         peers.nothing_lost().await?;
-        let fault = faults::partition(&nodes[0], &nodes[1]).await?;
+        let fault = faults::partition(&nodes[0], &nodes[1]).happens().await?;
         peers.reset().await?;
         peers.flow(RATE).await?;
         sleep(Duration::from_secs(5)).await;
@@ -227,7 +227,7 @@ async fn a_partition_cuts_two_nodes_from_each_other_and_heals() {
             .await?;
             ensure!(gone == 0 && all > 0, "{gone} of {all} frames lost to the node that sees both");
         }
-        fault.mend().await?;
+        fault.mended().await?;
         // Each node takes the other back into its flood list at the first answer, within a second.
         peers.reset().await?;
         peers.flow(RATE).await?;
@@ -253,7 +253,7 @@ async fn a_blocked_underlay_is_named_by_the_doctor() {
             Ok(wall.doctor("").await?.diagnosis.into_iter().find(|diagnosis| diagnosis.cause == "underlay-blocked"))
         };
         ensure!(blocked().await?.is_none(), "the doctor names the fault before it is there: {:?}", blocked().await?);
-        let fault = faults::overlay_blocked(&node, VXLAN_PORT).await?;
+        let fault = faults::overlay_blocked(&node, VXLAN_PORT).happens().await?;
         let start = Instant::now();
         let named = until(LONG, "the doctor to name the blocked port", async || {
             let found = blocked().await?.context("nothing of a blocked underlay")?;
@@ -264,7 +264,7 @@ async fn a_blocked_underlay_is_named_by_the_doctor() {
         .await?;
         measured("underlay-blocked", "the doctor names it", start.elapsed().as_secs_f64(), "s");
         eprintln!("the doctor: {named}");
-        fault.mend().await?;
+        fault.mended().await?;
         until(LONG, "the doctor to be content", async || {
             let still = blocked().await?;
             ensure!(still.is_none(), "{still:?}");
@@ -295,13 +295,13 @@ async fn probes_fail_when_what_they_name_fails() {
         let qemu = children.split_whitespace().next().context("the runner has no child")?.to_owned();
         // A guest that hangs: not ready, and not restarted for it.
         let before = restarts(wall, pod).await?;
-        let fault = faults::frozen(&node, &qemu).await?;
+        let fault = faults::frozen(&node, &qemu).happens().await?;
         until(LONG, "not ready while QEMU stands still", async || {
             ensure!(!pod_ready(wall, pod).await?, "{pod} is ready");
             Ok(())
         })
         .await?;
-        fault.mend().await?;
+        fault.mended().await?;
         until(LONG, "ready again", async || {
             ensure!(pod_ready(wall, pod).await?, "{pod} is not ready");
             Ok(())
@@ -309,7 +309,7 @@ async fn probes_fail_when_what_they_name_fails() {
         .await?;
         ensure!(restarts(wall, pod).await? == before, "{pod} was restarted for a guest that stood still");
         // A runner that hangs is restarted.
-        let fault = faults::frozen(&node, &pid).await?;
+        let fault = faults::frozen(&node, &pid).happens().await?;
         until(LONG, "a restart of a runner that stands still", async || {
             ensure!(restarts(wall, pod).await? > before, "no restart yet");
             Ok(())
@@ -322,13 +322,13 @@ async fn probes_fail_when_what_they_name_fails() {
         let agents = wall.pods_of("node-agent").await?;
         let agent = agents.first().context("no agent")?.name_any();
         let (node, pid) = faults::container_pid(wall, &agent).await?;
-        let fault = faults::frozen(&node, &pid).await?;
+        let fault = faults::frozen(&node, &pid).happens().await?;
         until(LONG, "the agent not ready", async || {
             ensure!(!pod_ready(wall, &agent).await?, "{agent} is ready");
             Ok(())
         })
         .await?;
-        fault.mend().await?;
+        fault.mended().await?;
         wall.all_live(LONG).await.map(drop)
     })
     .await;
@@ -338,7 +338,7 @@ async fn probes_fail_when_what_they_name_fails() {
 async fn uninstalled(wall: &Wall) -> Result<()> {
     run(helm().args(["uninstall", "loco", "-n", &wall.namespace, "--wait", "--timeout", "240s"])).await?;
     // The peers' StatefulSet is this test's own, not the release's.
-    wall.stateful_sets().delete("peer", &kube::api::DeleteParams::default()).await.ok();
+    peers::none(wall).await?;
     until(LONG, "no pod", async || {
         let pods = wall.pods().list(&kube::api::ListParams::default()).await?;
         let left: BTreeSet<String> = pods.iter().map(kube::ResourceExt::name_any).collect();

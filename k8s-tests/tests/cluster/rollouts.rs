@@ -21,18 +21,12 @@ use crate::harness::{
     commands::{helm, kubectl, run},
     measured,
     peers::{Peers, RATE},
-    scenario, until,
+    scenario, unique, until,
     watcher::{Seen, Tile, Watcher},
 };
 
 /// The requirement for a picture to be back.
 const PICTURE_BACK_MS: f64 = 3_000.0;
-
-/// A value of its own for each upgrade, so that the pods are really made anew.
-fn token() -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
-    format!("t{}", now.as_millis())
-}
 
 fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
@@ -99,7 +93,7 @@ async fn agents_roll_without_a_lost_frame_and_pictures_are_back_in_three_seconds
         let before: BTreeMap<_, _> =
             wall.pods_of("node-agent").await?.iter().map(|pod| (pod.uid(), pod.name_any())).collect();
         let start = Instant::now();
-        wall.upgrade(&[&format!("agent.podAnnotations.test={}", token())]).await?;
+        wall.upgrade(&[&format!("agent.podAnnotations.test={}", unique())]).await?;
         wall.rolled_out().await?;
         measured("roll-agents", "all agents rolled", start.elapsed().as_secs_f64(), "s");
         let after = wall.pods_of("node-agent").await?;
@@ -142,7 +136,7 @@ async fn the_gateway_rolls_without_a_dropped_stream() {
             (answered, failed)
         });
         let start = Instant::now();
-        wall.upgrade(&[&format!("gateway.podAnnotations.test={}", token())]).await?;
+        wall.upgrade(&[&format!("gateway.podAnnotations.test={}", unique())]).await?;
         wall.rolled_out().await?;
         measured("roll-gateway", "gateway rolled", start.elapsed().as_secs_f64(), "s");
         sleep(Duration::from_secs(3)).await;
@@ -166,7 +160,7 @@ async fn guests_roll_one_at_a_time_and_only_down_to_the_partition() {
         let before = guests(wall).await?;
         let fewest = Fewest::watch(wall);
         let start = Instant::now();
-        wall.upgrade(&[&format!("guest.podAnnotations.test={}", token()), "guest.partition=6"]).await?;
+        wall.upgrade(&[&format!("guest.podAnnotations.test={}", unique()), "guest.partition=6"]).await?;
         run(kubectl().args(["-n", &wall.namespace, "rollout", "status", "statefulset/instance", "--timeout=240s"]))
             .await?;
         measured("roll-guests", "three guests rolled", start.elapsed().as_secs_f64(), "s");

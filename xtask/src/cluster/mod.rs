@@ -31,7 +31,7 @@ use nix::sys::signal::Signal;
 
 pub(crate) use binaries::{ensure as programs, go_is_fine};
 pub(crate) use scale::with_an_api;
-pub(crate) use tier::{left_out, run as test};
+pub(crate) use tier::{ScenarioArgs, left_out, run as test};
 pub(crate) use tool::{ToolArgs, tool};
 
 use crate::{

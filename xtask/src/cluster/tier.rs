@@ -2,6 +2,7 @@
 use std::{path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
+use clap::Args;
 
 use super::{binaries, control, down, images, is_up, kubeconfig, up_bare};
 use crate::{
@@ -12,6 +13,26 @@ use crate::{
     setup, tell,
     test::tests,
 };
+
+/// Which scenarios, and how.
+#[derive(Debug, Args)]
+pub(crate) struct ScenarioArgs {
+    /// Each scenario on a wall that a fault of its own has spoilt: it passes if it goes red by that
+    #[arg(long, requires = "cluster")]
+    seeded: bool,
+    /// Scenarios with this word in their name, and nothing else of the cluster's tier; may be given again
+    #[arg(long, requires = "cluster", value_name = "WORD")]
+    only: Vec<String>,
+}
+
+impl ScenarioArgs {
+    pub(crate) const ALL: Self = Self { seeded: false, only: Vec::new() };
+
+    /// The chart and the directory are tested as well.
+    const fn is_whole_tier(&self) -> bool {
+        !self.seeded && self.only.is_empty()
+    }
+}
 
 /// Why a run of all tiers leaves this one out; `None`: it does not. Asked for by name, it builds and installs what it needs.
 pub(crate) fn left_out(dirs: &Dirs) -> Option<String> {
@@ -28,20 +49,28 @@ pub(crate) fn left_out(dirs: &Dirs) -> Option<String> {
     })
 }
 
-pub(crate) fn run(dirs: &Dirs, count: &mut Count) -> Result<()> {
+pub(crate) fn run(dirs: &Dirs, args: &ScenarioArgs, count: &mut Count) -> Result<()> {
     ensure!(run::is_root(), "needs root: a cluster is namespaces, mounts and cgroups");
     setup::ensure(setup::For::Cluster)?;
     let bin = binaries::ensure(dirs)?;
     // Before there is a cluster that would share the processors with the compiler.
     let images = images::test_images(dirs)?;
     run::cargo(dirs).args(["test", "--no-run", "--package", "k8s-tests", "--package", "xtask"]).run()?;
-    let mut directory = run::cargo(dirs);
-    directory.env("LOCO_KUBE", bin.join("kube")).args(["test", "--package", "gateway", "--test", "kubernetes"]);
-    let directory = tests(directory.args(["--", "--ignored", "--test-threads=1"]), count);
+    let directory = if args.is_whole_tier() {
+        let mut directory = run::cargo(dirs);
+        directory.env("LOCO_KUBE", bin.join("kube")).args(["test", "--package", "gateway", "--test", "kubernetes"]);
+        tests(directory.args(["--", "--ignored", "--test-threads=1"]), count)
+    } else {
+        Ok(())
+    };
     let was_up = is_up(&bin);
     let tested = up_bare(dirs).and_then(|_| {
-        let charts = tests(&mut chart::test(dirs, Some(Path::new(&kubeconfig())))?, count);
-        let scenarios = scenarios(dirs, &bin, &images).and_then(|mut scenarios| tests(&mut scenarios, count));
+        let charts = if args.is_whole_tier() {
+            tests(&mut chart::test(dirs, Some(Path::new(&kubeconfig())))?, count)
+        } else {
+            Ok(())
+        };
+        let scenarios = scenarios(dirs, args, &bin, &images).and_then(|mut scenarios| tests(&mut scenarios, count));
         if scenarios.is_err() && control::answers(&bin) {
             let pods = control::kubectl(&bin).args(["get", "pods", "--all-namespaces", "--output=wide"]).answer();
             tell(&pods.unwrap_or_default());
@@ -57,7 +86,7 @@ pub(crate) fn run(dirs: &Dirs, count: &mut Count) -> Result<()> {
 }
 
 /// Gives the cluster the images; the command that runs the scenarios with them.
-fn scenarios(dirs: &Dirs, bin: &Path, images: &[images::Image]) -> Result<Command> {
+fn scenarios(dirs: &Dirs, args: &ScenarioArgs, bin: &Path, images: &[images::Image]) -> Result<Command> {
     let tars: Vec<_> = images.iter().map(|image| image.tar.clone()).collect();
     images::load(&tars)?;
     let mut cargo = run::cargo(dirs);
@@ -65,6 +94,10 @@ fn scenarios(dirs: &Dirs, bin: &Path, images: &[images::Image]) -> Result<Comman
     cargo.env("HELM", bin.join("helm")).env("KUBECTL", bin.join("kubectl"));
     cargo.env("PROMETHEUS", setup::prometheus(dirs)?).env("PROMTOOL", setup::promtool(dirs)?);
     cargo.env("LOCO_XTASK", std::env::current_exe().context("this program has a file")?);
+    if args.seeded {
+        cargo.env("LOCO_TEST_SEEDED", "1");
+    }
     cargo.args(["test", "--package", "k8s-tests", "--no-fail-fast", "--", "--ignored", "--test-threads=1"]);
+    cargo.args(&args.only);
     Ok(cargo)
 }

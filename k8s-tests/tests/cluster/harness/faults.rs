@@ -6,29 +6,57 @@ use anyhow::Result;
 use super::{
     Wall,
     commands::{run, xtask},
+    seeds,
 };
 
-/// A fault that stands until it is dropped or [`Fault::mend`]ed.
+/// A fault that can be laid: what `cargo xtask cluster` is told for it, and to mend it.
 #[derive(Debug)]
 pub(crate) struct Fault {
-    mend: Option<Vec<String>>,
+    lay: Vec<String>,
+    mend: Vec<String>,
 }
 
 impl Fault {
-    async fn begin(fault: &[&str], mend: &[&str]) -> Result<Self> {
-        // Before the fault: if it only half works it is undone all the same.
-        let guard = Self { mend: Some(mend.iter().map(ToString::to_string).collect()) };
-        cluster(fault).await?;
-        Ok(guard)
+    fn new(lay: &[&str], mend: &[&str]) -> Self {
+        let owned = |words: &[&str]| words.iter().map(ToString::to_string).collect();
+        Self { lay: owned(lay), mend: owned(mend) }
     }
 
-    pub(crate) async fn mend(mut self) -> Result<()> {
-        let mend = self.mend.take().expect("it is taken here and in drop only");
-        cluster(&mend.iter().map(String::as_str).collect::<Vec<_>>()).await.map(drop)
+    /// A program on a node, and the one that undoes it.
+    fn on_node(node: &str, lay: &[&str], mend: &[&str]) -> Self {
+        let at = ["exec", node, "--"];
+        Self::new(&[&at, lay].concat(), &[&at, mend].concat())
+    }
+
+    /// As the scenario's own fault: where the seed is that it does not happen, it does not.
+    pub(crate) async fn happens(self) -> Result<Standing> {
+        if seeds::no_fault_happens() { Ok(Standing { mend: None }) } else { self.stands().await }
+    }
+
+    /// As a seed.
+    pub(crate) async fn stands(self) -> Result<Standing> {
+        // Before the fault: if it only half works it is undone all the same.
+        let standing = Standing { mend: Some(self.mend) };
+        cluster(&words(&self.lay)).await?;
+        Ok(standing)
     }
 }
 
-impl Drop for Fault {
+/// A fault that stands until it is dropped or [`Standing::mended`].
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// Absent: it is mended, or never happened.
+    mend: Option<Vec<String>>,
+}
+
+impl Standing {
+    pub(crate) async fn mended(mut self) -> Result<()> {
+        let Some(mend) = self.mend.take() else { return Ok(()) };
+        cluster(&words(&mend)).await.map(drop)
+    }
+}
+
+impl Drop for Standing {
     fn drop(&mut self) {
         if let Some(mend) = self.mend.take() {
             let mut command = xtask();
@@ -41,40 +69,51 @@ impl Drop for Fault {
     }
 }
 
+fn words(of: &[String]) -> Vec<&str> {
+    of.iter().map(String::as_str).collect()
+}
+
 /// `cargo xtask cluster ARGS`.
 pub(crate) async fn cluster(arguments: &[&str]) -> Result<String> {
     run(xtask().arg("cluster").args(arguments)).await
 }
 
 /// The node's power is gone: every process of it, at once.
-pub(crate) async fn power_cut(node: &str) -> Result<Fault> {
-    Fault::begin(&["node", "cut", node], &["node", "boot", node]).await
+pub(crate) fn power_cut(node: &str) -> Fault {
+    Fault::new(&["node", "cut", node], &["node", "boot", node])
 }
 
 /// Kubernetes' API does not answer.
-pub(crate) async fn api_away() -> Result<Fault> {
-    Fault::begin(&["api", "stop"], &["api", "start"]).await
+pub(crate) fn api_away() -> Fault {
+    Fault::new(&["api", "stop"], &["api", "start"])
 }
 
 /// Two nodes do not reach each other; both reach the API.
-pub(crate) async fn partition(a: &str, b: &str) -> Result<Fault> {
-    Fault::begin(&["partition", a, b], &["heal"]).await
+pub(crate) fn partition(a: &str, b: &str) -> Fault {
+    Fault::new(&["partition", a, b], &["heal"])
 }
 
 /// Nothing of the overlay enters or leaves the node, as a `NetworkPolicy` or a cloud's firewall would have it.
-pub(crate) async fn overlay_blocked(node: &str, udp_port: u16) -> Result<Fault> {
-    let rules = format!(
-        "add table inet loco_test; \
-         add chain inet loco_test in {{ type filter hook input priority -300; }}; \
-         add chain inet loco_test out {{ type filter hook output priority -300; }}; \
-         add rule inet loco_test in udp dport {udp_port} drop; \
-         add rule inet loco_test out udp dport {udp_port} drop"
-    );
-    Fault::begin(
-        &["exec", node, "--", "nft", &rules],
-        &["exec", node, "--", "nft", "delete", "table", "inet", "loco_test"],
-    )
-    .await
+pub(crate) fn overlay_blocked(node: &str, udp_port: u16) -> Fault {
+    let drops = format!("udp dport {udp_port} drop");
+    filtered(node, &[("input", &drops), ("output", &drops)])
+}
+
+/// Rules of nftables on a node, each with its hook.
+pub(crate) fn filtered(node: &str, rules: &[(&str, &str)]) -> Fault {
+    const TABLE: &str = "loco_test";
+    let mut lay = vec![format!("add table inet {TABLE}")];
+    for (hook, rule) in rules {
+        // Before connection tracking and whatever others have put there.
+        lay.push(format!("add chain inet {TABLE} {hook} {{ type filter hook {hook} priority -300; }}"));
+        lay.push(format!("add rule inet {TABLE} {hook} {rule}"));
+    }
+    Fault::on_node(node, &["nft", &lay.join("; ")], &["nft", "delete", "table", "inet", TABLE])
+}
+
+/// A process stands still.
+pub(crate) fn frozen(node: &str, pid: &str) -> Fault {
+    Fault::on_node(node, &["kill", "-STOP", pid], &["kill", "-CONT", pid])
 }
 
 /// Runs a program in a node.
@@ -94,11 +133,6 @@ pub(crate) async fn container_pid(wall: &Wall, pod: &str) -> Result<(String, Str
     let row = tasks.lines().find(|line| line.starts_with(&id)).context("containerd does not know the container")?;
     let pid = row.split_whitespace().nth(1).context("no pid in the row")?.to_owned();
     Ok((node, pid))
-}
-
-/// A process stands still until the guard is dropped.
-pub(crate) async fn frozen(node: &str, pid: &str) -> Result<Fault> {
-    Fault::begin(&["exec", node, "--", "kill", "-STOP", pid], &["exec", node, "--", "kill", "-CONT", pid]).await
 }
 
 /// How long Kubernetes takes to call a dead node `NotReady`, with its own cluster's settings, and some.

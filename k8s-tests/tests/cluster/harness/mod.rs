@@ -4,6 +4,7 @@ mod evidence;
 pub(crate) mod faults;
 pub(crate) mod peers;
 pub(crate) mod prometheus;
+mod seeds;
 mod wall;
 pub(crate) mod watcher;
 
@@ -23,7 +24,7 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// Asks until the answer is `Ok`; the last `Err` says what was missing at the deadline.
 pub(crate) async fn until<T>(limit: Duration, what: &str, mut probe: impl AsyncFnMut() -> Result<T>) -> Result<T> {
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), seeds::patience(limit, what));
     loop {
         match probe().await {
             Ok(value) => return Ok(value),
@@ -44,6 +45,7 @@ pub(crate) async fn scenario_undone(
     body: impl AsyncFnOnce(&Wall) -> Result<()>,
     undo: impl AsyncFnOnce(&Wall) -> Result<()>,
 ) {
+    let seed = seeds::sown(name).unwrap_or_else(|error| panic!("{name}: {error:#}"));
     let wall = match Wall::ready().await {
         Ok(wall) => wall,
         Err(error) => {
@@ -51,6 +53,9 @@ pub(crate) async fn scenario_undone(
             panic!("{name}: no wall to begin with: {error:#}\nevidence: {kept}");
         }
     };
+    if let Some(seed) = seed {
+        return seeded(name, seed, &wall, body, undo).await;
+    }
     // A panic of an assertion leaves evidence as well.
     let outcome = AssertUnwindSafe(body(&wall)).catch_unwind().await;
     let kept = match outcome {
@@ -66,6 +71,31 @@ pub(crate) async fn scenario_undone(
             std::panic::resume_unwind(panic);
         }
     }
+}
+
+/// A scenario on a wall that its seed spoils: it has to go red by that.
+async fn seeded(
+    name: &str,
+    seed: &seeds::Seed,
+    wall: &Wall,
+    body: impl AsyncFnOnce(&Wall) -> Result<()>,
+    undo: impl AsyncFnOnce(&Wall) -> Result<()>,
+) {
+    let standing = seed.laid(wall).await.unwrap_or_else(|error| panic!("{name}: the seed is not laid: {error:#}"));
+    let outcome = body(wall).await;
+    let judged = seed.judge(&outcome);
+    if judged.is_err() {
+        eprintln!("{name}: evidence: {}", evidence::collect(name, Some(wall)).await);
+    }
+    let uprooted = seed.uprooted(wall, standing).await;
+    let undone = undo(wall).await;
+    judged.and(uprooted).and(undone).unwrap_or_else(|error| panic!("{name}, seeded: {error:#}"));
+}
+
+/// A text that was never used before, for what has to be new each time.
+pub(crate) fn unique() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    format!("t{}", now.as_millis())
 }
 
 /// What a scenario measured, one JSON object a line, for docs/benchmarks: to standard error, and to `LOCO_TEST_MEASURED`.

@@ -10,7 +10,7 @@ use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Pod};
 use k8s_tests::peer::{Epoch, Flow, Kind, Report, Reset, losses, lost};
 use kube::{
     Api, ResourceExt as _,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams},
 };
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -202,6 +202,20 @@ impl<'a> Peers<'a> {
         let reports = self.reports().await?;
         Ok(reports.iter().flat_map(|report| report.received.iter().map(|row| row.longest_gap_ms)).max().unwrap_or(0))
     }
+}
+
+/// Ends the peers, and waits until their pods are gone.
+pub(crate) async fn none(wall: &Wall) -> Result<()> {
+    match wall.stateful_sets().delete("peer", &DeleteParams::default()).await {
+        Err(kube::Error::Api(error)) if error.code == 404 => {}
+        other => drop(other?),
+    }
+    until(LONG, "no test peer", async || {
+        let pods = wall.pods().list(&ListParams::default().labels("loco.dev/test=peer")).await?;
+        ensure!(pods.items.is_empty(), "{} are left", pods.items.len());
+        Ok(())
+    })
+    .await
 }
 
 /// Makes a pod on seat `seat` of the LAN `probe`, on `node`.

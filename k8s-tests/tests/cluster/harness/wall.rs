@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use super::{
     LONG,
     commands::{helm, kubectl, root, run},
-    measured, until,
+    measured, seeds, until,
 };
 
 /// Guests of the first LAN in `values.yaml`.
@@ -204,7 +204,8 @@ async fn upgrade(namespace: &str, registry: &str, tag: &str, sets: &[&str], wait
     let start = std::time::Instant::now();
     let values = root().join("k8s-tests/values.yaml");
     let mut command = helm();
-    command.args(["upgrade", "--install", "loco", "charts/loco", "-n", namespace, "--create-namespace"]);
+    command.args(["upgrade", "--install", "loco"]).arg(seeds::chart()?);
+    command.args(["-n", namespace, "--create-namespace"]);
     command.args(["--reset-values", "-f"]).arg(values);
     if wait {
         command.args(["--wait", "--timeout", "300s"]);
@@ -213,8 +214,8 @@ async fn upgrade(namespace: &str, registry: &str, tag: &str, sets: &[&str], wait
         command.arg("-f").arg(more);
     }
     command.args(["--set", &format!("image.registry={registry},image.tag={tag}")]);
-    for set in sets {
-        command.args(["--set", set]);
+    for set in seeds::sets(sets) {
+        command.args(["--set", &set]);
     }
     run(&mut command).await?;
     measured("helm", &format!("upgrade {}", sets.join(",")), start.elapsed().as_secs_f64(), "s");
