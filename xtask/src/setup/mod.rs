@@ -86,6 +86,11 @@ pub(crate) fn ensure(need: For) -> Result<()> {
     bpf::ensure_linker(&dirs)
 }
 
+/// Whether set-up for tests brings a program.
+pub(crate) fn installs_for_tests(program: &str) -> bool {
+    packages::installs_for_tests(program)
+}
+
 /// Packages that `need` lacks.
 pub(crate) fn missing(need: For) -> Vec<&'static str> {
     let mut missing = packages::missing(need, &installed(need));

@@ -52,10 +52,10 @@ const PACKAGES: &[Package] = &[
     package("iproute2", For::Test, Probe::Program("ip")),
     package("nftables", For::Test, Probe::Program("nft")),
     package("dosbox", For::Test, Probe::Program("dosbox")),
+    package("vde2", For::Test, Probe::Program("vde_switch")),
     package("procps", For::Bench, Probe::Program("pgrep")),
     package("gstreamer1.0-tools", For::Bench, Probe::Program("gst-launch-1.0")),
     package("websockify", For::Bench, Probe::Program("websockify")),
-    package("vde2", For::Bench, Probe::Program("vde_switch")),
     package("containerd", For::Cluster, Probe::Program("containerd")),
     package("runc", For::Cluster, Probe::Program("runc")),
     package("containernetworking-plugins", For::Cluster, Probe::File("/usr/lib/cni/bridge")),
@@ -65,6 +65,21 @@ const PACKAGES: &[Package] = &[
     package("procps", For::Cluster, Probe::Program("sysctl")),
     package(GO, For::Cluster, Probe::Program("go")),
 ];
+
+/// Programs that tests call, of packages that are known by another one.
+const BESIDE: [(&str, &str); 4] =
+    [("as", "build-essential"), ("bridge", "iproute2"), ("ld", "build-essential"), ("vde_plug", "vde2")];
+
+/// Whether set-up for tests brings this program.
+pub(super) fn installs_for_tests(program: &str) -> bool {
+    let name = BESIDE.iter().find(|(beside, _)| *beside == program).map(|(_, package)| *package);
+    let brings = |package: &Package| match (name, &package.probe) {
+        (Some(name), _) => package.name == name,
+        (None, Probe::Program(known)) => *known == program,
+        (None, _) => false,
+    };
+    PACKAGES.iter().any(|package| For::Test.includes(package.need) && brings(package))
+}
 
 /// Builds Kubernetes. Any newer one will do, and that is mostly not Debian's.
 pub(super) const GO: &str = "golang-go";

@@ -2,6 +2,7 @@
 mod direction;
 mod documents;
 mod files;
+mod programs;
 
 use std::{
     collections::BTreeSet,
@@ -34,6 +35,7 @@ pub(crate) fn check(dirs: &Dirs) -> Result<()> {
     let mut complaints = files::complaints(&files, &parent_of(dirs.root()));
     let paths: BTreeSet<&str> = files.iter().map(|file| file.path.as_str()).collect();
     complaints.extend(documents::complaints(&files, &|path| exists(&paths, dirs, path)));
+    complaints.extend(programs::complaints(&files));
     for manifest in ["Cargo.toml", "demo-guest/Cargo.toml", "ebpf/Cargo.toml"] {
         let mut cargo = run::cargo(dirs);
         cargo.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path", manifest]);
