@@ -5,7 +5,10 @@ mod storage;
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{
+    api::core::v1::{Node, Pod},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 use kube::ResourceExt as _;
 use tokio::time::{Instant, sleep};
 
@@ -20,6 +23,8 @@ use crate::harness::{
 };
 
 const VXLAN_PORT: u16 = 14789;
+/// A peer on a seat that nobody has before.
+const LATECOMER: &str = "late-7";
 
 fn node_of(pod: &Pod) -> Option<&String> {
     pod.spec.as_ref()?.node_name.as_ref()
@@ -50,11 +55,11 @@ async fn lost_between(peers: &Peers<'_>, seats: &[usize]) -> Result<(u64, u64)> 
 }
 
 /// Nothing is lost while `fault` happens and ends.
-async fn nothing_lost_while(name: &str, wall: &Wall, fault: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+async fn nothing_lost_while(name: &str, wall: &Wall, fault: impl AsyncFnOnce(&Peers<'_>) -> Result<()>) -> Result<()> {
     let peers = Peers::on_each_node(wall).await?;
     peers.flow(RATE).await?;
     peers.crossing().await?;
-    fault().await?;
+    fault(&peers).await?;
     // The peers are asked through the kubelet, which has to be back for that.
     until(LONG, "the peers to answer", async || peers.reports().await).await?;
     let all = peers.nothing_lost().await?;
@@ -139,23 +144,41 @@ async fn lost_between_running(peers: &Peers<'_>, seats: &[usize]) -> Result<u64>
 async fn a_kubelet_restart_loses_no_frame() {
     scenario("kubelet-restart", async |wall| {
         let node = wall.places().await?.first().context("no node")?.name.clone();
-        nothing_lost_while("kubelet-restart", wall, async || {
+        nothing_lost_while("kubelet-restart", wall, async |peers: &Peers<'_>| {
+            peers::remove(wall, LATECOMER).await?;
+            // What the API says of a node outlives the kubelet that said it.
+            let (last_word, _) = kubelets_word(wall, &node).await?;
             faults::cluster(&["node", "kubelet-restart", &node]).await?;
-            until(LONG, "seats offered again", async || offers_seats(wall, &node).await).await
+            until(LONG, "seats offered again", async || {
+                let (word, seats) = kubelets_word(wall, &node).await?;
+                ensure!(word > last_word, "the new kubelet has said nothing yet");
+                ensure!(!matches!(seats.as_deref(), None | Some("0")), "loco.dev/seat: {seats:?}");
+                Ok(())
+            })
+            .await?;
+            // And the seats are real.
+            peers::place(wall, LATECOMER, &node).await?;
+            until(LONG, "a guest that comes now has its seat", async || {
+                let report = peers.report(LATECOMER).await?;
+                ensure!(report.attached, "{}", report.problem.unwrap_or_default());
+                Ok(())
+            })
+            .await?;
+            peers::remove(wall, LATECOMER).await
         })
         .await
     })
     .await;
 }
 
-/// The kubelet forgets its plugins at its start; the agent has to have registered again.
-async fn offers_seats(wall: &Wall, node: &str) -> Result<()> {
-    use k8s_openapi::api::core::v1::Node;
+/// When the node's kubelet spoke last, and the seats that it then offered. It forgets its plugins at its start; the agent has to have
+/// registered again.
+async fn kubelets_word(wall: &Wall, node: &str) -> Result<(Time, Option<String>)> {
     let node = kube::Api::<Node>::all(wall.client.clone()).get(node).await?;
-    let allocatable = node.status.and_then(|status| status.allocatable).unwrap_or_default();
-    let seats = allocatable.get("loco.dev/seat").map_or("none", |quantity| quantity.0.as_str()).to_owned();
-    ensure!(seats != "none" && seats != "0", "loco.dev/seat: {seats}");
-    Ok(())
+    let status = node.status.context("a node without a status")?;
+    let seats = status.allocatable.unwrap_or_default().remove("loco.dev/seat").map(|quantity| quantity.0);
+    let ready = status.conditions.unwrap_or_default().into_iter().find(|condition| condition.type_ == "Ready");
+    Ok((ready.and_then(|ready| ready.last_heartbeat_time).context("a node that was never ready")?, seats))
 }
 
 #[tokio::test]
@@ -163,7 +186,7 @@ async fn offers_seats(wall: &Wall, node: &str) -> Result<()> {
 async fn a_containerd_restart_loses_no_frame() {
     scenario("containerd-restart", async |wall| {
         let node = wall.places().await?.first().context("no node")?.name.clone();
-        nothing_lost_while("containerd-restart", wall, async || {
+        nothing_lost_while("containerd-restart", wall, async |_| {
             faults::cluster(&["node", "containerd-restart", &node]).await.map(drop)
         })
         .await
@@ -176,7 +199,7 @@ async fn a_containerd_restart_loses_no_frame() {
 async fn without_the_api_server_everything_plays_on() {
     scenario("api-away", async |wall| {
         let watcher = Watcher::start(wall, LANS_SEATS).await?;
-        nothing_lost_while("api-away", wall, async || {
+        nothing_lost_while("api-away", wall, async |_| {
             let fault = faults::api_away().happens().await?;
             until(NODE_AWAY, "the gateway to say that its directory is old", async || {
                 let info = wall.discovery_info().await?;

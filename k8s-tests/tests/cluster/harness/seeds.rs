@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kube::ResourceExt as _;
+use tokio::time::sleep;
 
 use super::{
     LONG, Wall,
@@ -25,6 +26,8 @@ use super::{
 /// How long a scenario waits for what its seed keeps away. Without the seed each of those comes within seconds; what else the
 /// scenario waits for has its own time.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Until every node has asked every guest again over the segment and the gateway tells what came of it.
+const ASKED_AGAIN: Duration = Duration::from_secs(20);
 const VXLAN_PORT: u16 = 14789;
 
 #[derive(Debug)]
@@ -303,7 +306,11 @@ impl Seed {
                 let drops = format!("{tunnel} numgen random mod 100 < 5 drop");
                 faults::filtered(first, &[("input", &drops)])
             }
-            Act::Parted => faults::partition(first, second),
+            Act::Parted => {
+                let parted = faults::partition(first, second).stands().await?;
+                sleep(ASKED_AGAIN).await;
+                return Ok(vec![parted]);
+            }
             Act::AgentFrozen => {
                 // New ones could not sit down any more.
                 Peers::on_each_node(wall).await?;
