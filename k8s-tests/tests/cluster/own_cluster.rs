@@ -15,14 +15,13 @@ use tokio::time::{Instant, sleep};
 use crate::harness::{
     LANS_SEATS, LONG, SOON, Wall,
     commands::{helm, run},
-    faults::{self, NODE_AWAY},
+    faults::{self, NODE_AWAY, VXLAN_PORT},
     measured,
     peers::{self, Peers, RATE},
     scenario, until,
     watcher::Watcher,
 };
 
-const VXLAN_PORT: u16 = 14789;
 /// A peer on a seat that nobody has before.
 const LATECOMER: &str = "late-7";
 

@@ -1,6 +1,6 @@
 //! Programs that tests call: each is of a package that set-up installs for tests. One that a machine has by chance would be missing on
 //! the next.
-use super::Tracked;
+use super::{Tracked, files::has_extension};
 use crate::setup;
 
 /// Every Debian has them (Essential: dash, util-linux, mount).
@@ -12,7 +12,7 @@ const CALL: &str = concat!("Command::", "new(\"");
 pub(super) fn complaints(files: &[Tracked]) -> Vec<String> {
     let tests = files.iter().filter(|file| {
         file.path.contains("/tests/")
-            && file.path.ends_with(".rs")
+            && has_extension(&file.path, &["rs"])
             && !OTHER_TIERS.iter().any(|other| file.path.starts_with(other))
     });
     tests.flat_map(of_one).collect()

@@ -9,6 +9,9 @@ use super::{
     seeds,
 };
 
+/// The agents' --vxlan-port.
+pub(crate) const VXLAN_PORT: u16 = 14789;
+
 /// A fault that can be laid: what `cargo xtask cluster` is told for it, and to mend it.
 #[derive(Debug)]
 pub(crate) struct Fault {

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use super::{
     LONG, Wall,
     commands::{kubectl, root, run},
-    faults::{self, Standing},
+    faults::{self, Standing, VXLAN_PORT},
     peers::{self, Peers},
 };
 
@@ -28,7 +28,6 @@ use super::{
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Until every node has asked every guest again over the segment and the gateway tells what came of it.
 const ASKED_AGAIN: Duration = Duration::from_secs(20);
-const VXLAN_PORT: u16 = 14789;
 
 #[derive(Debug)]
 pub(crate) struct Seed {
