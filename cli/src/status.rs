@@ -98,10 +98,13 @@ pub(crate) fn merge(
         agent_url: agent_url(node.ip),
     });
     let mut instances = Vec::with_capacity(wall.instances.len());
+    let planned = Snapshot::try_from(wall.snapshot())?;
     for plan in &wall.instances {
-        let placed = snapshot.instance(&plan.id.parse()?);
-        let placed = placed.with_context(|| format!("{} is in no directory; run `loco down`", plan.id))?;
-        let identity = snapshot.identity(placed).context("an instance without its LAN")?;
+        let id = plan.id.parse()?;
+        // One that somebody took out of the directory's file still has its runner, and is told at the seat that it was started for.
+        let known = [snapshot, &planned].into_iter().find_map(|directory| Some((directory, directory.instance(&id)?)));
+        let (directory, placed) = known.with_context(|| format!("{id} is nowhere in the plan; run `loco down`"))?;
+        let identity = directory.identity(placed).context("an instance without its LAN")?;
         let runner = state.child(&Role::Runner(plan.id.clone()));
         let heard = heard.get(plan.id.as_str());
         let word = match (runner, heard) {
@@ -192,6 +195,19 @@ mod tests {
 
     fn runner(instance: &str, pid: Option<u32>, starts: u32, off: bool) -> ChildState {
         ChildState { pid, starts, off, ..ChildState::new(Role::Runner(instance.to_owned())) }
+    }
+
+    #[test]
+    fn who_is_out_of_the_directory_is_told_at_its_own_seat_with_all_others() {
+        let wall = wall("--guests 4 --nodes 1");
+        let whole = of(&wall);
+        let here: Vec<_> = whole.instances().filter(|instance| instance.id.as_str() != "instance-1").cloned().collect();
+        let less = Snapshot::new(whole.lans().cloned(), whole.nodes().cloned(), here).unwrap();
+        let state = State { supervisor_pid: 1, children: vec![runner("instance-1", Some(11), 1, false)] };
+        let status = merge(&wall, &less, &state, "t", None).unwrap();
+        let as_planned = merge(&wall, &whole, &state, "t", None).unwrap();
+        assert_eq!(status.instances, as_planned.instances);
+        assert_eq!(status.instances[1].runner_pid, Some(11));
     }
 
     #[test]
