@@ -45,7 +45,8 @@ pub(super) const DAMAGES: [(&str, &str); 17] = [
     ("unicast", "bridge fdb append 02:00:00:00:00:99 dev TUNNEL dst NOBODY self permanent"),
     ("unicast", "bridge fdb flush dev TUNNEL self"),
     ("sysctl", "echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6"),
-    ("namespace", "umount -l RUN/fabric.netns; rm RUN/fabric.netns"),
+    // Without the table that umount keeps in /run, which would be what is left when all has gone.
+    ("namespace", "umount -n -l RUN/fabric.netns; rm RUN/fabric.netns"),
     ("program", "rm RUN/bpf/v*/links/*"),
     ("program", "for pin in RUN/bpf/v*/links/*; do rm $pin; break; done"),
 ];
