@@ -18,8 +18,7 @@ pub(crate) fn current() -> Result<File> {
 /// Makes a new namespace and binds it to `path`, which keeps it alive without a process. `path` must not exist.
 pub(crate) fn create(path: &Path) -> Result<()> {
     File::create_new(path).with_context(|| format!("cannot make {}", path.display()))?;
-    on_a_thread(|| {
-        unshare(CloneFlags::CLONE_NEWNET).context("cannot make a network namespace; root is needed")?;
+    inside_a_new_one(|| {
         mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .with_context(|| format!("cannot bind a network namespace to {}", path.display()))
     })
