@@ -1,11 +1,14 @@
 //! Many agents at once, each in a namespace of its own on one bridge: until every one hears every other.
 use std::{
+    fmt::Write as _,
+    io::Write as _,
     net::Ipv4Addr,
     path::Path,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use testkit::{NetNs, Underlay};
 
@@ -21,6 +24,33 @@ const QUIET: Duration = Duration::from_secs(20);
 
 /// Between two questions to one agent: what it takes to answer is taken from what is measured.
 const ASK_EVERY: Duration = Duration::from_millis(50);
+
+/// Gives each node the others' MAC addresses.
+///
+/// What a kernel learns by ARP is counted for all its namespaces together, and it keeps 1,024 (`gc_thresh3`, arp(7)): 64 nodes of 63
+/// neighbours each do not fit into one kernel, as they would into 64. Rows that are permanent do not count.
+fn introduce(underlay: &Underlay, ips: &[Ipv4Addr]) -> anyhow::Result<()> {
+    let macs: Vec<String> = (0..ips.len()).map(|index| mac_of(underlay.node(index))).collect::<anyhow::Result<_>>()?;
+    for here in 0..ips.len() {
+        let mut rows = String::new();
+        for (ip, mac) in ips.iter().zip(&macs).filter(|(ip, _)| **ip != ips[here]) {
+            writeln!(rows, "neigh replace {ip} lladdr {mac} dev eth0 nud permanent")?;
+        }
+        let mut ip = Command::new("ip");
+        ip.args(["-batch", "-"]).stdin(Stdio::piped());
+        let mut child = underlay.node(here).run(move || ip.spawn())??;
+        child.stdin.take().context("a pipe to ip")?.write_all(rows.as_bytes())?;
+        let status = child.wait()?;
+        ensure!(status.success(), "ip -batch: {status}");
+    }
+    Ok(())
+}
+
+fn mac_of(node: &NetNs) -> anyhow::Result<String> {
+    let output = node.run(|| Command::new("ip").args(["-br", "link", "show", "eth0"]).output())??;
+    let line = String::from_utf8(output.stdout)?;
+    line.split_whitespace().nth(2).map(str::to_owned).with_context(|| format!("no MAC address in {line:?}"))
+}
 
 /// Until each agent in turn is as `want` says; how long after `begin` the last one was.
 fn until_each(
@@ -50,6 +80,7 @@ pub(crate) fn measure(count: u8, scratch: &Path, lines: &mut Lines) -> anyhow::R
     let ips: Vec<Ipv4Addr> = nodes.iter().map(|(_, ip)| *ip).collect();
     directory::write(&dir.join("snapshot.json"), &directory::one_each(&nodes))?;
     let underlay = Underlay::new(count)?;
+    introduce(&underlay, &ips)?;
     let first = underlay.node(0);
     let last = usize::from(count - 1);
 
@@ -98,7 +129,7 @@ pub(crate) fn measure(count: u8, scratch: &Path, lines: &mut Lines) -> anyhow::R
     // The last node's cable is pulled.
     let status = underlay
         .node(last)
-        .run(|| std::process::Command::new("ip").args(["link", "set", "eth0", "down"]).status())??;
+        .run(|| Command::new("ip").args(["link", "set", "eth0", "down"]).status())??;
     ensure!(status.success(), "ip link set: {status}");
     let gone = format!(r#"peer="node-{last}""#);
     let knows = |metrics: &Metrics| metrics.peers_up(&[&gone]) == 0 && metrics.peers_up(&[]) == last - 1;

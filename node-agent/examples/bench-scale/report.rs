@@ -80,7 +80,8 @@ pub(crate) fn write(dir: &Path, lines: &[Value]) -> anyhow::Result<()> {
          the kernel; the others are in the same kernel, so their receiving is part of it.\n\n\
          {one_head}{rows}\n\
          ## Many agents, each in a namespace, all of one LAN\n\n\
-         All real: a process for each node, a guest's seat on each. Every agent asks every other over the tunnel, so that questions grow with the square.\n\n\
+         All real: a process for each node, a guest's seat on each. Every agent asks every other over the tunnel, so that questions grow with the square.\n\
+         They know each other's MAC addresses from the start: one kernel learns 1,024 at most, for all its namespaces together.\n\n\
          {all_head}{all_rows}",
         date = date.trim(),
         cpus = machine["cpus"],
