@@ -317,6 +317,11 @@ pub fn last_known(run_dir: &Path) -> PathBuf {
     run_dir.join("last-known.json")
 }
 
+/// What the agent knows of the games that are open, for the next one.
+pub fn games(run_dir: &Path) -> PathBuf {
+    run_dir.join("games.json")
+}
+
 /// What an agent found out about KVM, for the next one.
 pub fn kvm_proof(run_dir: &Path) -> PathBuf {
     run_dir.join("kvm-proof")

@@ -61,6 +61,10 @@ fn remove_own(run_dir: &std::path::Path) -> io::Result<()> {
     // And what was to replace it, when an agent was killed in between.
     let last_known = config::last_known(run_dir);
     let its_name = last_known.file_name().unwrap_or_default().as_encoded_bytes();
+    let games = config::games(run_dir);
+    for file in [games.with_extension("new"), games] {
+        absent_is_fine(fs::remove_file(file))?;
+    }
     for entry in fs::read_dir(run_dir).into_iter().flatten().flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(its_name) {
             absent_is_fine(fs::remove_file(entry.path()))?;

@@ -274,7 +274,7 @@ impl Agent {
         tasks.spawn(self.captures.clone().run());
         tasks.spawn(traffic::watch(traffic::Watching {
             netns: self.lans.kernel().map(|_| config::fabric_netns(&self.config.run_dir)),
-            bpffs: config::bpffs(&self.config.run_dir),
+            run_dir: self.config.run_dir.clone(),
             directory: follower.watch(),
             fabric: self.lans.status(),
             instances: seats.watch(),

@@ -36,7 +36,6 @@ use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 use api::observe::{Netbios, Observed};
 use wire::{MacAddr, class::TrafficClass};
 
-pub use crate::limits::Limits;
 use crate::{
     anomalies::{Anomalies, Kind, Who},
     dplay::Games,
@@ -48,6 +47,7 @@ use crate::{
     stamp::Stamp,
     tcp::Tcp,
 };
+pub use crate::{dplay::Memory, limits::Limits};
 
 /// A port of a node: where an instance plugs into the LAN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -185,6 +185,17 @@ impl Observer {
         let machines = &self.machines;
         self.games.moved(stamp, |station| machines.mac_of(station) == Some(mac));
         self.machines.moved_away(mac);
+    }
+
+    /// The games that stand, for the model after this one.
+    pub fn memory(&self) -> Memory {
+        self.games.memory()
+    }
+
+    /// Takes over what another model knew of this LAN's games; before the first frame.
+    pub fn recall(&mut self, memory: &Memory, now: Duration) {
+        self.now = self.now.max(now);
+        self.games.recall(memory, now);
     }
 
     /// Something is wrong with the capture itself, as whoever reads it says.

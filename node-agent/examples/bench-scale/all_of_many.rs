@@ -127,9 +127,7 @@ pub(crate) fn measure(count: u8, scratch: &Path, lines: &mut Lines) -> anyhow::R
     drop(seats);
 
     // The last node's cable is pulled.
-    let status = underlay
-        .node(last)
-        .run(|| Command::new("ip").args(["link", "set", "eth0", "down"]).status())??;
+    let status = underlay.node(last).run(|| Command::new("ip").args(["link", "set", "eth0", "down"]).status())??;
     ensure!(status.success(), "ip link set: {status}");
     let gone = format!(r#"peer="node-{last}""#);
     let knows = |metrics: &Metrics| metrics.peers_up(&[&gone]) == 0 && metrics.peers_up(&[]) == last - 1;

@@ -7,6 +7,7 @@
 //! ```
 //! **Invariants.** What cannot be seen costs nothing else: the agent runs on, and `ObserverHealth` says why and what to do.
 //! A model is fed each frame once: as it enters this node's part of the LAN. Nothing of another node is known here.
+mod memory;
 mod metrics;
 pub(crate) mod seen;
 
@@ -32,7 +33,8 @@ use traffic::{Event, Point, Report, Traffic, TrafficConfig, Wanted};
 pub(crate) use metrics::register;
 pub(crate) use seen::Seen;
 
-use crate::seats::Instances;
+use self::memory::Memories;
+use crate::{config, seats::Instances};
 
 /// What was seen is told this often, if it changed.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -46,7 +48,8 @@ const POWERED_MAX: usize = 4096;
 pub(crate) struct Watching {
     /// `None`: this agent has no devices in the kernel.
     pub(crate) netns: Option<PathBuf>,
-    pub(crate) bpffs: PathBuf,
+    /// Of the agent: what is pinned, and what the next agent is to know, is below it.
+    pub(crate) run_dir: PathBuf,
     pub(crate) directory: watch::Receiver<Directory>,
     pub(crate) fabric: watch::Receiver<FabricStatus>,
     pub(crate) instances: watch::Receiver<Instances>,
@@ -74,7 +77,7 @@ pub(crate) async fn watch(watching: Watching) -> anyhow::Error {
     let (wanted, wishes) = watch::channel(None);
     let started = match watching.netns.clone() {
         Some(netns) => {
-            let config = TrafficConfig { netns, bpffs: watching.bpffs.clone(), attach: None };
+            let config = TrafficConfig { netns, bpffs: config::bpffs(&watching.run_dir), attach: None };
             Some(Traffic::start(config, wishes).await)
         }
         None => None,
@@ -141,11 +144,14 @@ struct Task {
     powered: BTreeMap<InstanceId, (u32, Option<SystemTime>)>,
     /// Programs put back, as far as they are counted.
     mended: u64,
+    memories: Memories,
 }
 
 impl Task {
-    const fn new(watching: Watching, wanted: watch::Sender<Option<Wanted>>) -> Self {
-        Self { watching, wanted, lans: BTreeMap::new(), homes: BTreeMap::new(), powered: BTreeMap::new(), mended: 0 }
+    fn new(watching: Watching, wanted: watch::Sender<Option<Wanted>>) -> Self {
+        let memories = Memories::at(config::games(&watching.run_dir));
+        let (lans, homes, powered) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { watching, wanted, lans, homes, powered, mended: 0, memories }
     }
 
     /// `problem`: why there is nothing to be seen at the taps.
@@ -224,11 +230,12 @@ impl Task {
             }
         }
         for lan in snapshot.lans().filter(|lan| fabric.ports.values().any(|port| port.lan == *lan.name())) {
-            let ours = self.lans.entry(lan.name().clone()).or_insert_with(|| Lan {
-                observer: Observer::new(Limits::default()),
-                edge: lan.edge_mac(),
-                ports: BTreeMap::new(),
-                names: BTreeMap::new(),
+            let ours = self.lans.entry(lan.name().clone()).or_insert_with(|| {
+                let mut observer = Observer::new(Limits::default());
+                if let Some(memory) = self.memories.of(lan.name().as_str()) {
+                    observer.recall(&memory, now());
+                }
+                Lan { observer, edge: lan.edge_mac(), ports: BTreeMap::new(), names: BTreeMap::new() }
             });
             for placed in snapshot.instances().filter(|placed| placed.lan == *lan.name()) {
                 let Some(identity) = snapshot.identity(placed) else { continue };
@@ -302,6 +309,20 @@ impl Task {
             *old = Arc::new(seen);
             differs
         });
+        self.remember();
+    }
+
+    /// For the agent after this one.
+    fn remember(&mut self) {
+        let games = self.lans.iter().map(|(name, lan)| (name.to_string(), lan.observer.memory()));
+        self.memories.keep(games.collect());
+    }
+}
+
+impl Drop for Task {
+    /// What was seen since the last second.
+    fn drop(&mut self) {
+        self.remember();
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
 const TWO_HOSTS_SECONDS: u64 = 10;
 /// Two claims within so many seconds contradict each other.
 const TWO_CLAIMS_SECONDS: u64 = 15;
-const FORMER_HOSTS: usize = 16;
+pub(super) const FORMER_HOSTS: usize = 16;
 /// Places that one asker sent its questions to.
 const ASKED: usize = 8;
 

@@ -9,6 +9,7 @@
 //! one machine. A session whose GUID is not known yet is anonymous, and becomes the one whose GUID is heard later. Passwords
 //! are never copied out of a message. Everything is bounded by [`Limits`].
 mod leave;
+mod memory;
 mod message;
 mod report;
 mod roster;
@@ -19,12 +20,14 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use wire::{
     MacAddr,
     dplay::{Command, Dialect, Guid, Id, IdKey, SessionFlags},
 };
 
 pub(crate) use self::leave::Why;
+pub use self::memory::Memory;
 use crate::{
     Limits,
     anomalies::Anomalies,
@@ -53,7 +56,7 @@ impl Via {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Transport {
     Tcp,
     Udp,

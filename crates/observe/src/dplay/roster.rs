@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Members of one group.
-const MEMBERS: usize = 256;
+pub(super) const MEMBERS: usize = 256;
 
 /// Where a machine listens, by its SP data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -302,7 +302,7 @@ fn make_room<V>(map: &mut BTreeMap<Id, V>, id: Id, limit: usize, left: impl Fn(&
 }
 
 impl Player {
-    const fn new(fact: Fact) -> Self {
+    pub(super) const fn new(fact: Fact) -> Self {
         Self { system: None, station: None, short: None, long: None, announced: false, joined: None, fact, left: None }
     }
 }

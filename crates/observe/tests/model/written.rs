@@ -1,6 +1,6 @@
 //! What no capture at hand holds, written by hand from the specification.
 use api::observe::{Certainty, Step};
-use observe::{Point, PortId};
+use observe::{Observer, Point, PortId};
 use serde_json::json;
 use std::{collections::HashMap, time::Duration};
 use wire::{
@@ -462,4 +462,70 @@ fn another_tunnel_at_another_port() {
     assert_eq!(json!(tunnel.clients), json!([{"ip": "10.0.0.2", "port": 50_000, "node": "021122334455"}]));
     assert_eq!(observed.enumerations[0].count, 1);
     assert_eq!(kinds(&mut net), ["ipxnet-forged"]);
+}
+
+/// The same net, seen by the model of an agent that has just started and found what the one before knew.
+fn followed(mut net: Net) -> Net {
+    let memory = serde_json::to_vec(&net.observer.memory()).unwrap();
+    net.observer = Observer::default();
+    net.observer.recall(&serde_json::from_slice(&memory).unwrap(), net.now);
+    net
+}
+
+/// What is told of games, but not when and by which frame it was seen, nor what only a whole life knows.
+fn games(net: &mut Net) -> serde_json::Value {
+    let mut observed = net.observed();
+    observed.sessions.iter_mut().for_each(|session| session.evidence = None);
+    observed.players.iter_mut().for_each(|player| player.evidence = None);
+    observed.system_players.iter_mut().for_each(|system| system.evidence = None);
+    json!([observed.sessions, observed.players, observed.system_players, observed.groups])
+}
+
+#[test]
+fn the_next_agent_knows_who_is_in_the_game_and_sees_them_leave() {
+    let mut net = Net::new();
+    party(&mut net);
+    let before = games(&mut net);
+    let mut net = followed(net);
+    assert_eq!(games(&mut net), before);
+    let observed = net.observed();
+    let evidence = observed.sessions[0].evidence.as_ref().unwrap();
+    assert!(evidence.what.ends_with(", seen by the agent before"), "{evidence:?}");
+    // The words do not grow with each agent.
+    net = followed(net);
+    assert_eq!(net.observed().sessions, observed.sessions);
+
+    net.wait(2_000);
+    BOB.user(&mut net, HOST, BOB_ID, false);
+    assert_eq!(games(&mut net), before, "who plays on is nobody new");
+    let membership = Membership { to: Id::NONE, player: BOB.system, group: Id::NONE };
+    BOB.says(&mut net, HOST, &Body::DeletePlayer(membership));
+    assert_eq!(leaves(&mut net), json!([{"name": "Bob", "evidence": "DELETEPLAYER"}]));
+    // And who has left is told to nobody after it.
+    let observed = followed(net).observed();
+    assert_eq!((observed.players.len(), observed.leave_order.len()), (2, 0));
+}
+
+#[test]
+fn who_is_silent_after_an_agents_change_is_gone_and_a_game_that_is_over_is_not_recalled() {
+    let mut net = Net::new();
+    party(&mut net);
+    net.wait(110_000);
+    let mut net = followed(net);
+    net.observer.tick(net.now + Duration::from_secs(100));
+    assert_eq!(net.observer.observed().leave_order.len(), 0, "it may have spoken while nobody listened");
+    net.observer.tick(net.now + Duration::from_secs(130));
+    assert_eq!(net.observer.observed().leave_order.len(), 3);
+    assert!(net.observer.memory().is_empty());
+}
+
+#[test]
+fn a_session_that_waits_for_the_first_to_join_is_recalled() {
+    let mut net = Net::new();
+    let game = waits(&mut net);
+    let mut net = followed(net);
+    assert_eq!(net.observed().sessions[0].name.as_deref(), Some("Allein"));
+    game.joined_by(&mut net, BOB, &[], (BOB_ID, "Bob"));
+    let observed = net.observed();
+    assert_eq!((observed.sessions.len(), observed.players.len()), (1, 1));
 }
