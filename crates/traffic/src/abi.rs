@@ -18,7 +18,7 @@ use crate::select::{FlowId, Tier};
 
 /// Version of this file: part of the path under which maps are pinned, so that programs of another layout are never
 /// given these maps.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Rows of `PORTS`: two for each device, so 1,024 devices of one node.
 pub const PORTS_MAX: u32 = 2048;
@@ -26,12 +26,13 @@ pub const PORTS_MAX: u32 = 2048;
 pub const PAIRS_MAX: u32 = 16384;
 pub const FLOWS_MAX: u32 = 8192;
 pub const DATAGRAMS_MAX: u32 = 1024;
-/// Bytes of the ring. Full = the new event is given up and counted as [`Loss::RingFull`].
-pub const EVENTS_BYTES: u32 = 4 << 20;
+/// Bytes of the ring. Full = the new event is given up and counted as [`Loss::RingFull`]. The kernel maps it twice, one behind the other, so an
+/// agent holds twice as much.
+pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Above this fill only [`Tier::Control`] gets in: its reserve.
 pub const EVENTS_RESERVE_AT: u64 = (EVENTS_BYTES as u64) / 4 * 3;
 /// From this fill on the reader is woken; below it comes by itself, see `READ_EVERY`.
-pub const EVENTS_WAKE_AT: u64 = (EVENTS_BYTES as u64) / 16;
+pub const EVENTS_WAKE_AT: u64 = (EVENTS_BYTES as u64) / 4;
 /// And up to this one: a wake-up costs microseconds, so the few events that cross the mark do it once for all behind them.
 pub const EVENTS_WAKE_TO: u64 = EVENTS_WAKE_AT + 4096;
 

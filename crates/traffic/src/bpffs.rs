@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! RUN_DIR/bpf/            mount, source "loco"
-//!   v1/                   layout of the maps
+//!   v2/                   layout of the maps
 //!     PORTS PAIRS LOST EVENTS
 //!     links/port_instance-3_7_in    instance, number of the device, direction
 //! ```

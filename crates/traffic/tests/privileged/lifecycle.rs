@@ -171,7 +171,7 @@ async fn without_a_bpf_file_system_it_counts_and_says_so() {
 async fn pinned_maps_of_another_shape_are_not_taken_over() {
     let rig = Rig::new();
     drop(rig.watch(None).await);
-    let maps = rig.bpffs.join("v1");
+    let maps = rig.bpffs.join(format!("v{}", traffic::abi::LAYOUT));
     // LOST has other sizes than PORTS.
     fs::remove_file(maps.join("PORTS")).unwrap();
     fs::rename(maps.join("LOST"), maps.join("PORTS")).unwrap();
