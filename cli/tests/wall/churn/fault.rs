@@ -155,7 +155,8 @@ pub(super) fn put_in(steps: &[(u64, Step)], directory: &mut Directory) -> Vec<bo
     hits
 }
 
-fn one(step: Step, directory: &mut Directory) -> bool {
+/// Does one step now; whether it hit.
+pub(super) fn one(step: Step, directory: &mut Directory) -> bool {
     match step {
         Step::KillAgent(node) => end(|now| now.nodes[node].agent_pid),
         Step::KillRunner(guest) => end(|now| now.instances[guest].runner_pid),
@@ -196,7 +197,7 @@ fn end(whose: impl FnOnce(&Status) -> Option<u32>) -> bool {
     pid.is_some_and(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL).is_ok())
 }
 
-fn shell(namespace: &str, line: &str) -> bool {
+pub(super) fn shell(namespace: &str, line: &str) -> bool {
     if !Path::new(namespace).exists() {
         return false;
     }

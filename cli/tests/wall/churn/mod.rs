@@ -2,11 +2,12 @@
 //! join, and what the agents made in the kernel is damaged ([`fault`]). After each burst everything must come to rest as it was
 //! ([`rest`]), and hold no more of the machine than before ([`held`]).
 //!
-//! As a test it has a few bursts of a fixed seed. `cargo xtask bench churn` runs it for minutes: `LOCO_CHURN_MINUTES` and `LOCO_CHURN_SEED`
+//! As a test it has a few bursts of a fixed seed, after the judge of a rest was put to the test itself ([`judge`]). `cargo xtask bench churn` runs it for minutes: `LOCO_CHURN_MINUTES` and `LOCO_CHURN_SEED`
 //! say how long and what, `LOCO_CHURN_OUT` the directory of raw data and [`report`]. What is done follows from the seed alone, for as many
 //! bursts as there is time for.
 mod fault;
 mod held;
+mod judge;
 mod report;
 mod rest;
 
@@ -139,6 +140,16 @@ fn a_wall_comes_to_rest_after_whatever_happens_and_keeps_nothing() {
         };
         let (_, first) = rests("at first", None, &mut report);
         report.note(&json!({"first": first}));
+
+        if matches!(length, Length::Bursts(_)) {
+            judge::names_what_is_kept(&underlay, &first);
+            judge::names_what_does_not_play(&underlay, &first, &mut directory);
+            rests("after the judge's test", Some(&first), &mut report);
+            // Nobody joins meanwhile, so all that is known of the game is what the agents before knew.
+            let all_agents: Vec<_> = (0..NODES).map(|node| (0, fault::Step::KillAgent(node))).collect();
+            assert!(fault::put_in(&all_agents, &mut directory).iter().all(|hit| *hit));
+            rests("after all agents were killed at once", Some(&first), &mut report);
+        }
 
         let mut dice = StdRng::seed_from_u64(seed);
         let began = Instant::now();
