@@ -1,6 +1,6 @@
 //! What no capture at hand holds, written by hand from the specification.
 use api::observe::{Certainty, Step};
-use observe::{Observer, Point, PortId};
+use observe::{Limits, Memory, Observer, Point, PortId};
 use serde_json::json;
 use std::{collections::HashMap, time::Duration};
 use wire::{
@@ -528,4 +528,33 @@ fn a_session_that_waits_for_the_first_to_join_is_recalled() {
     game.joined_by(&mut net, BOB, &[], (BOB_ID, "Bob"));
     let observed = net.observed();
     assert_eq!((observed.sessions.len(), observed.players.len()), (1, 1));
+}
+
+/// The file may be anybody's who can write there: it fills no more than frames do, and steers no terminal.
+#[test]
+fn a_hostile_memory_is_bounded_and_cleaned() {
+    let mut net = Net::new();
+    party(&mut net);
+    let mut memory = serde_json::to_value(net.observer.memory()).unwrap();
+    memory["sessions"][0]["name"] = json!(format!("\u{1b}[2J{}", "x".repeat(10_000)));
+    for table in ["systems", "players"] {
+        let one = memory["sessions"][0][table][0].clone();
+        let many = (0..100_u32).map(|id| {
+            let mut other = one.clone();
+            other["id"] = json!(id + if table == "players" { 100_000 } else { 1 });
+            other
+        });
+        memory["sessions"][0][table] = many.collect();
+    }
+    memory["sessions"] = vec![memory["sessions"][0].clone(); 30].into();
+    memory["programs"][0]["session"] = json!(29);
+    memory["programs"][0]["hosts"] = (0..10_000).collect();
+
+    let limits = Limits { sessions: 4, players: 8, processes: 16, ..Limits::default() };
+    let mut observer = Observer::new(limits);
+    observer.recall(&serde_json::from_value(memory).unwrap(), net.now);
+    assert!(observer.entries() <= 4 * (1 + 8 + 8) + 4 + 2 * 16, "{}", observer.entries());
+    let name = observer.observed().sessions[0].name.clone().unwrap();
+    assert!(!name.contains('\u{1b}') && name.chars().count() <= limits.text, "{name}");
+    assert_eq!(serde_json::from_value::<Memory>(json!({"sessions": 1})).ok(), None);
 }
