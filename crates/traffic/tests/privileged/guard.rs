@@ -173,7 +173,7 @@ async fn rules_are_switched_while_it_runs_and_outlive_the_agent() {
 async fn a_guard_that_somebody_takes_off_is_back_within_two_seconds() {
     let rig = Rig::new();
     let traffic = guarded(&rig, None, Rules::default()).await;
-    let pins: Vec<_> = fs::read_dir(rig.bpffs.join("v1/links")).unwrap().map(|pin| pin.unwrap().path()).collect();
+    let pins: Vec<_> = fs::read_dir(rig.pins().join("links")).unwrap().map(|pin| pin.unwrap().path()).collect();
     assert_eq!(pins.len(), 5, "{pins:?}");
     for pin in &pins {
         fs::remove_file(pin).unwrap();

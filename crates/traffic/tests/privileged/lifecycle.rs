@@ -88,7 +88,7 @@ async fn a_tap_made_anew_is_watched_again_and_its_instance_goes_on_counting() {
     rig.make_tap("locota");
     let after = rig.ifindex("locota");
     assert_ne!(before, after);
-    let links = rig.bpffs.join("v1/links");
+    let links = rig.pins().join("links");
     testkit::eventually(crate::rig::SOON, || links.join(format!("port_a_{after}_in")).exists().then_some(()))
         .await
         .unwrap();
@@ -131,10 +131,10 @@ async fn a_program_that_somebody_took_off_is_put_on_again() {
     let rig = Rig::new();
     let (traffic, _events) = rig.watch(None).await;
     let (a, _) = ids();
-    for entry in fs::read_dir(rig.bpffs.join("v1/links")).unwrap() {
+    for entry in fs::read_dir(rig.pins().join("links")).unwrap() {
         fs::remove_file(entry.unwrap().path()).unwrap();
     }
-    let links = rig.bpffs.join("v1/links");
+    let links = rig.pins().join("links");
     testkit::eventually(crate::rig::SOON, || (fs::read_dir(&links).unwrap().count() == 4).then_some(())).await.unwrap();
     rig.send("locota", &shapes::arp());
     until(&traffic, |report| report.ports[&a].classes.ingress.total().frames == 1).await;
@@ -171,7 +171,7 @@ async fn without_a_bpf_file_system_it_counts_and_says_so() {
 async fn pinned_maps_of_another_shape_are_not_taken_over() {
     let rig = Rig::new();
     drop(rig.watch(None).await);
-    let maps = rig.bpffs.join(format!("v{}", traffic::abi::LAYOUT));
+    let maps = rig.pins();
     // LOST has other sizes than PORTS.
     fs::remove_file(maps.join("PORTS")).unwrap();
     fs::rename(maps.join("LOST"), maps.join("PORTS")).unwrap();

@@ -73,6 +73,11 @@ impl Rig {
         self.netns.run(|| nix::net::if_::if_nametoindex(device).unwrap()).unwrap()
     }
 
+    /// Where maps are pinned; the programs' links below it, in `links`.
+    pub(crate) fn pins(&self) -> PathBuf {
+        self.bpffs.join(format!("v{}", traffic::abi::LAYOUT))
+    }
+
     pub(crate) fn config(&self, attach: Option<Attach>) -> TrafficConfig {
         TrafficConfig { netns: self.netns.path().to_owned(), bpffs: self.bpffs.clone(), attach }
     }
