@@ -60,6 +60,15 @@ pub struct Evidence {
     pub port: Option<String>,
 }
 
+impl Evidence {
+    /// Ends the words of what an agent was told by the one before it and did not see itself.
+    pub const BEFORE: &str = ", seen by the agent before";
+
+    pub fn is_of_the_agent_before(&self) -> bool {
+        self.what.ends_with(Self::BEFORE)
+    }
+}
+
 /// How sure a fact is, and how it ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]

@@ -5,7 +5,8 @@
 //! instance GUID, machines by MAC, players by session and id. Sizes are bounded by what agents may send.
 //!
 //! An agent that came in the middle of a game, as every restarted one does, knows ids and addresses without a session's
-//! name or GUID. What it says is taken to the session that others know under the same id or host, and wins nowhere.
+//! name or GUID. What it says is taken to the session that others know under the same id or host, and wins nowhere. What it was told by the
+//! agent before it wins nowhere either, as long as it is only that.
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -157,6 +158,7 @@ impl LanSeen {
                 stamp(&mut session.evidence, sight.node);
                 session.host_instance = self.host_of(&session);
                 let at_home = session.host_instance.as_deref().and_then(|host| nodes.get(host)) == Some(&sight.node);
+                let at_home = at_home && !is_hearsay(session.certainty, session.evidence.as_ref());
                 let key = match known.get(&(&session.transport, host_address(&session))) {
                     Some(Some(guid)) if session.instance_guid_wire.is_none() => (*guid).clone(),
                     _ => session_key(&session),
@@ -373,7 +375,8 @@ fn only<K: Ord, V: PartialEq>(pairs: impl Iterator<Item = (K, V)>) -> BTreeMap<K
 trait InSession: Clone {
     fn id(&self) -> &String;
     fn session(&mut self) -> &mut Option<String>;
-    fn at(&self) -> f64;
+    fn certainty(&self) -> Certainty;
+    fn evidence(&self) -> Option<&Evidence>;
     /// Takes what it lacks from another word about the same.
     fn complete(&mut self, from: Self);
 }
@@ -387,8 +390,12 @@ impl InSession for SystemPlayer {
         &mut self.session
     }
 
-    fn at(&self) -> f64 {
-        at(self.evidence.as_ref())
+    fn certainty(&self) -> Certainty {
+        self.certainty
+    }
+
+    fn evidence(&self) -> Option<&Evidence> {
+        self.evidence.as_ref()
     }
 
     fn complete(&mut self, from: Self) {
@@ -407,8 +414,12 @@ impl InSession for Player {
         &mut self.session
     }
 
-    fn at(&self) -> f64 {
-        at(self.evidence.as_ref())
+    fn certainty(&self) -> Certainty {
+        self.certainty
+    }
+
+    fn evidence(&self) -> Option<&Evidence> {
+        self.evidence.as_ref()
     }
 
     fn complete(&mut self, from: Self) {
@@ -431,12 +442,12 @@ fn by_session<V: InSession>(
     for sight in sights {
         for word in of(sight.observed) {
             let mut word = word.clone();
-            let at_home = settle(&mut word, sight.node);
+            let at_home = settle(&mut word, sight.node) && !is_hearsay(word.certainty(), word.evidence());
             match word.session().clone() {
                 Some(session) => {
                     let id = word.id().clone();
                     told.push((id.clone(), session.clone()));
-                    keep(&mut merged, (Some(session), id), at_home, word, V::at, V::complete);
+                    keep(&mut merged, (Some(session), id), at_home, word, weight, V::complete);
                 }
                 None => late.push(word),
             }
@@ -452,6 +463,16 @@ fn by_session<V: InSession>(
         }
     }
     merged.into_values().map(|(_, word)| word).collect()
+}
+
+/// Its agent was told so by the one before, and has seen nothing to the contrary: whoever saw it leave meanwhile knows better.
+fn is_hearsay(certainty: Certainty, evidence: Option<&Evidence>) -> bool {
+    is_alive(certainty) && evidence.is_some_and(Evidence::is_of_the_agent_before)
+}
+
+/// By which of two words is the newer.
+fn weight(word: &impl InSession) -> f64 {
+    if is_hearsay(word.certainty(), word.evidence()) { 0.0 } else { at(word.evidence()) }
 }
 
 /// Keeps of two words about one thing the home node's, else the newer; the other may fill what it lacks.

@@ -282,3 +282,28 @@ fn an_agent_that_came_late_adds_nobody_twice() {
         assert_eq!(seen.system_players.len(), 1);
     }
 }
+
+/// It left while its node's agent was being replaced: the new one has only the old one's word that it is in.
+#[test]
+fn what_an_agent_was_told_by_the_one_before_wins_over_nobody_who_saw() {
+    let player = |certainty, what: &str| Player {
+        id: "a1".to_owned(),
+        ip: Some("10.98.0.1".to_owned()),
+        session: Some("game".to_owned()),
+        certainty,
+        evidence: Some(Evidence { at: 980.0, frame: 1, what: what.to_owned(), node: None, port: None }),
+        ..Player::default()
+    };
+    let seen_by = |player| {
+        let mut one = seen("10.98.0.1", 990.0, &[], "1");
+        one.players = vec![player];
+        one
+    };
+    let told = || seen_by(player(Certainty::Announced, "CREATEPLAYER, seen by the agent before"));
+    let saw = || seen_by(player(Certainty::GoneByMessage, "CREATEPLAYER"));
+    let left = || seen_by(player(Certainty::GoneByMessage, "CREATEPLAYER, seen by the agent before"));
+    let found = |a, b| merged(a, b).lans["party"].seen.players[0].certainty;
+    assert_eq!([found(told(), saw()), found(saw(), told())], [Certainty::GoneByMessage; 2]);
+    assert_eq!([found(told(), told())], [Certainty::Announced], "nobody knows better");
+    assert_eq!([found(told(), left()), found(left(), told())], [Certainty::GoneByMessage; 2], "it saw this itself");
+}

@@ -17,6 +17,9 @@ const KNOWN_FOR: Duration = Duration::from_mins(10);
 /// The file is written this often although nothing changed: its age says until when the agent lived.
 const AGAIN_AFTER: Duration = Duration::from_mins(1);
 
+/// A file that is longer is not written, and not read: a LAN's games are some kB.
+const BYTES_MAX: usize = 8 << 20;
+
 type ByLan = BTreeMap<String, Memory>;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,8 +33,8 @@ struct File {
 pub(super) struct Memories {
     path: PathBuf,
     boot: String,
-    /// Of the agent before: what no LAN has taken yet. `None` until it was read.
-    before: Option<ByLan>,
+    /// Of the agent before: what no LAN has taken yet, and when it was read. `None` until then.
+    before: Option<(Instant, ByLan)>,
     written: Option<(Instant, ByLan)>,
     refused: bool,
 }
@@ -46,20 +49,23 @@ impl Memories {
     /// What the agent before knew of this LAN; once.
     pub(super) fn of(&mut self, lan: &str) -> Option<Memory> {
         let (path, boot) = (&self.path, &self.boot);
-        let before = self.before.get_or_insert_with(|| {
-            recalled(path, boot).unwrap_or_else(|why| {
+        let (read, before) = self.before.get_or_insert_with(|| {
+            let known = recalled(path, boot).unwrap_or_else(|why| {
                 tracing::info!(path = %path.display(), why, "games that began before this agent are not known");
                 ByLan::new()
-            })
+            });
+            (Instant::now(), known)
         });
-        before.remove(lan)
+        before.remove(lan).filter(|_| read.elapsed() < KNOWN_FOR)
     }
 
     /// Writes what is known now, if it changed.
     pub(super) fn keep(&mut self, mut lans: ByLan) {
         // Until the first LAN has asked, the agent before may know more.
-        let Some(before) = &self.before else { return };
-        lans.extend(before.iter().map(|(lan, memory)| (lan.clone(), memory.clone())));
+        let Some((read, before)) = &self.before else { return };
+        if read.elapsed() < KNOWN_FOR {
+            lans.extend(before.iter().map(|(lan, memory)| (lan.clone(), memory.clone())));
+        }
         lans.retain(|_, memory| !memory.is_empty());
         let stands = |(at, old): &(Instant, ByLan)| *old == lans && at.elapsed() < AGAIN_AFTER;
         if self.written.as_ref().is_some_and(stands) {
@@ -82,6 +88,10 @@ fn recalled(path: &Path, boot: &str) -> Result<ByLan, String> {
         let age = fs::metadata(path)?.modified()?.elapsed().unwrap_or_default();
         Ok((age, fs::read(path)?))
     };
+    let too_long = || fs::metadata(path).is_ok_and(|file| file.len() > BYTES_MAX as u64);
+    if too_long() {
+        return Err(format!("it has more than {BYTES_MAX} bytes"));
+    }
     let (age, text) = read().map_err(|error| error.to_string())?;
     let file: File = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
     if file.boot != boot {
@@ -95,7 +105,11 @@ fn recalled(path: &Path, boot: &str) -> Result<ByLan, String> {
 
 fn replace(path: &Path, file: &File) -> io::Result<()> {
     let new = path.with_extension("new");
-    fs::write(&new, serde_json::to_vec(file)?)?;
+    let text = serde_json::to_vec(file)?;
+    if text.len() > BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {BYTES_MAX} bytes")));
+    }
+    fs::write(&new, text)?;
     fs::rename(new, path)
 }
 

@@ -10,6 +10,7 @@
 //! is silent goes as any other does.
 use std::{collections::BTreeMap, time::Duration};
 
+use api::observe::Evidence;
 use serde::{Deserialize, Serialize};
 use wire::{
     MacAddr,
@@ -24,9 +25,6 @@ use crate::{
     Point,
     stamp::{Fact, Stamp, Station, clean},
 };
-
-/// Stands behind the words of what a model did not see itself.
-const BEFORE: &str = ", seen by the agent before";
 
 /// The games of one LAN, as they stand. Of no shape that others may rely on.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -83,6 +81,8 @@ struct PlayerMemory {
     short: Option<String>,
     long: Option<String>,
     announced: bool,
+    /// Which one in the order of joining, over all sessions.
+    joined: Option<u32>,
     fact: FactMemory,
 }
 
@@ -162,26 +162,30 @@ impl FactMemory {
     /// Of no frame that this model counted.
     fn fact(&self, limit: usize) -> Fact {
         let mut what = clean(self.what.chars(), limit);
-        if !what.ends_with(BEFORE) {
-            what.push_str(BEFORE);
+        if !what.ends_with(Evidence::BEFORE) {
+            what.push_str(Evidence::BEFORE);
         }
         Fact::new(Stamp { at: self.at, frame: 0, point: Point::Wire }, what)
     }
 }
 
 impl Session {
-    /// Somebody is in it, or its host waits for the first.
+    /// A machine is in it, or its host, which this model has heard answer, waits for the first. A session without a name is known again
+    /// by whoever acts in it.
     fn stands(&self) -> bool {
-        if self.systems.is_empty() && self.players.is_empty() {
-            return self.host.is_some() && self.host_left.is_none();
-        }
-        self.systems.values().any(|system| system.left.is_none())
-            || self.players.values().any(|player| player.left.is_none())
+        let waits = || self.answered.is_some() && self.host.is_some() && self.host_left.is_none();
+        let is_in = self.systems.values().any(|system| system.left.is_none());
+        self.guid.is_some() && (is_in || self.systems.is_empty() && waits())
+    }
+
+    fn is_here(&self, system: Option<Id>) -> bool {
+        system.and_then(|id| self.systems.get(&id)).is_some_and(|system| system.left.is_none())
     }
 
     fn memory(&self) -> SessionMemory {
         let systems = self.systems.iter().filter(|(_, system)| system.left.is_none());
-        let players = self.players.iter().filter(|(_, player)| player.left.is_none());
+        // A player of no machine would never be taken for gone.
+        let players = self.players.iter().filter(|(_, player)| player.left.is_none() && self.is_here(player.system));
         SessionMemory {
             guid: self.guid.map(|guid| guid.0),
             application: self.application.map(|guid| guid.0),
@@ -216,6 +220,7 @@ impl Session {
                     short: player.short.clone(),
                     long: player.long.clone(),
                     announced: player.announced,
+                    joined: player.joined.and_then(|order| order.try_into().ok()),
                     fact: (&player.fact).into(),
                 })
                 .collect(),
@@ -320,9 +325,10 @@ impl Games {
                 short: words(&player.short),
                 long: words(&player.long),
                 announced: player.announced,
-                joined: player.announced.then(|| self.next_order()),
+                joined: player.joined.map(u64::from),
                 ..Player::new(player.fact.fact(text))
             };
+            self.order = self.order.max(recalled.joined.unwrap_or_default());
             session.players.insert(Id(player.id), recalled);
         }
         for group in memory.groups.iter().take(players) {

@@ -478,7 +478,7 @@ fn games(net: &mut Net) -> serde_json::Value {
     observed.sessions.iter_mut().for_each(|session| session.evidence = None);
     observed.players.iter_mut().for_each(|player| player.evidence = None);
     observed.system_players.iter_mut().for_each(|system| system.evidence = None);
-    json!([observed.sessions, observed.players, observed.system_players, observed.groups])
+    json!([observed.sessions, observed.players, observed.system_players, observed.groups, observed.join_order])
 }
 
 #[test]
