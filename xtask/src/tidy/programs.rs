@@ -3,8 +3,8 @@
 use super::{Tracked, files::has_extension};
 use crate::setup;
 
-/// Every Debian has them (Essential: dash, util-linux, mount).
-const EVERYWHERE: [&str; 5] = ["nsenter", "setpriv", "sh", "umount", "unshare"];
+/// Every Debian has them (Essential: coreutils, dash, mount, util-linux).
+const EVERYWHERE: [&str; 6] = ["nsenter", "setpriv", "sh", "sleep", "umount", "unshare"];
 /// Tiers with a set-up of their own.
 const OTHER_TIERS: [&str; 3] = ["gateway/tests/kubernetes/", "k8s-tests/", "node-agent/tests/genuine/"];
 const CALL: &str = concat!("Command::", "new(\"");

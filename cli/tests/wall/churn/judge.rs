@@ -21,8 +21,8 @@ use super::{
 };
 use crate::status;
 
-/// Until a game's silence is judged: rates are of the last 10 s, and the doctor looks at the last minute.
-const NAMED_WITHIN: Duration = Duration::from_secs(40);
+/// Until a game's silence is judged: losses are of the last minute, and the doctor looks at as much.
+const NAMED_WITHIN: Duration = Duration::from_secs(75);
 const MOUNT: &str = "/run/loco-churn-spoilt";
 
 /// Waits until each of `words` is in what is said to be wrong.
@@ -78,7 +78,7 @@ pub(super) fn names_what_does_not_play(underlay: &[String], first: &Held, direct
     at_rest();
 
     assert!(fault::one(Step::Cut(1, 2), directory));
-    named(&["no frames from ", &format!("{} to {}", on(1), on(2))], underlay, first);
+    named(&["underlay-blocked: ", "no frames from ", &format!("{} to {}", on(1), on(2))], underlay, first);
     assert!(fault::one(Step::Mend(1, 2), directory));
     at_rest();
 

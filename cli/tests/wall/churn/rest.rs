@@ -13,6 +13,10 @@ use api::{
 use super::{GUESTS, NODES, TUNNEL, fabric, node_name};
 use crate::{loco, status, try_get};
 
+/// Of what one guest sent to another in the last minute, the share that may be missing: after a burst, one may have been away for
+/// seconds of it.
+const LOST_MOST: f64 = 0.5;
+
 /// Of `status` and the gateway, both asked now.
 pub(super) fn wrong(underlay: &[String]) -> Vec<String> {
     let now = status();
@@ -40,7 +44,7 @@ fn dead(instance: &api::status::StatusInstance) -> String {
     format!("{} is {:?}, runner {:?}, QEMU {:?}", instance.id, instance.state, instance.runner_pid, instance.qemu_pid)
 }
 
-/// All play in one session with one host, and each tells each other what it does.
+/// All play in one session with one host, and each hears of each other what it does.
 fn of_the_game(lan: &LanStatus) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut sessions = BTreeMap::<&str, usize>::new();
@@ -59,7 +63,10 @@ fn of_the_game(lan: &LanStatus) -> Vec<String> {
     }
     let talk = |from: &str, to: &str| {
         let pair = lan.connectivity.iter().find(|pair| pair.from == from && pair.to == to);
-        pair.is_some_and(|pair| pair.reachable && pair.rate.is_some_and(|rate| rate > 0.0))
+        // The rate is of what was sent; only the loss says whether it came.
+        pair.is_some_and(|pair| {
+            pair.reachable && pair.rate.is_some_and(|rate| rate > 0.0) && pair.loss.is_none_or(|loss| loss < LOST_MOST)
+        })
     };
     let ids: Vec<&String> = lan.instances.keys().collect();
     let pairs = ids.iter().flat_map(|from| ids.iter().map(move |to| (*from, *to))).filter(|(from, to)| from != to);

@@ -6,7 +6,7 @@
 //! Only what still stands is handed on: sessions with somebody in them, their machines and players, the programs by which a message's
 //! session is found. Counts, questions, and what was said are the old agent's.
 //!
-//! **Invariants.** What is recalled is bounded by [`Limits`] as what is seen is, whatever the file says. A machine that was recalled and
+//! **Invariants.** What is recalled is bounded by [`crate::Limits`] as what is seen is, whatever the file says. A machine that was recalled and
 //! is silent goes as any other does.
 use std::{collections::BTreeMap, time::Duration};
 
