@@ -1,12 +1,19 @@
 //! The segment: what guests of different nodes send each other, and what the wall says of it.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
 use anyhow::{Context as _, Result, ensure};
-use api::lan::LanRole;
-use std::collections::{BTreeMap, BTreeSet};
+use api::{MOVED_TO, agent::State, lan::LanRole};
+use tokio::time::{Instant, sleep};
 
 use crate::harness::{
-    LANS_SEATS, LONG, SOON, Wall, measured,
+    LANS_SEATS, LONG, SOON, Wall,
+    commands::{kubectl, run},
+    measured,
     peers::{Peers, RATE},
-    scenario, until,
+    scenario, scenario_undone, until,
 };
 
 /// Frames of one class at a port, as an agent's metrics have them.
@@ -204,4 +211,90 @@ async fn lan_status_says_what_was_measured() {
         .await
     })
     .await;
+}
+
+/// The pod that goes to the other LAN and comes home again.
+const MOVED: &str = "instance-3";
+/// A seat of the LAN `probe` on which no test peer sits.
+const AWAY: u8 = 7;
+/// Frames are counted for so long: a game's players tell each other something several times a second.
+const LISTEN: Duration = Duration::from_secs(5);
+
+/// Where the gateway sees the pod: its LAN and seat; and that its picture is live.
+async fn live_at(wall: &Wall, lan: &str, seat: u8) -> Result<()> {
+    let instances = wall.instances().await?;
+    let guest = instances.iter().find(|instance| instance.id == MOVED).context("it is no instance")?;
+    ensure!((guest.lan.as_str(), guest.seat) == (lan, seat), "{MOVED} is on seat {} of {}", guest.seat, guest.lan);
+    ensure!(guest.state == State::Live, "{MOVED} is {:?}", guest.state);
+    // By the node's word as well, which is read from the tap.
+    let known = wall.lan_status().await?.instances.remove(MOVED).context("it is not in lan-status")?;
+    ensure!(known.lan == lan && known.link.as_deref() == Some("up"), "on LAN {}, link {:?}", known.lan, known.link);
+    Ok(())
+}
+
+/// Who the pod is, and how often its containers were started.
+async fn pod_itself(wall: &Wall) -> Result<(Option<String>, i32)> {
+    let pod = wall.pods().get(MOVED).await?;
+    let containers = pod.status.and_then(|status| status.container_statuses).unwrap_or_default();
+    Ok((pod.metadata.uid, containers.iter().map(|container| container.restart_count).sum()))
+}
+
+/// Frames of the game that come to the pod's tap within [`LISTEN`].
+async fn game_heard(wall: &Wall) -> Result<u64> {
+    let came = async || -> Result<u64> {
+        let mut text = String::new();
+        for place in wall.places().await? {
+            text.push_str(&wall.agent_metrics(&place).await?);
+        }
+        Ok(["dplay_udp", "dplay_tcp", "dplay_query"].map(|class| tap_frames(&text, MOVED, class, "rx")).iter().sum())
+    };
+    let before = came().await?;
+    sleep(LISTEN).await;
+    Ok(came().await?.saturating_sub(before))
+}
+
+/// `note`: what `kubectl annotate` is told.
+async fn annotate(wall: &Wall, note: &str) -> Result<()> {
+    run(kubectl().args(["-n", &wall.namespace, "annotate", "--overwrite", "pod", MOVED, note])).await.map(drop)
+}
+
+#[tokio::test]
+#[ignore = "cluster: run by `cargo xtask test --cluster`"]
+async fn a_guest_goes_to_another_lan_and_comes_home_and_its_pod_is_not_restarted() {
+    let away = async |wall: &Wall| {
+        one_session_over_nodes(wall).await?;
+        let pod = pod_itself(wall).await?;
+        let at_home = game_heard(wall).await?;
+        ensure!(at_home > 0, "{MOVED} hears nothing of the game that it is in");
+
+        let begin = Instant::now();
+        annotate(wall, &format!("{MOVED_TO}=probe/{AWAY}")).await?;
+        until(SOON, "the guest in the other LAN", async || live_at(wall, "probe", AWAY).await).await?;
+        measured("move", "annotated, until it is live in the other LAN", took(begin)?, "ms");
+        // What was on its way when it left may be counted in the next second still.
+        sleep(Duration::from_secs(1)).await;
+        let leaked = game_heard(wall).await?;
+        measured("move", "frames of its old game that came in 5 s: at home", at_home, "frames");
+        measured("move", "… in the other LAN", leaked, "frames");
+        ensure!(leaked == 0, "{leaked} frames of LAN party came to {MOVED}, which is in LAN probe");
+
+        let begin = Instant::now();
+        annotate(wall, &format!("{MOVED_TO}-")).await?;
+        until(SOON, "the guest at home", async || live_at(wall, "party", 3).await).await?;
+        measured("move", "without the annotation, until it is live at home", took(begin)?, "ms");
+        one_session_over_nodes(wall).await?;
+        measured("move", "… until it plays with the others again", took(begin)?, "ms");
+        let now = pod_itself(wall).await?;
+        ensure!(now == pod, "the pod was {pod:?} and is {now:?}: it was started anew");
+        Ok(())
+    };
+    scenario_undone("move", away, async |wall| {
+        annotate(wall, &format!("{MOVED_TO}-")).await?;
+        until(SOON, "the guest at home", async || live_at(wall, "party", 3).await).await
+    })
+    .await;
+}
+
+fn took(begin: Instant) -> Result<u64> {
+    Ok(begin.elapsed().as_millis().try_into()?)
 }

@@ -71,7 +71,7 @@ enum Act {
     OtherSubnet,
 }
 
-const SEEDS: [Seed; 23] = [
+const SEEDS: [Seed; 24] = [
     Seed {
         scenario: "lan-frames",
         what: "a node drops 5 % of the tunnel's datagrams",
@@ -101,6 +101,12 @@ const SEEDS: [Seed; 23] = [
         what: "no pod reaches Kubernetes' API, and so the gateway does not",
         spoils: Spoils::Act(Act::NoApiForPods),
         red: "the gateway never followed",
+    },
+    Seed {
+        scenario: "move",
+        what: "no pod reaches Kubernetes' API, and so no agent reads of the move",
+        spoils: Spoils::Act(Act::NoApiForPods),
+        red: "the guest in the other LAN: not within",
     },
     Seed { scenario: "browser", what: "a node sends no media", spoils: Spoils::Act(Act::NoMedia), red: "browser.mjs" },
     Seed {
