@@ -85,6 +85,13 @@ pub enum Certainty {
     GoneBySilence,
 }
 
+impl Certainty {
+    /// What is said is so now: not gone.
+    pub const fn is_alive(self) -> bool {
+        matches!(self, Self::Announced | Self::Inferred)
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Session {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -235,7 +242,7 @@ pub struct Refused {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Left {
     pub name: String,
-    /// Why we think so: `DELETEPLAYER`, `TCP FIN`, `TCP RST`, `ICMP port unreachable`, `silence`.
+    /// Why we think so: `DELETEPLAYER`, `TCP FIN`, `TCP RST`, `ICMP port unreachable`, `silence`, `joins anew`.
     pub evidence: String,
 }
 

@@ -17,7 +17,7 @@ use api::{
 use crate::{
     ASKED_RECENTLY_S,
     look::refuses_joins,
-    merged::{LanSeen, Ours, Question, Sight, ipv4, is_alive},
+    merged::{LanSeen, Ours, Question, Sight, ipv4},
 };
 
 /// Where the directory puts an instance.
@@ -169,7 +169,7 @@ impl Facts {
 
     /// Sessions that stand on `lan`.
     pub(crate) fn games(&self, lan: &str) -> impl Iterator<Item = &Session> {
-        self.lans.get(lan).into_iter().flat_map(|lan| &lan.seen.sessions).filter(|session| is_alive(session.certainty))
+        self.lans.get(lan).into_iter().flat_map(|lan| &lan.seen.sessions).filter(|session| session.certainty.is_alive())
     }
 
     /// Sessions that a seat may look for: those that stand, and those whose host has just refused a connection, as that is
@@ -183,7 +183,7 @@ impl Facts {
                     .as_ref()
                     .and_then(|id| self.seats.get(id))
                     .is_some_and(|host| refuses_joins(host).is_some());
-            is_alive(session.certainty) || refusing
+            session.certainty.is_alive() || refusing
         })
     }
 
@@ -201,12 +201,12 @@ impl Facts {
         let system = seen
             .system_players
             .iter()
-            .find(|s| s.instance.as_ref() == id && s.session == session.name && is_alive(s.certainty))
+            .find(|s| s.instance.as_ref() == id && s.session == session.name && s.certainty.is_alive())
             .map(|s| Shown(s.evidence.clone()));
         system.or_else(|| {
             seen.players
                 .iter()
-                .find(|p| p.instance.as_ref() == id && p.session == session.name && is_alive(p.certainty))
+                .find(|p| p.instance.as_ref() == id && p.session == session.name && p.certainty.is_alive())
                 .map(|p| Shown(p.evidence.clone()))
         })
     }

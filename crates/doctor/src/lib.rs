@@ -20,7 +20,7 @@ pub use cause::{Cause, Who};
 pub use facts::{AgentWord, Facts, LanFacts, NodeFacts, Place, SeatFacts, Shown};
 pub use faults::{FAULTS_MAX, faults};
 pub use ladder::{diagnose, doctor};
-pub use merged::{LanSeen, Question, TwoHosts, is_alive};
+pub use merged::{LanSeen, Question, TwoHosts};
 
 /// A guest that was switched on less than this ago is still booting: nothing of it is missed yet, in seconds.
 pub const BOOT_S: f64 = 30.0;

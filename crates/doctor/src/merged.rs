@@ -22,11 +22,6 @@ use api::{
 /// Anomalies that are kept of one LAN.
 const ANOMALIES_MAX: usize = 64;
 
-/// What is said is so now: not gone.
-pub fn is_alive(certainty: Certainty) -> bool {
-    matches!(certainty, Certainty::Announced | Certainty::Inferred)
-}
-
 /// A question for games, and the node that saw it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
@@ -252,8 +247,8 @@ fn both_host(a: &Session, b: &Session) -> bool {
     known(a)
         && known(b)
         && host_address(a) != host_address(b)
-        && is_alive(a.certainty)
-        && is_alive(b.certainty)
+        && a.certainty.is_alive()
+        && b.certainty.is_alive()
         && fresh
         && !succeeds(a, b)
         && !succeeds(b, a)
@@ -467,7 +462,7 @@ fn by_session<V: InSession>(
 
 /// Its agent was told so by the one before, and has seen nothing to the contrary: whoever saw it leave meanwhile knows better.
 fn is_hearsay(certainty: Certainty, evidence: Option<&Evidence>) -> bool {
-    is_alive(certainty) && evidence.is_some_and(Evidence::is_of_the_agent_before)
+    certainty.is_alive() && evidence.is_some_and(Evidence::is_of_the_agent_before)
 }
 
 /// By which of two words is the newer.

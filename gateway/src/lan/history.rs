@@ -5,7 +5,7 @@
 //! [`STATES_BYTES_MAX`]: the oldest go first, and the time that can be looked back at gets shorter.
 use std::{
     collections::{BTreeMap, VecDeque},
-    io::{Read as _, Write as _},
+    io::{BufWriter, IntoInnerError, Read as _},
     sync::Arc,
 };
 
@@ -149,7 +149,7 @@ impl History {
                 now.roles.insert(id.clone(), standing);
             }
         }
-        for session in status.sessions.iter().filter(|session| doctor::is_alive(session.certainty)) {
+        for session in status.sessions.iter().filter(|session| session.certainty.is_alive()) {
             let host = session.host_instance.clone();
             let lan = session.lan.clone().unwrap_or_default();
             now.sessions.insert((session.name.clone().unwrap_or_default(), lan), host);
@@ -226,7 +226,7 @@ fn sample(status: &LanStatus) -> LanSample {
         .filter_map(|instance| instance.directplay.as_ref())
         .filter(|directplay| matches!(directplay.role, LanRole::Host | LanRole::Joined))
         .count();
-    let sessions = status.sessions.iter().filter(|session| doctor::is_alive(session.certainty)).count();
+    let sessions = status.sessions.iter().filter(|session| session.certainty.is_alive()).count();
     LanSample {
         at: status.at,
         rate: status.connectivity.iter().filter_map(|row| row.rate).reduce(|sum, rate| sum + rate),
@@ -238,9 +238,10 @@ fn sample(status: &LanStatus) -> LanSample {
 /// Of many instances without classes, timelines and strangers: those are of now.
 fn deflate(status: &LanStatus, many: bool) -> std::io::Result<Arc<[u8]>> {
     let slim = many.then(|| slim(status));
-    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(&serde_json::to_vec(slim.as_ref().unwrap_or(status))?)?;
-    Ok(encoder.finish()?.into())
+    // Piece by piece: of 10,000 instances the JSON alone is megabytes.
+    let mut text = BufWriter::new(DeflateEncoder::new(Vec::new(), Compression::fast()));
+    serde_json::to_writer(&mut text, slim.as_ref().unwrap_or(status))?;
+    Ok(text.into_inner().map_err(IntoInnerError::into_error)?.finish()?.into())
 }
 
 /// A status without what makes it long.

@@ -7,7 +7,7 @@ use api::{
     lan::{DirectPlay, IpxPort, LanInstance, LanRole, LanStatus, LanSummary},
     observe::{Evidence, Machine, Player, Session},
 };
-use doctor::{AgentWord, Facts, Place, SeatFacts, is_alive};
+use doctor::{AgentWord, Facts, Place, SeatFacts};
 use model::Snapshot;
 
 use super::connectivity::Meter;
@@ -190,7 +190,7 @@ fn directplay(facts: &Facts, seat: &SeatFacts) -> DirectPlay {
     let players = facts.lans.get(&seat.place.lan).map(|lan| lan.seen.players.as_slice()).unwrap_or_default();
     let player: Option<&Player> = players
         .iter()
-        .filter(|player| player.instance.as_ref() == id && player.session == game.name && is_alive(player.certainty))
+        .filter(|player| player.instance.as_ref() == id && player.session == game.name && player.certainty.is_alive())
         .min_by_key(|player| &player.id);
     DirectPlay {
         role,
@@ -215,8 +215,8 @@ fn role(facts: &Facts, seat: &SeatFacts) -> LanRole {
     }
     let was = seen.system_players.iter().any(|player| {
         player.instance.as_ref() == Some(&seat.place.id)
-            && !is_alive(player.certainty)
-            && !seen.sessions.iter().any(|session| session.name == player.session && is_alive(session.certainty))
+            && !player.certainty.is_alive()
+            && !seen.sessions.iter().any(|session| session.name == player.session && session.certainty.is_alive())
     });
     let status = seat.status.as_ref();
     let counted = status.and_then(|status| status.counters).map(|counters| counters.tx_frames);
@@ -235,8 +235,8 @@ fn role(facts: &Facts, seat: &SeatFacts) -> LanRole {
 /// Whether the last word of its agent had the instance in a session.
 fn played(last: &AgentStatus, lan: &str, id: &str) -> bool {
     last.observed.get(lan).is_some_and(|seen| {
-        seen.system_players.iter().any(|player| player.instance.as_deref() == Some(id) && is_alive(player.certainty))
-            || seen.sessions.iter().any(|s| s.host_instance.as_deref() == Some(id) && is_alive(s.certainty))
+        seen.system_players.iter().any(|player| player.instance.as_deref() == Some(id) && player.certainty.is_alive())
+            || seen.sessions.iter().any(|s| s.host_instance.as_deref() == Some(id) && s.certainty.is_alive())
     })
 }
 

@@ -26,6 +26,8 @@ pub(crate) enum Why {
     Moved,
     /// Another machine says that it is host now: the old one is gone, or wrongly taken for it.
     NameServer,
+    /// Its program joins a session, this one or another: one that listens at a port is in one session at most.
+    Anew,
 }
 
 impl Why {
@@ -39,6 +41,7 @@ impl Why {
             Self::Silence => "silence",
             Self::Moved => "moved to another LAN",
             Self::NameServer => "IAMNAMESERVER",
+            Self::Anew => "joins anew",
         }
     }
 
@@ -96,6 +99,22 @@ impl Games {
         };
         if let Some(key) = self.session_of(ends, &[system]) {
             self.gone(key, system, via.stamp(), Why::YouAreDead);
+        }
+    }
+
+    /// A program joins as `id`, or asks to, and so it is no more who it was. Who hosts sessions is left alone: it may give several out at
+    /// one port.
+    pub(super) fn joins_anew(&mut self, process: Process, id: Option<Id>, stamp: Stamp) {
+        if self.is_host(process) {
+            return;
+        }
+        let was =
+            |(of, system): (&Id, &System)| system.process == Some(process) && system.left.is_none() && Some(*of) != id;
+        let all = self.sessions.iter().flat_map(|(key, it)| it.systems.iter().map(move |system| (*key, system)));
+        let mut old: Vec<(SessionKey, Id)> = all.filter(|(_, it)| was(*it)).map(|(key, (id, _))| (key, *id)).collect();
+        old.sort_unstable();
+        for (key, id) in old {
+            self.gone(key, id, stamp, Why::Anew);
         }
     }
 
@@ -227,7 +246,7 @@ impl Leave {
             Some(Why::Icmp) => Certainty::GoneByIcmp,
             // Nothing more will be heard of it.
             Some(Why::Silence | Why::Moved) => Certainty::GoneBySilence,
-            Some(Why::Message | Why::YouAreDead | Why::NameServer) | None => Certainty::GoneByMessage,
+            Some(Why::Message | Why::YouAreDead | Why::NameServer | Why::Anew) | None => Certainty::GoneByMessage,
         }
     }
 }

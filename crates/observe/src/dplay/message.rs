@@ -95,6 +95,7 @@ impl Games {
             Body::RequestPlayerId(request) if request.flags.contains(PlayerFlags::SYSTEM) => {
                 // Whoever was at this port before: it joins anew.
                 if let Some(joiner) = ends.from {
+                    self.joins_anew(joiner, None, via.stamp());
                     let program = self.program(joiner);
                     (program.session, program.system, program.offered) = (None, None, None);
                 }

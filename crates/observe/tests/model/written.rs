@@ -193,6 +193,41 @@ fn who_joins_again_is_somebody_new() {
     assert_eq!(observed.system_players.len(), 4);
 }
 
+/// The host ends its game in order and begins another: whoever joins that one says nothing to those who were in the first.
+#[test]
+fn who_joins_another_game_is_out_of_the_one_before() {
+    let mut net = Net::new();
+    party(&mut net);
+    for other in [BOB, CAROL] {
+        let machine = Membership { to: Id::NONE, player: HOST.system, group: Id::NONE };
+        HOST.says(&mut net, other, &Body::DeletePlayer(machine));
+    }
+    net.wait(5_000);
+    let host = Peer { system: KEY.make_id(2, 0), ..HOST };
+    let second = game(host, "Next", 9);
+    let again = |peer: Peer, index| Peer { system: KEY.make_id(2, index), ..peer };
+    for (peer, members, id, name) in [
+        (again(BOB, 2), &[][..], KEY.make_id(2, 12), "Bob"),
+        (again(CAROL, 3), &[again(BOB, 2)][..], KEY.make_id(2, 13), "Carol"),
+    ] {
+        peer.asks(&mut net, APPLICATION, None);
+        second.answers(&mut net, peer);
+        second.joined_by(&mut net, peer, members, (id, name));
+    }
+    let observed = net.observed();
+    let open = |it: &api::observe::Session| it.certainty == Certainty::Announced;
+    let names: Vec<_> = observed.sessions.iter().filter(|it| open(it)).map(|it| it.name.as_deref()).collect();
+    assert_eq!(names, [Some("Next")], "{:#?}", observed.sessions);
+    assert_eq!(
+        json!(observed.leave_order),
+        json!([
+            {"name": "Alice", "evidence": "DELETEPLAYER"},
+            {"name": "Bob", "evidence": "joins anew"},
+            {"name": "Carol", "evidence": "joins anew"}
+        ])
+    );
+}
+
 #[test]
 fn silence_is_told_by_the_clock_alone() {
     let mut net = Net::new();

@@ -104,8 +104,8 @@ const SEEDS: [Seed; 24] = [
     },
     Seed {
         scenario: "move",
-        what: "no pod reaches Kubernetes' API, and so no agent reads of the move",
-        spoils: Spoils::Act(Act::NoApiForPods),
+        what: "the other LAN has no seat of that number",
+        spoils: Spoils::Value("lans[1].seats=7"),
         red: "the guest in the other LAN: not within",
     },
     Seed { scenario: "browser", what: "a node sends no media", spoils: Spoils::Act(Act::NoMedia), red: "browser.mjs" },
