@@ -5,6 +5,7 @@
 //! back.
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use wire::dplay::{Id, QUERY_PORT};
 
 use super::{Ends, Games, Leave, Process, SessionKey, System, Via};
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// Evidence that somebody left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Why {
     Message,
     YouAreDead,

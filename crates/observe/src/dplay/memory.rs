@@ -18,7 +18,7 @@ use wire::{
 };
 
 use super::{
-    Games, Group, Player, Process, Program, Session, SessionKey, System, Transport, message::FORMER_HOSTS,
+    Games, Group, Leave, Player, Process, Program, Session, SessionKey, System, Transport, Why, message::FORMER_HOSTS,
     roster::MEMBERS,
 };
 use crate::{
@@ -71,6 +71,14 @@ struct SystemMemory {
     announced: bool,
     joined: bool,
     fact: FactMemory,
+    /// Of a host that is gone, and whose session goes on without one.
+    left: Option<LeaveMemory>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct LeaveMemory {
+    why: Why,
+    at: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -183,7 +191,9 @@ impl Session {
     }
 
     fn memory(&self) -> SessionMemory {
-        let systems = self.systems.iter().filter(|(_, system)| system.left.is_none());
+        // The last one who goes ends the session, if its host is known to be gone.
+        let systems =
+            self.systems.iter().filter(|(id, system)| system.left.is_none() || self.host_system == Some(**id));
         // A player of no machine would never be taken for gone.
         let players = self.players.iter().filter(|(_, player)| player.left.is_none() && self.is_here(player.system));
         SessionMemory {
@@ -210,6 +220,10 @@ impl Session {
                     announced: system.announced,
                     joined: system.joined,
                     fact: (&system.fact).into(),
+                    left: system
+                        .left
+                        .as_ref()
+                        .and_then(|left| Some(LeaveMemory { why: *left.reasons.last()?, at: left.at })),
                 })
                 .collect(),
             players: players
@@ -311,7 +325,7 @@ impl Games {
                 joined: system.joined,
                 last_heard: now,
                 fact: system.fact.fact(text),
-                left: None,
+                left: system.left.as_ref().map(|left| Leave { reasons: vec![left.why], at: left.at, order: 0 }),
             };
             session.systems.insert(Id(system.id), recalled);
         }

@@ -3,6 +3,7 @@
 
 mod golden;
 mod independent;
+mod memory;
 mod net;
 mod properties;
 mod support;

@@ -1,6 +1,6 @@
 //! What no capture at hand holds, written by hand from the specification.
 use api::observe::{Certainty, Step};
-use observe::{Limits, Memory, Observer, Point, PortId};
+use observe::{Point, PortId};
 use serde_json::json;
 use std::{collections::HashMap, time::Duration};
 use wire::{
@@ -11,15 +11,15 @@ use wire::{
 
 use crate::net::{APPLICATION, Game, KEY, Net, Peer, end, game, ip, mac, peer};
 
-const HOST: Peer = peer(1, 2300, 1);
-const BOB: Peer = peer(2, 2300, 2);
-const CAROL: Peer = peer(3, 2300, 3);
+pub(crate) const HOST: Peer = peer(1, 2300, 1);
+pub(crate) const BOB: Peer = peer(2, 2300, 2);
+pub(crate) const CAROL: Peer = peer(3, 2300, 3);
 const ALICE_ID: Id = KEY.make_id(1, 11);
-const BOB_ID: Id = KEY.make_id(1, 12);
+pub(crate) const BOB_ID: Id = KEY.make_id(1, 12);
 const CAROL_ID: Id = KEY.make_id(1, 13);
 
 /// Alice hosts, Bob and Carol join.
-fn party(net: &mut Net) -> Game {
+pub(crate) fn party(net: &mut Net) -> Game {
     let game = game(HOST, "Bahnhof", 1);
     game.joined_by(net, BOB, &[], (BOB_ID, "Bob"));
     HOST.creates(net, BOB, ALICE_ID, "Alice");
@@ -29,14 +29,14 @@ fn party(net: &mut Net) -> Game {
 }
 
 /// Alice's session waits for the first to join; Bob has asked for it.
-fn waits(net: &mut Net) -> Game {
+pub(crate) fn waits(net: &mut Net) -> Game {
     let game = game(HOST, "Allein", 1);
     BOB.asks(net, APPLICATION, None);
     game.answers(net, BOB);
     game
 }
 
-fn leaves(net: &mut Net) -> serde_json::Value {
+pub(crate) fn leaves(net: &mut Net) -> serde_json::Value {
     json!(net.observed().leave_order)
 }
 
@@ -497,99 +497,4 @@ fn another_tunnel_at_another_port() {
     assert_eq!(json!(tunnel.clients), json!([{"ip": "10.0.0.2", "port": 50_000, "node": "021122334455"}]));
     assert_eq!(observed.enumerations[0].count, 1);
     assert_eq!(kinds(&mut net), ["ipxnet-forged"]);
-}
-
-/// The same net, seen by the model of an agent that has just started and found what the one before knew.
-fn followed(mut net: Net) -> Net {
-    let memory = serde_json::to_vec(&net.observer.memory()).unwrap();
-    net.observer = Observer::default();
-    net.observer.recall(&serde_json::from_slice(&memory).unwrap(), net.now);
-    net
-}
-
-/// What is told of games, but not when and by which frame it was seen, nor what only a whole life knows.
-fn games(net: &mut Net) -> serde_json::Value {
-    let mut observed = net.observed();
-    observed.sessions.iter_mut().for_each(|session| session.evidence = None);
-    observed.players.iter_mut().for_each(|player| player.evidence = None);
-    observed.system_players.iter_mut().for_each(|system| system.evidence = None);
-    json!([observed.sessions, observed.players, observed.system_players, observed.groups, observed.join_order])
-}
-
-#[test]
-fn the_next_agent_knows_who_is_in_the_game_and_sees_them_leave() {
-    let mut net = Net::new();
-    party(&mut net);
-    let before = games(&mut net);
-    let mut net = followed(net);
-    assert_eq!(games(&mut net), before);
-    let observed = net.observed();
-    let evidence = observed.sessions[0].evidence.as_ref().unwrap();
-    assert!(evidence.what.ends_with(", seen by the agent before"), "{evidence:?}");
-    // The words do not grow with each agent.
-    net = followed(net);
-    assert_eq!(net.observed().sessions, observed.sessions);
-
-    net.wait(2_000);
-    BOB.user(&mut net, HOST, BOB_ID, false);
-    assert_eq!(games(&mut net), before, "who plays on is nobody new");
-    let membership = Membership { to: Id::NONE, player: BOB.system, group: Id::NONE };
-    BOB.says(&mut net, HOST, &Body::DeletePlayer(membership));
-    assert_eq!(leaves(&mut net), json!([{"name": "Bob", "evidence": "DELETEPLAYER"}]));
-    // And who has left is told to nobody after it.
-    let observed = followed(net).observed();
-    assert_eq!((observed.players.len(), observed.leave_order.len()), (2, 0));
-}
-
-#[test]
-fn who_is_silent_after_an_agents_change_is_gone_and_a_game_that_is_over_is_not_recalled() {
-    let mut net = Net::new();
-    party(&mut net);
-    net.wait(110_000);
-    let mut net = followed(net);
-    net.observer.tick(net.now + Duration::from_secs(100));
-    assert_eq!(net.observer.observed().leave_order.len(), 0, "it may have spoken while nobody listened");
-    net.observer.tick(net.now + Duration::from_secs(130));
-    assert_eq!(net.observer.observed().leave_order.len(), 3);
-    assert!(net.observer.memory().is_empty());
-}
-
-#[test]
-fn a_session_that_waits_for_the_first_to_join_is_recalled() {
-    let mut net = Net::new();
-    let game = waits(&mut net);
-    let mut net = followed(net);
-    assert_eq!(net.observed().sessions[0].name.as_deref(), Some("Allein"));
-    game.joined_by(&mut net, BOB, &[], (BOB_ID, "Bob"));
-    let observed = net.observed();
-    assert_eq!((observed.sessions.len(), observed.players.len()), (1, 1));
-}
-
-/// The file may be anybody's who can write there: it fills no more than frames do, and steers no terminal.
-#[test]
-fn a_hostile_memory_is_bounded_and_cleaned() {
-    let mut net = Net::new();
-    party(&mut net);
-    let mut memory = serde_json::to_value(net.observer.memory()).unwrap();
-    memory["sessions"][0]["name"] = json!(format!("\u{1b}[2J{}", "x".repeat(10_000)));
-    for table in ["systems", "players"] {
-        let one = memory["sessions"][0][table][0].clone();
-        let many = (0..100_u32).map(|id| {
-            let mut other = one.clone();
-            other["id"] = json!(id + if table == "players" { 100_000 } else { 1 });
-            other
-        });
-        memory["sessions"][0][table] = many.collect();
-    }
-    memory["sessions"] = vec![memory["sessions"][0].clone(); 30].into();
-    memory["programs"][0]["session"] = json!(29);
-    memory["programs"][0]["hosts"] = (0..10_000).collect();
-
-    let limits = Limits { sessions: 4, players: 8, processes: 16, ..Limits::default() };
-    let mut observer = Observer::new(limits);
-    observer.recall(&serde_json::from_value(memory).unwrap(), net.now);
-    assert!(observer.entries() <= 4 * (1 + 8 + 8) + 4 + 2 * 16, "{}", observer.entries());
-    let name = observer.observed().sessions[0].name.clone().unwrap();
-    assert!(!name.contains('\u{1b}') && name.chars().count() <= limits.text, "{name}");
-    assert_eq!(serde_json::from_value::<Memory>(json!({"sessions": 1})).ok(), None);
 }
