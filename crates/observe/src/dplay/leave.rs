@@ -103,19 +103,33 @@ impl Games {
         }
     }
 
-    /// A program joins as `id`, or asks to, and so it is no more who it was. Who hosts sessions is left alone: it may give several out at
-    /// one port.
+    /// A program joins as `id`, or asks to, and so it is no more who it was. Who hosts sessions is left alone: it may give several out
+    /// at one port.
     pub(super) fn joins_anew(&mut self, process: Process, id: Option<Id>, stamp: Stamp) {
+        let keys = self.sessions.iter().map(|(key, _)| *key).collect();
+        self.is_out_of(keys, process, id, stamp);
+    }
+
+    /// A session's host lists the program as `id`, and so it is in no other. Its table may still have who was at that port before: of the
+    /// session itself, it tells nothing.
+    pub(super) fn is_listed(&mut self, process: Process, session: SessionKey, id: Id, stamp: Stamp) {
+        let others = self.sessions_of(Some(process)).into_iter().filter(|key| *key != session).collect();
+        self.is_out_of(others, process, Some(id), stamp);
+    }
+
+    fn is_out_of(&mut self, mut keys: Vec<SessionKey>, process: Process, id: Option<Id>, stamp: Stamp) {
         if self.is_host(process) {
             return;
         }
-        let was =
-            |(of, system): (&Id, &System)| system.process == Some(process) && system.left.is_none() && Some(*of) != id;
-        let all = self.sessions.iter().flat_map(|(key, it)| it.systems.iter().map(move |system| (*key, system)));
-        let mut old: Vec<(SessionKey, Id)> = all.filter(|(_, it)| was(*it)).map(|(key, (id, _))| (key, *id)).collect();
-        old.sort_unstable();
-        for (key, id) in old {
-            self.gone(key, id, stamp, Why::Anew);
+        keys.sort_unstable();
+        for key in keys {
+            let Some(session) = self.sessions.get(&key) else { continue };
+            let was = |(_, system): &(&Id, &System)| system.process == Some(process) && system.left.is_none();
+            let old: Vec<Id> =
+                session.systems.iter().filter(was).map(|(old, _)| *old).filter(|old| Some(*old) != id).collect();
+            for old in old {
+                self.gone(key, old, stamp, Why::Anew);
+            }
         }
     }
 

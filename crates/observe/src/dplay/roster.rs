@@ -65,9 +65,12 @@ impl Games {
         let process =
             own.or_else(|| listens.map(|it| Process { station: it.station.unwrap_or(via.from), port: it.port }));
         let machine = if record.is_system() { record.id } else { record.system_id };
-        // A host's table of players may still have who was at that port before.
-        if let (Some(process), "ADDFORWARD" | "CREATEPLAYER", true) = (process, what, machine != Id::NONE) {
-            self.joins_anew(process, Some(machine), via.stamp());
+        if let Some(process) = process.filter(|_| machine != Id::NONE) {
+            if matches!(what, "ADDFORWARD" | "CREATEPLAYER") {
+                self.joins_anew(process, Some(machine), via.stamp());
+            } else {
+                self.is_listed(process, key, machine, via.stamp());
+            }
         }
         if let (Some(process), Some(listens)) = (process, listens) {
             if let Some(port) = listens.datagram_port {

@@ -5,7 +5,10 @@ use serde_json::json;
 use std::{collections::HashMap, time::Duration};
 use wire::{
     MacAddr,
-    dplay::{Body, Chat, Create, Dialect, HResult, IAmNameServer, Id, Ids, Membership, Piece, Player, PlayerFlags},
+    dplay::{
+        Body, Chat, Create, Dialect, HResult, IAmNameServer, Id, Ids, Membership, Piece, Player, PlayerFlags, Players,
+        PlayersReply, SpAddresses,
+    },
     tcp::Flags,
 };
 
@@ -228,6 +231,28 @@ fn who_joins_another_game_is_out_of_the_one_before() {
     );
 }
 
+/// Bob joins where nobody here hears it; Carol, who comes after, is told who is there.
+#[test]
+fn who_is_listed_in_another_game_is_out_of_the_one_before() {
+    let mut net = Net::new();
+    party(&mut net);
+    let dave = peer(4, 2300, 1);
+    let second = game(dave, "Next", 9);
+    let again = Peer { system: KEY.make_id(2, 2), ..BOB };
+    let of_bob = SpAddresses::new(ip(BOB.machine), BOB.port, BOB.port + 50).to_bytes();
+    let of_host = dave.sp_data();
+    let players = [dave.record(&of_host, true), again.record(&of_bob, false)];
+    let reply = PlayersReply {
+        session: second.description,
+        name: Some("Next".into()),
+        players: Players::new(&players),
+        ..PlayersReply::default()
+    };
+    dave.says(&mut net, CAROL, &Body::SuperEnumPlayersReply(reply));
+    assert_eq!(leaves(&mut net), json!([{"name": "Bob", "evidence": "joins anew"}]));
+    assert!(net.observed().sessions.iter().all(|it| it.certainty.is_alive()), "Alice and Carol are in it");
+}
+
 #[test]
 fn silence_is_told_by_the_clock_alone() {
     let mut net = Net::new();
@@ -374,7 +399,7 @@ fn addresses_that_contradict_each_other() {
         net.ethernet(Point::Wire, [0xff; 6], mac(source), 0x0806, &request);
     }
     party(&mut net);
-    let sp_data = wire::dplay::SpAddresses::new(ip(200), 2300, 2350).to_bytes();
+    let sp_data = SpAddresses::new(ip(200), 2300, 2350).to_bytes();
     let claim = IAmNameServer { to: Id::NONE, host: BOB.system, flags: PlayerFlags::SYSTEM, sp_data: &sp_data };
     BOB.says(&mut net, CAROL, &Body::IAmNameServer(claim));
     assert_eq!(kinds(&mut net), ["duplicate-ip", "nat-mismatch"]);
