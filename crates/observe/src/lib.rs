@@ -187,9 +187,10 @@ impl Observer {
         self.machines.moved_away(mac);
     }
 
-    /// The games that stand, for the model after this one.
-    pub fn memory(&self) -> Memory {
-        self.games.memory()
+    /// The games that stand and have a machine in them of which this holds, by its card or its address, as far as they are known: for the
+    /// model after this one. Of a game of others only, nobody here would see the end.
+    pub fn memory(&self, is_ours: impl Fn(Option<MacAddr>, Option<Ipv4Addr>) -> bool) -> Memory {
+        self.games.memory(|station| is_ours(self.machines.mac_of(station), station.ip()))
     }
 
     /// Takes over what another model knew of this LAN's games; before the first frame.

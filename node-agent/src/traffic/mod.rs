@@ -21,7 +21,7 @@ use std::{
 
 use directory::Directory;
 use fabric::FabricStatus;
-use model::{InstanceId, LanName, MacAddr, NetworkMode, Snapshot};
+use model::{Identity, InstanceId, LanName, MacAddr, NetworkMode, Snapshot};
 use observe::{Frame, Limits, Observer, PortId};
 use telemetry::Heartbeat;
 use tokio::{
@@ -312,9 +312,16 @@ impl Task {
         self.remember();
     }
 
-    /// For the agent after this one.
+    /// For the agent after this one: the games that guests of this node are in.
     fn remember(&mut self) {
-        let games = self.lans.iter().map(|(name, lan)| (name.to_string(), lan.observer.memory()));
+        let directory = self.watching.directory.borrow().clone();
+        let snapshot = &directory.snapshot;
+        let games = self.lans.iter().map(|(name, lan)| {
+            let here = self.homes.iter().filter(|(_, home)| *home == name);
+            let ours: Vec<Identity> = here.filter_map(|(id, _)| snapshot.identity(snapshot.instance(id)?)).collect();
+            let is_ours = |card, address| ours.iter().any(|it| Some(it.mac) == card || Some(it.ip) == address);
+            (name.to_string(), lan.observer.memory(is_ours))
+        });
         self.memories.keep(games.collect());
     }
 }

@@ -3,8 +3,9 @@
 //! ```text
 //! model of an agent ─memory()─> Memory ─> a file ─> Memory ─recall()─> model of the agent after it
 //! ```
-//! Only what still stands is handed on: sessions with somebody in them, their machines and players, the programs by which a message's
-//! session is found. Counts, questions, and what was said are the old agent's.
+//! Only what still stands is handed on, and only games in which a machine of the agent's own node is: sessions, their machines and players,
+//! the programs by which a message's session is found. Counts, questions, and what was said are the old agent's. What others say in games
+//! without a machine of this node never comes here, so their end would not be seen; the agents of their nodes hand them on.
 //!
 //! **Invariants.** What is recalled is bounded by [`crate::Limits`] as what is seen is, whatever the file says. A machine that was recalled and
 //! is silent goes as any other does.
@@ -186,6 +187,13 @@ impl Session {
         self.guid.is_some() && (is_in || self.systems.is_empty() && waits())
     }
 
+    /// Of a machine that is in it, or of its host that waits.
+    fn has(&self, is_it: impl Fn(Station) -> bool) -> bool {
+        let there = self.systems.values().filter(|system| system.left.is_none()).filter_map(|system| system.station);
+        let waits = self.host.filter(|_| self.systems.is_empty()).map(|host| host.station);
+        there.chain(waits).any(is_it)
+    }
+
     fn is_here(&self, system: Option<Id>) -> bool {
         system.and_then(|id| self.systems.get(&id)).is_some_and(|system| system.left.is_none())
     }
@@ -252,11 +260,11 @@ impl Session {
 }
 
 impl Games {
-    pub(crate) fn memory(&self) -> Memory {
+    pub(crate) fn memory(&self, is_ours: impl Fn(Station) -> bool) -> Memory {
         let mut places: BTreeMap<SessionKey, usize> = BTreeMap::new();
         let mut sessions = Vec::new();
         for (key, session) in self.sessions.by_birth() {
-            if session.stands() {
+            if session.stands() && session.has(&is_ours) {
                 places.insert(*key, sessions.len());
                 sessions.push(session.memory());
             }

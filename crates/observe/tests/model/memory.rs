@@ -2,16 +2,19 @@
 use observe::{Limits, Memory, Observer};
 use serde_json::json;
 use std::time::Duration;
-use wire::dplay::{Body, Id, Membership};
+use wire::{
+    MacAddr,
+    dplay::{Body, Id, Membership},
+};
 
 use crate::{
-    net::Net,
+    net::{Net, ip, mac},
     written::{BOB, BOB_ID, CAROL, HOST, leaves, party, waits},
 };
 
 /// The same net, seen by the model of an agent that has just started and found what the one before knew.
 fn followed(mut net: Net) -> Net {
-    let memory = serde_json::to_vec(&net.observer.memory()).unwrap();
+    let memory = serde_json::to_vec(&net.observer.memory(|_, _| true)).unwrap();
     net.observer = Observer::default();
     net.observer.recall(&serde_json::from_slice(&memory).unwrap(), net.now);
     net
@@ -61,7 +64,7 @@ fn who_is_silent_after_an_agents_change_is_gone_and_a_game_that_is_over_is_not_r
     assert_eq!(net.observer.observed().leave_order.len(), 0, "it may have spoken while nobody listened");
     net.observer.tick(net.now + Duration::from_secs(130));
     assert_eq!(net.observer.observed().leave_order.len(), 3);
-    assert!(net.observer.memory().is_empty());
+    assert!(net.observer.memory(|_, _| true).is_empty());
 }
 
 #[test]
@@ -80,7 +83,7 @@ fn a_session_that_waits_for_the_first_to_join_is_recalled() {
 fn a_hostile_memory_is_bounded_and_cleaned() {
     let mut net = Net::new();
     party(&mut net);
-    let mut memory = serde_json::to_value(net.observer.memory()).unwrap();
+    let mut memory = serde_json::to_value(net.observer.memory(|_, _| true)).unwrap();
     memory["sessions"][0]["name"] = json!(format!("\u{1b}[2J{}", "x".repeat(10_000)));
     for table in ["systems", "players"] {
         let one = memory["sessions"][0][table][0].clone();
@@ -121,4 +124,27 @@ fn a_game_without_its_host_ends_with_its_last_player_under_the_next_agent() {
         leaves(&mut net),
         json!([{"name": "Bob", "evidence": "DELETEPLAYER"}, {"name": "Carol", "evidence": "DELETEPLAYER"}])
     );
+}
+
+/// What the others say to each other once Bob is out goes past his node, and so would their end.
+#[test]
+fn a_game_of_others_only_is_theirs_to_remember() {
+    let mut net = Net::new();
+    party(&mut net);
+    let known = |net: &Net, machine: u8| {
+        let by_card = net.observer.memory(|card, _| card == Some(MacAddr(mac(machine))));
+        assert_eq!(by_card, net.observer.memory(|_, address| address == Some(ip(machine))));
+        !by_card.is_empty()
+    };
+    assert!(known(&net, BOB.machine) && known(&net, CAROL.machine) && !known(&net, 77));
+    BOB.says(&mut net, HOST, &Body::DeletePlayer(Membership { to: Id::NONE, player: BOB.system, group: Id::NONE }));
+    assert!(!known(&net, BOB.machine) && known(&net, CAROL.machine));
+}
+
+#[test]
+fn a_session_that_waits_is_its_hosts_to_remember() {
+    let mut net = Net::new();
+    waits(&mut net);
+    let known = |machine| !net.observer.memory(|_, address| address == Some(ip(machine))).is_empty();
+    assert!(known(HOST.machine) && !known(BOB.machine));
 }
