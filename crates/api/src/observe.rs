@@ -242,7 +242,7 @@ pub struct Refused {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Left {
     pub name: String,
-    /// Why we think so: `DELETEPLAYER`, `TCP FIN`, `TCP RST`, `ICMP port unreachable`, `silence`, `joins anew`.
+    /// Why we think so: `DELETEPLAYER`, `TCP FIN`, `TCP RST`, `ICMP port unreachable`, `silence`, `in a game anew`.
     pub evidence: String,
 }
 

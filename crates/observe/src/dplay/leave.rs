@@ -27,7 +27,7 @@ pub(crate) enum Why {
     Moved,
     /// Another machine says that it is host now: the old one is gone, or wrongly taken for it.
     NameServer,
-    /// Its program joins a session, this one or another: one that listens at a port is in one session at most.
+    /// Its program is in a session anew, this one or another: one that listens at a port is in one session at most.
     Anew,
 }
 
@@ -42,7 +42,7 @@ impl Why {
             Self::Silence => "silence",
             Self::Moved => "moved to another LAN",
             Self::NameServer => "IAMNAMESERVER",
-            Self::Anew => "joins anew",
+            Self::Anew => "in a game anew",
         }
     }
 
@@ -103,27 +103,55 @@ impl Games {
         }
     }
 
-    /// A program joins as `id`, or asks to, and so it is no more who it was. Who hosts sessions is left alone: it may give several out
-    /// at one port.
-    pub(super) fn joins_anew(&mut self, process: Process, id: Option<Id>, stamp: Stamp) {
-        let keys = self.sessions.iter().map(|(key, _)| *key).collect();
-        self.is_out_of(keys, process, id, stamp);
+    /// A program asks to join: it is in no session, and hosts none.
+    pub(super) fn asks_to_join(&mut self, process: Process, stamp: Stamp) {
+        self.is_out_of(|_| true, process, None, stamp);
+        let program = self.program(process);
+        program.hosts.clear();
+        (program.session, program.system, program.offered) = (None, None, None);
     }
 
-    /// A session's host lists the program as `id`, and so it is in no other. Its table may still have who was at that port before: of the
-    /// session itself, it tells nothing.
-    pub(super) fn is_listed(&mut self, process: Process, session: SessionKey, id: Id, stamp: Stamp) {
-        let others = self.sessions_of(Some(process)).into_iter().filter(|key| *key != session).collect();
-        self.is_out_of(others, process, Some(id), stamp);
+    /// A program hosts a session: it is in no other.
+    pub(super) fn hosts_now(&mut self, process: Process, session: SessionKey, stamp: Stamp) {
+        self.is_out_of(|key| key != session, process, None, stamp);
     }
 
-    fn is_out_of(&mut self, mut keys: Vec<SessionKey>, process: Process, id: Option<Id>, stamp: Stamp) {
-        if self.is_host(process) {
-            return;
+    /// A message shows the program as `id`: it is no more who it was. A host speaks for others as well.
+    pub(super) fn is_newly(&mut self, process: Process, id: Id, stamp: Stamp) {
+        if !self.hosts_still(process) {
+            self.is_out_of(|_| true, process, Some(id), stamp);
         }
+    }
+
+    /// A session's host lists the program as `id`: it is in no other. Its table may still have who was at that port before, so of the
+    /// session itself it tells nothing.
+    pub(super) fn is_listed(&mut self, process: Process, session: SessionKey, id: Id, stamp: Stamp) {
+        let others = self.sessions_of(Some(process));
+        if !self.hosts_still(process) {
+            self.is_out_of(|key| key != session && others.contains(&key), process, Some(id), stamp);
+        }
+    }
+
+    fn hosts_still(&self, process: Process) -> bool {
+        let hosts = self.programs.get(&process).map_or(&[][..], |program| &program.hosts);
+        let sessions = hosts.iter().filter_map(|key| self.sessions.get(&self.resolve(*key)));
+        let has_left = |it: &super::Session| {
+            let system = it.host_system.and_then(|id| it.systems.get(&id));
+            it.host_left.is_some() || system.is_some_and(|system| system.left.is_some())
+        };
+        sessions.into_iter().any(|session| session.host == Some(process) && !has_left(session))
+    }
+
+    /// Of these sessions: whatever machine listened at the program's port, but `id`, and the host that waited there for the first.
+    fn is_out_of(&mut self, of: impl Fn(SessionKey) -> bool, process: Process, id: Option<Id>, stamp: Stamp) {
+        let mut keys: Vec<SessionKey> = self.sessions.iter().map(|(key, _)| *key).filter(|key| of(*key)).collect();
         keys.sort_unstable();
         for key in keys {
-            let Some(session) = self.sessions.get(&key) else { continue };
+            let order = self.next_order();
+            let Some(session) = self.sessions.get_mut(&key) else { continue };
+            if session.systems.is_empty() && session.host == Some(process) && session.host_left.is_none() {
+                add(&mut session.host_left, Why::Anew, stamp.at, order);
+            }
             let was = |(_, system): &(&Id, &System)| system.process == Some(process) && system.left.is_none();
             let old: Vec<Id> =
                 session.systems.iter().filter(was).map(|(old, _)| *old).filter(|old| Some(*old) != id).collect();

@@ -93,11 +93,8 @@ impl Games {
                 self.everybody(via, ends, &reply, command, notes);
             }
             Body::RequestPlayerId(request) if request.flags.contains(PlayerFlags::SYSTEM) => {
-                // Whoever was at this port before: it joins anew.
                 if let Some(joiner) = ends.from {
-                    self.joins_anew(joiner, None, via.stamp());
-                    let program = self.program(joiner);
-                    (program.session, program.system, program.offered) = (None, None, None);
+                    self.asks_to_join(joiner, via.stamp());
                 }
                 notes.machines.step(via.hop.source, Step::Linked, via.stamp(), "REQUESTPLAYERID");
             }
@@ -297,6 +294,9 @@ impl Games {
                 return false;
             }
             moved = !same_machine;
+        }
+        if !self.program(process).hosts.contains(&key) {
+            self.hosts_now(process, key, via.stamp());
         }
         let program = self.program(process);
         program.hosts.retain(|other| *other != key);

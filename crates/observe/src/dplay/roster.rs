@@ -67,7 +67,7 @@ impl Games {
         let machine = if record.is_system() { record.id } else { record.system_id };
         if let Some(process) = process.filter(|_| machine != Id::NONE) {
             if matches!(what, "ADDFORWARD" | "CREATEPLAYER") {
-                self.joins_anew(process, Some(machine), via.stamp());
+                self.is_newly(process, machine, via.stamp());
             } else {
                 self.is_listed(process, key, machine, via.stamp());
             }

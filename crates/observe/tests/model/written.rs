@@ -225,10 +225,32 @@ fn who_joins_another_game_is_out_of_the_one_before() {
         json!(observed.leave_order),
         json!([
             {"name": "Alice", "evidence": "DELETEPLAYER"},
-            {"name": "Bob", "evidence": "joins anew"},
-            {"name": "Carol", "evidence": "joins anew"}
+            {"name": "Bob", "evidence": "in a game anew"},
+            {"name": "Carol", "evidence": "in a game anew"}
         ])
     );
+}
+
+/// Nobody came, and the game was cancelled: that is said to nobody.
+#[test]
+fn who_opens_a_game_anew_or_joins_one_waits_in_none() {
+    let open = |net: &mut Net| -> Vec<_> {
+        let sessions = net.observed().sessions.into_iter();
+        sessions.filter(|it| it.certainty.is_alive()).map(|it| it.name.unwrap()).collect()
+    };
+    let mut net = Net::new();
+    waits(&mut net);
+    game(HOST, "Again", 2).answers(&mut net, BOB);
+    assert_eq!(open(&mut net), ["Again"]);
+    let other = game(CAROL, "Carol's", 3);
+    other.joined_by(&mut net, Peer { system: KEY.make_id(2, 1), ..HOST }, &[], (ALICE_ID, "Alice"));
+    assert_eq!(open(&mut net), ["Carol's"]);
+    // It answers again, so it was not over.
+    net.wait(5_000);
+    game(BOB, "Bob's", 4).answers(&mut net, CAROL);
+    game(BOB, "Bob's other", 5).answers(&mut net, CAROL);
+    game(BOB, "Bob's", 4).answers(&mut net, CAROL);
+    assert_eq!(open(&mut net), ["Carol's", "Bob's", "Bob's other"]);
 }
 
 /// Bob joins where nobody here hears it; Carol, who comes after, is told who is there.
@@ -249,7 +271,7 @@ fn who_is_listed_in_another_game_is_out_of_the_one_before() {
         ..PlayersReply::default()
     };
     dave.says(&mut net, CAROL, &Body::SuperEnumPlayersReply(reply));
-    assert_eq!(leaves(&mut net), json!([{"name": "Bob", "evidence": "joins anew"}]));
+    assert_eq!(leaves(&mut net), json!([{"name": "Bob", "evidence": "in a game anew"}]));
     assert!(net.observed().sessions.iter().all(|it| it.certainty.is_alive()), "Alice and Carol are in it");
 }
 
