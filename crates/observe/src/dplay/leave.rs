@@ -105,7 +105,7 @@ impl Games {
 
     /// A program asks to join: it is in no session, and hosts none.
     pub(super) fn asks_to_join(&mut self, process: Process, stamp: Stamp) {
-        self.is_out_of(|_| true, process, None, stamp);
+        self.is_out(process, None, None, stamp);
         let program = self.program(process);
         program.hosts.clear();
         (program.session, program.system, program.offered) = (None, None, None);
@@ -113,50 +113,47 @@ impl Games {
 
     /// A program hosts a session: it is in no other.
     pub(super) fn hosts_now(&mut self, process: Process, session: SessionKey, stamp: Stamp) {
-        self.is_out_of(|key| key != session, process, None, stamp);
+        self.is_out(process, Some(session), None, stamp);
     }
 
-    /// A message shows the program as `id`: it is no more who it was. A host speaks for others as well.
-    pub(super) fn is_newly(&mut self, process: Process, id: Id, stamp: Stamp) {
-        if !self.hosts_still(process) {
-            self.is_out_of(|_| true, process, Some(id), stamp);
-        }
+    /// A host shows the program to the others as `id`, a newcomer in its session: it is in no other, and is nobody else in this one.
+    pub(super) fn is_newly(&mut self, process: Process, session: SessionKey, id: Id, stamp: Stamp) {
+        self.is_out(process, Some(session), Some(id), stamp);
     }
 
-    /// A session's host lists the program as `id`: it is in no other. Its table may still have who was at that port before, so of the
-    /// session itself it tells nothing.
-    pub(super) fn is_listed(&mut self, process: Process, session: SessionKey, id: Id, stamp: Stamp) {
-        let others = self.sessions_of(Some(process));
+    /// The program is in a session by its own word or its host's: it is in no other. In the session itself, a host's table may still have
+    /// who was at that port before, and whoever serves others speaks for them.
+    pub(super) fn is_in(&mut self, process: Process, session: SessionKey, stamp: Stamp) {
         if !self.hosts_still(process) {
-            self.is_out_of(|key| key != session && others.contains(&key), process, Some(id), stamp);
+            self.is_out(process, Some(session), None, stamp);
         }
     }
 
     fn hosts_still(&self, process: Process) -> bool {
         let hosts = self.programs.get(&process).map_or(&[][..], |program| &program.hosts);
-        let sessions = hosts.iter().filter_map(|key| self.sessions.get(&self.resolve(*key)));
-        let has_left = |it: &super::Session| {
-            let system = it.host_system.and_then(|id| it.systems.get(&id));
-            it.host_left.is_some() || system.is_some_and(|system| system.left.is_some())
-        };
-        sessions.into_iter().any(|session| session.host == Some(process) && !has_left(session))
+        let mut sessions = hosts.iter().filter_map(|key| self.sessions.get(&self.resolve(*key)));
+        sessions.any(|session| session.host == Some(process) && !session.host_is_gone())
     }
 
-    /// Of these sessions: whatever machine listened at the program's port, but `id`, and the host that waited there for the first.
-    fn is_out_of(&mut self, of: impl Fn(SessionKey) -> bool, process: Process, id: Option<Id>, stamp: Stamp) {
-        let mut keys: Vec<SessionKey> = self.sessions.iter().map(|(key, _)| *key).filter(|key| of(*key)).collect();
+    /// Of the program's sessions but `session`, and of that as well if it is somebody else than `id` there: whatever machine listened at its
+    /// port, and the host that waited there for the first.
+    fn is_out(&mut self, process: Process, session: Option<SessionKey>, id: Option<Id>, stamp: Stamp) {
+        let mut keys = self.sessions_of(Some(process));
+        keys.retain(|key| Some(*key) != session || id.is_some());
         keys.sort_unstable();
+        keys.dedup();
         for key in keys {
             let order = self.next_order();
-            let Some(session) = self.sessions.get_mut(&key) else { continue };
-            if session.systems.is_empty() && session.host == Some(process) && session.host_left.is_none() {
-                add(&mut session.host_left, Why::Anew, stamp.at, order);
+            let Some(old) = self.sessions.get_mut(&key) else { continue };
+            if old.systems.is_empty() && old.host == Some(process) && Some(key) != session {
+                old.host_left.get_or_insert_with(|| Leave { reasons: vec![Why::Anew], at: stamp.at, order });
             }
-            let was = |(_, system): &(&Id, &System)| system.process == Some(process) && system.left.is_none();
-            let old: Vec<Id> =
-                session.systems.iter().filter(was).map(|(old, _)| *old).filter(|old| Some(*old) != id).collect();
-            for old in old {
-                self.gone(key, old, stamp, Why::Anew);
+            let kept = id.filter(|_| Some(key) == session);
+            let was = |system: &System| system.process == Some(process) && system.left.is_none();
+            let systems = old.systems.iter().filter(|(id, system)| was(system) && Some(**id) != kept);
+            let gone: Vec<Id> = systems.map(|(id, _)| *id).collect();
+            for id in gone {
+                self.gone(key, id, stamp, Why::Anew);
             }
         }
     }
@@ -217,11 +214,14 @@ impl Games {
         else {
             return;
         };
+        let current = process.and_then(|process| self.programs.get(&process)?.session).map(|key| self.resolve(key));
         for key in self.sessions_of(process) {
             let Some(session) = self.sessions.get_mut(&key) else { continue };
             let Some(system) = session.systems.get_mut(&id) else { continue };
             system.last_heard = now;
-            let wrong = system.left.as_ref().is_some_and(|left| left.is_refuted(now));
+            // It may well speak, in the session that it is in now.
+            let elsewhere = |left: &Leave| left.reasons.contains(&Why::Anew) && Some(key) != current;
+            let wrong = system.left.as_ref().is_some_and(|left| left.is_refuted(now) && !elsewhere(left));
             if wrong {
                 system.left = None;
                 for player in session.players.values_mut().filter(|player| player.system == Some(id)) {

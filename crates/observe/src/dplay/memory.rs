@@ -187,11 +187,16 @@ impl Session {
         self.guid.is_some() && (is_in || self.systems.is_empty() && waits())
     }
 
-    /// Of a machine that is in it, or of its host that waits.
+    /// Of a machine that is in it, or of its host.
     fn has(&self, is_it: impl Fn(Station) -> bool) -> bool {
         let there = self.systems.values().filter(|system| system.left.is_none()).filter_map(|system| system.station);
-        let waits = self.host.filter(|_| self.systems.is_empty()).map(|host| host.station);
-        there.chain(waits).any(is_it)
+        let host = self.host.filter(|_| !self.host_is_gone()).map(|host| host.station);
+        there.chain(host).any(is_it)
+    }
+
+    pub(super) fn host_is_gone(&self) -> bool {
+        let system = self.host_system.and_then(|id| self.systems.get(&id));
+        self.host_left.is_some() || system.is_some_and(|system| system.left.is_some())
     }
 
     fn is_here(&self, system: Option<Id>) -> bool {
@@ -333,7 +338,11 @@ impl Games {
                 joined: system.joined,
                 last_heard: now,
                 fact: system.fact.fact(text),
-                left: system.left.as_ref().map(|left| Leave { reasons: vec![left.why], at: left.at, order: 0 }),
+                left: system.left.as_ref().map(|left| Leave {
+                    reasons: vec![left.why],
+                    at: left.at.min(now),
+                    order: 0,
+                }),
             };
             session.systems.insert(Id(system.id), recalled);
         }

@@ -65,24 +65,34 @@ impl Games {
         let process =
             own.or_else(|| listens.map(|it| Process { station: it.station.unwrap_or(via.from), port: it.port }));
         let machine = if record.is_system() { record.id } else { record.system_id };
-        if let Some(process) = process.filter(|_| machine != Id::NONE) {
-            if matches!(what, "ADDFORWARD" | "CREATEPLAYER") {
-                self.is_newly(process, machine, via.stamp());
+        // A host's table has had it before, and it is elsewhere by now: it went without a word to that host.
+        let is_stale = process.is_some_and(|process| {
+            let known =
+                |session: &super::Session| session.systems.get(&machine).is_some_and(|it| it.process == Some(process));
+            let elsewhere =
+                self.programs.get(&process).and_then(|it| it.session).is_some_and(|it| self.resolve(it) != key);
+            !matches!(what, "ADDFORWARD" | "CREATEPLAYER") && elsewhere && self.sessions.get(&key).is_some_and(known)
+        });
+        if let Some(process) = process.filter(|_| machine != Id::NONE && !is_stale) {
+            if what == "ADDFORWARD" && process.station != via.from {
+                self.is_newly(process, key, machine, via.stamp());
             } else {
-                self.is_listed(process, key, machine, via.stamp());
+                self.is_in(process, key, via.stamp());
             }
         }
         if let (Some(process), Some(listens)) = (process, listens) {
             if let Some(port) = listens.datagram_port {
                 self.own_datagram_port(process, port);
             }
-            self.program(process).session = Some(key);
+            if !is_stale {
+                self.program(process).session = Some(key);
+            }
         }
         let fact = Fact::new(via.stamp(), what);
         if record.is_system() {
             let station = own.map(|own| own.station).or(station).or(process.map(|process| process.station));
             let dialect = Some(record.dialect).filter(|dialect| dialect.0 != 0);
-            if let Some(process) = process {
+            if let Some(process) = process.filter(|_| !is_stale) {
                 self.program(process).system = Some(record.id);
             }
             self.take_system(key, record.id, process, station, dialect, fact, via.stamp().at);

@@ -253,6 +253,25 @@ fn who_opens_a_game_anew_or_joins_one_waits_in_none() {
     assert_eq!(open(&mut net), ["Carol's", "Bob's", "Bob's other"]);
 }
 
+/// Bob was in it and has left. The host goes on speaking, for its next game.
+#[test]
+fn a_host_that_opens_its_next_game_does_not_bring_the_old_one_back() {
+    let mut net = Net::new();
+    let game_one = game(HOST, "Bahnhof", 1);
+    game_one.joined_by(&mut net, BOB, &[], (BOB_ID, "Bob"));
+    HOST.creates(&mut net, BOB, ALICE_ID, "Alice");
+    BOB.says(&mut net, HOST, &Body::DeletePlayer(Membership { to: Id::NONE, player: BOB.system, group: Id::NONE }));
+    let second = game(HOST, "Next", 2);
+    for _ in 0..3 {
+        second.answers(&mut net, CAROL);
+        net.wait(5_000);
+    }
+    let observed = net.observed();
+    let open: Vec<_> =
+        observed.sessions.iter().filter(|it| it.certainty.is_alive()).map(|it| it.name.as_deref()).collect();
+    assert_eq!(open, [Some("Next")]);
+}
+
 /// Bob joins where nobody here hears it; Carol, who comes after, is told who is there.
 #[test]
 fn who_is_listed_in_another_game_is_out_of_the_one_before() {
